@@ -1,0 +1,1 @@
+//! Sampling, masks, the ring and the link between loader and trainer.

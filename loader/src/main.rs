@@ -1,0 +1,3 @@
+//! The `loader` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Shards: the on-disk format, its reader and writer.

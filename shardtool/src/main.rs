@@ -1,0 +1,3 @@
+//! The `shardtool` program.
+
+fn main() {}

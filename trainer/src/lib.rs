@@ -1,0 +1,1 @@
+//! I-JEPA pretraining on libtorch.
