@@ -1,0 +1,95 @@
+# make demo    set up, build, convert images, train for a minute or two on the CPU, end with pictures
+# make test    everything CI runs
+# make help    all targets
+SHELL := /bin/sh
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/release
+NIGHTLY := $(CARGO) +nightly
+HOST := x86_64-unknown-linux-gnu
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# --- set-up and build ---------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: ## libtorch into .torch/ (FULL=1: with CUDA; TORCH=DIR: use an existing PyTorch 2.11)
+	@command -v $(CARGO) >/dev/null || { echo "setup: a Rust toolchain (1.90 or newer) is needed: https://rustup.rs" >&2; exit 2; }
+	@command -v $${CXX:-c++} >/dev/null || { echo "setup: a C++ compiler is needed (Debian: apt-get install g++)" >&2; exit 2; }
+	@trainer/libtorch.sh $(if $(TORCH),use "$(TORCH)",$(if $(FULL),full,cpu))
+
+.PHONY: build
+build: setup ## the three programs, optimised, into target/release/
+	$(CARGO) build --release --workspace --bins $(if $(CUDA),--features trainer/cuda)
+
+# --- the demo -----------------------------------------------------------------------------------------------------
+
+# IMAGES=path/to/imagefolder trains on your own pictures instead of generated ones.
+DEMO := demo
+IMAGES ?= $(DEMO)/images
+SHARDS := $(DEMO)/shards
+
+.PHONY: demo
+demo: build ## a minute or two of I-JEPA on the CPU, ending with a loss curve and pictures (IMAGES=DIR: your own)
+	@mkdir -p $(DEMO)
+	@rm -rf $(DEMO)/run $(SHARDS)
+	@test "$(IMAGES)" != "$(DEMO)/images" || $(BIN)/shardtool synth $(DEMO)/images --images 2000 --val 200
+	$(BIN)/shardtool build "$(IMAGES)" --out $(SHARDS) || test $$? -eq 1
+	$(BIN)/loader show --config configs/demo.yaml --shards $(SHARDS) --step 0 --out $(DEMO)/crops.png
+	$(BIN)/trainer launch --config configs/demo.yaml --shards $(SHARDS) --devices cpu --set logging.folder=$(DEMO)/run
+	$(BIN)/trainer plot $(DEMO)/run --out $(DEMO)/loss.png
+	@echo
+	@echo "Done. Loss curve: $(DEMO)/loss.png   crops and masks: $(DEMO)/crops.png   log and checkpoints: $(DEMO)/run/   shards: $(SHARDS)/"
+
+# --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
+
+.PHONY: test
+test: setup fmt clippy doc python unit loom miri asan ## everything CI runs
+	@echo "All stages passed."
+
+.PHONY: fmt
+fmt: ## formatting
+	$(CARGO) fmt --all --check
+
+.PHONY: clippy
+clippy: ## lints, warnings are errors
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+.PHONY: doc
+doc: ## rustdoc, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --lib
+
+.PHONY: python
+python: ## the packages of the Python shard reader, into target/python/
+	@test -d $(TARGET)/python/zstandard -a -d $(TARGET)/python/xxhash || { rm -rf $(TARGET)/python && \
+	python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target $(TARGET)/python zstandard xxhash; }
+
+# The multi-process tests spawn the programs, so those are built first.
+.PHONY: unit
+unit: ## unit, property, golden and multi-process tests
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace
+
+# Every interleaving of the ring's protocol that the C11 memory model allows, at capacity 2.
+.PHONY: loom
+loom: ## the ring under the loom model checker
+	RUSTFLAGS="--cfg loom" $(CARGO) test -p loader --lib --release --no-default-features --target-dir $(TARGET)/loom ring
+
+.PHONY: miri
+miri: ## the ring under miri, where a nightly with miri is installed
+	@if $(NIGHTLY) miri --version >/dev/null 2>&1; then \
+		MIRIFLAGS="-Zmiri-disable-isolation" $(NIGHTLY) miri test -p loader --lib --no-default-features --target-dir $(TARGET)/miri ring; \
+	else echo "SKIPPED miri: no nightly toolchain with miri (rustup component add miri --toolchain nightly)"; fi
+
+.PHONY: asan
+asan: ## shard reader, ring and pipeline under AddressSanitizer, where a nightly is installed
+	@if $(NIGHTLY) --version >/dev/null 2>&1; then \
+		RUSTFLAGS="-Zsanitizer=address" $(NIGHTLY) test -p shardtool -p loader --lib --target $(HOST) --target-dir $(TARGET)/asan; \
+	else echo "SKIPPED asan: no nightly toolchain (rustup toolchain install nightly)"; fi
+
+.PHONY: clean
+clean: ## what was built and made, but not libtorch
+	$(CARGO) clean
+	rm -rf $(DEMO)
