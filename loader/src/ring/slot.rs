@@ -1,0 +1,372 @@
+//! One slot seen from either side: parts that several workers fill at once, and the validated view of the consumer.
+//!
+//! A claimed slot is cut into owned parts: one [`ImagePart`] per image and one [`MaskPart`]. No two parts overlap, so
+//! workers fill them without locks; a part that is dropped instead of finished marks the slot as failed. All reads and
+//! writes here are plain: they are ordered by the cursors (see [`super`], SYNC published and SYNC released).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::{Error, Ring};
+
+/// Bit of a sample's flags: the sample that belonged here was damaged, and another one stands in for it.
+pub const FLAG_REPLACED: u8 = 1;
+/// The label of a sample without a class.
+pub const NO_LABEL: i64 = -1;
+
+/// The first 64 bytes of a slot. `sequence` is the slot's number since the ring began; the consumer checks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(super) struct SlotHeader {
+    pub(super) sequence: u64,
+    pub(super) step: u64,
+    pub(super) group: u64,
+    pub(super) context_len: u32,
+    pub(super) target_len: u32,
+}
+
+/// What the parts of one claimed slot share. These atomics are not in the ring: they join threads of one process.
+#[derive(Debug)]
+struct Progress {
+    unfinished: AtomicUsize,
+    failed: AtomicBool,
+}
+
+/// A slot that is claimed and not yet published. It goes back to [`super::Publisher::publish`] when all parts are finished.
+#[derive(Debug)]
+#[must_use = "a claimed slot that is never published stops the ring"]
+pub struct ClaimedSlot {
+    pub(super) ring: Arc<Ring>,
+    pub(super) sequence: u64,
+    progress: Arc<Progress>,
+}
+
+/// One image of a claimed slot, with its sample id, label and flags.
+#[derive(Debug)]
+#[must_use = "a part that is not finished marks its slot as failed"]
+pub struct ImagePart {
+    ring: Arc<Ring>,
+    sequence: u64,
+    index: usize,
+    ticket: Ticket,
+}
+
+/// The masks of a claimed slot, with its step and group.
+#[derive(Debug)]
+#[must_use = "a part that is not finished marks its slot as failed"]
+pub struct MaskPart {
+    ring: Arc<Ring>,
+    sequence: u64,
+    ticket: Ticket,
+}
+
+/// Counts a part as finished, or as failed when it is dropped before.
+#[derive(Debug)]
+struct Ticket {
+    progress: Arc<Progress>,
+    finished: bool,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Relaxed: ordered by the Release below, like the part's bytes.
+            self.progress.failed.store(true, Ordering::Relaxed);
+        }
+        // SYNC part: pairs with the Acquire in `ClaimedSlot::is_complete`; the part's bytes come with the count.
+        self.progress.unfinished.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl ClaimedSlot {
+    /// Cuts slot number `sequence` into its parts. The caller has made sure that the slot is free.
+    pub(super) fn new(ring: &Arc<Ring>, sequence: u64) -> (ClaimedSlot, Vec<ImagePart>, MaskPart) {
+        let images = ring.geometry.images_per_slot;
+        let progress = Arc::new(Progress {
+            unfinished: AtomicUsize::new(images + 1),
+            failed: AtomicBool::new(false),
+        });
+        let ticket = || Ticket {
+            progress: progress.clone(),
+            finished: false,
+        };
+        let parts = (0..images)
+            .map(|index| ImagePart {
+                ring: ring.clone(),
+                sequence,
+                index,
+                ticket: ticket(),
+            })
+            .collect();
+        let masks = MaskPart {
+            ring: ring.clone(),
+            sequence,
+            ticket: ticket(),
+        };
+        (
+            ClaimedSlot {
+                ring: ring.clone(),
+                sequence,
+                progress: progress.clone(),
+            },
+            parts,
+            masks,
+        )
+    }
+
+    /// Whether every part has been finished or dropped.
+    pub fn is_complete(&self) -> bool {
+        // SYNC part: pairs with the Release in `Ticket::drop`.
+        self.progress.unfinished.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether a part was dropped without being finished (its worker panicked).
+    pub fn has_failed(&self) -> bool {
+        // Relaxed: final, and visible, once `is_complete` has returned true; before that only a hint.
+        self.progress.failed.load(Ordering::Relaxed)
+    }
+
+    /// The number of this slot since the ring began.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+impl ImagePart {
+    /// Position of the image in its group.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The image's bytes: planes of rows (CHW).
+    pub fn pixels(&mut self) -> &mut [u8] {
+        let layout = &self.ring.layout;
+        let offset = layout.images + self.index * layout.image_len;
+        // SAFETY: the slot is claimed and unpublished, so the consumer stays away; this part alone covers image `index`,
+        // and `&mut self` makes the borrow exclusive. Bytes have no invalid values and the memory started zeroed.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.ring.slot(self.sequence).add(offset),
+                layout.image_len,
+            )
+        }
+    }
+
+    /// Writes the image's record and finishes the part.
+    pub fn finish(mut self, sample_id: u64, label: Option<u32>, flags: u8) {
+        let layout = &self.ring.layout;
+        let slot = self.ring.slot(self.sequence);
+        // SAFETY: entry `index` of the three columns belongs to this part, which is claimed and unpublished. The offsets
+        // lie inside the slot by `Geometry::layout`, and each column starts on a cache line, so entries are aligned.
+        unsafe {
+            slot.add(layout.sample_ids)
+                .cast::<u64>()
+                .add(self.index)
+                .write(sample_id);
+            slot.add(layout.labels)
+                .cast::<i64>()
+                .add(self.index)
+                .write(label.map_or(NO_LABEL, i64::from));
+            slot.add(layout.flags).add(self.index).write(flags);
+        }
+        self.ticket.finished = true;
+    }
+}
+
+impl MaskPart {
+    /// Writes the slot's header and masks and finishes the part. A context is `images × context_len` patch numbers, row
+    /// by row; a target likewise.
+    ///
+    /// # Panics
+    /// If the masks do not fit the ring's geometry: the geometry was made for this sampler.
+    pub fn finish(mut self, step: u64, group: u64, contexts: &[Vec<i64>], targets: &[Vec<i64>]) {
+        let (geometry, layout) = (self.ring.geometry, self.ring.layout);
+        let images = geometry.images_per_slot;
+        let patches = |masks: &[Vec<i64>], count: usize, most: usize| -> usize {
+            let len = masks.first().map_or(0, |mask| mask.len() / images);
+            assert_eq!(masks.len(), count, "as many masks as the ring was made for");
+            assert!(
+                masks.iter().all(|mask| mask.len() == len * images),
+                "masks of equal length"
+            );
+            assert!(
+                len > 0 && len <= most,
+                "{len} patches in a ring made for 1 to {most}"
+            );
+            len
+        };
+        let context_len = patches(contexts, geometry.context_masks, geometry.max_context);
+        let target_len = patches(targets, geometry.target_masks, geometry.max_target);
+        let slot = self.ring.slot(self.sequence);
+        let header = SlotHeader {
+            sequence: self.sequence,
+            step,
+            group,
+            context_len: context_len as u32,
+            target_len: target_len as u32,
+        };
+        let columns = [
+            (contexts, layout.contexts, layout.context_stride),
+            (targets, layout.targets, layout.target_stride),
+        ];
+        // SAFETY: header and masks belong to this part alone, which is claimed and unpublished. The lengths were checked
+        // against the geometry above, so every copy ends inside its stride; strides are multiples of a cache line.
+        unsafe {
+            slot.cast::<SlotHeader>().write(header);
+            for (masks, start, stride) in columns {
+                for (number, mask) in masks.iter().enumerate() {
+                    let place = slot.add(start + number * stride).cast::<i64>();
+                    place.copy_from_nonoverlapping(mask.as_ptr(), mask.len());
+                }
+            }
+        }
+        self.ticket.finished = true;
+    }
+}
+
+/// A published slot in the consumer's hands: one whole group. Give it back with [`super::Consumer::release`].
+///
+/// The slices read the shared memory itself. They are sound as long as the producer keeps to the protocol, which this
+/// process cannot enforce on another one: a producer that writes into a published slot changes bytes under a `&[u8]`. No
+/// length or offset depends on such bytes, because the header was copied and checked when the slot was taken.
+#[derive(Debug)]
+#[must_use = "a slot that is never released stops the ring"]
+pub struct SlotReader {
+    pub(super) ring: Arc<Ring>,
+    header: SlotHeader,
+}
+
+impl SlotReader {
+    /// Takes slot `sequence` after the consumer has seen it published, trusting nothing that stands in it.
+    pub(super) fn open(ring: &Arc<Ring>, sequence: u64) -> Result<SlotReader, Error> {
+        // SAFETY: a slot starts on a page and is longer than its header; any bytes are a valid `SlotHeader`. The slot is
+        // published, so the producer does not write to it (see the type's documentation for how far that is enforced).
+        let header = unsafe { ring.slot(sequence).cast::<SlotHeader>().read() };
+        let checks = [
+            ("sequence", header.sequence, sequence, sequence),
+            (
+                "context length",
+                u64::from(header.context_len),
+                1,
+                ring.geometry.max_context as u64,
+            ),
+            (
+                "target length",
+                u64::from(header.target_len),
+                1,
+                ring.geometry.max_target as u64,
+            ),
+        ];
+        for (what, found, low, high) in checks {
+            if found < low || found > high {
+                return Err(Error::Slot {
+                    sequence,
+                    what,
+                    found,
+                    low,
+                    high,
+                });
+            }
+        }
+        Ok(SlotReader {
+            ring: ring.clone(),
+            header,
+        })
+    }
+
+    fn part<T>(&self, offset: usize, len: usize) -> &[T] {
+        // SAFETY: the callers below pass offsets from the layout (aligned to a cache line, inside the slot) and lengths
+        // bounded by the geometry; `T` is u8, u64 or i64, valid for all bytes. The slot stays ours until it is released,
+        // which consumes `self`.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.ring.slot(self.header.sequence).add(offset).cast::<T>(),
+                len,
+            )
+        }
+    }
+
+    /// Number of this slot since the ring began.
+    pub fn sequence(&self) -> u64 {
+        self.header.sequence
+    }
+
+    /// The global step this group belongs to.
+    pub fn step(&self) -> u64 {
+        self.header.step
+    }
+
+    /// The group's number inside the global batch.
+    pub fn group(&self) -> u64 {
+        self.header.group
+    }
+
+    /// Images in the group.
+    pub fn len(&self) -> usize {
+        self.ring.geometry.images_per_slot
+    }
+
+    /// Never true: a group has at least one image.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// All images, one after the other, each as planes of rows (BCHW).
+    pub fn images(&self) -> &[u8] {
+        self.part(
+            self.ring.layout.images,
+            self.len() * self.ring.layout.image_len,
+        )
+    }
+
+    /// Patches in each context mask.
+    pub fn context_len(&self) -> usize {
+        self.header.context_len as usize
+    }
+
+    /// Patches in each target mask.
+    pub fn target_len(&self) -> usize {
+        self.header.target_len as usize
+    }
+
+    /// Context mask `number` of all images: images × [`context_len`](Self::context_len), row by row.
+    pub fn context(&self, number: usize) -> &[i64] {
+        assert!(
+            number < self.ring.geometry.context_masks,
+            "context mask {number}"
+        );
+        let layout = &self.ring.layout;
+        self.part(
+            layout.contexts + number * layout.context_stride,
+            self.len() * self.context_len(),
+        )
+    }
+
+    /// Target mask `number` of all images: images × [`target_len`](Self::target_len), row by row.
+    pub fn target(&self, number: usize) -> &[i64] {
+        assert!(
+            number < self.ring.geometry.target_masks,
+            "target mask {number}"
+        );
+        let layout = &self.ring.layout;
+        self.part(
+            layout.targets + number * layout.target_stride,
+            self.len() * self.target_len(),
+        )
+    }
+
+    /// Class of each image, [`NO_LABEL`] where it has none.
+    pub fn labels(&self) -> &[i64] {
+        self.part(self.ring.layout.labels, self.len())
+    }
+
+    /// Sample number of each image in its split.
+    pub fn sample_ids(&self) -> &[u64] {
+        self.part(self.ring.layout.sample_ids, self.len())
+    }
+
+    /// Flags of each image: see [`FLAG_REPLACED`].
+    pub fn flags(&self) -> &[u8] {
+        self.part(self.ring.layout.flags, self.len())
+    }
+}
