@@ -1,1 +1,19 @@
-//! Shards: the on-disk format, its reader and writer.
+//! Shards: the dataset format that stands between image folders and the loader.
+//!
+//! [`format`] owns one shard file (writer, validating reader), [`dataset`] the directory around
+//! it (`dataset.json` and every shard), and [`codec`] turns payloads into pixels (feature
+//! `codecs`). Readers map the files and copy nothing; everything but the payloads is validated
+//! when a dataset is opened, so that afterwards only payload damage can fail.
+//!
+//! The specification, which the code follows and a stranger could read alone:
+#![doc = include_str!("../FORMAT.md")]
+
+#[cfg(feature = "codecs")]
+pub mod codec;
+pub mod dataset;
+mod error;
+pub mod format;
+
+pub use dataset::{Dataset, Manifest, Sample, Split};
+pub use error::{Error, Fault};
+pub use format::{Codec, Entry, Shard, ShardWriter};

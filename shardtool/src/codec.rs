@@ -1,0 +1,176 @@
+//! Payloads to pixels: one [`Decoder`] per worker thread turns a region of a sample into RGB8.
+//!
+//! Scratch buffers and the zstd context live in the decoder, so that decoding allocates nothing
+//! per image beyond what the JPEG decoder itself does. Whatever the payload says, no more memory
+//! is taken than the entry's checked dimensions ask for, and an image of other dimensions than
+//! the entry's is an error.
+
+use crate::{Codec, Entry, Error, Sample};
+use zstd::zstd_safe;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+/// A rectangle on the stored grid, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Left edge.
+    pub x: u32,
+    /// Top edge.
+    pub y: u32,
+    /// Width, at least 1.
+    pub width: u32,
+    /// Height, at least 1.
+    pub height: u32,
+}
+
+impl Region {
+    /// The whole stored image of an entry.
+    pub fn whole(entry: &Entry) -> Region {
+        Region {
+            x: 0,
+            y: 0,
+            width: entry.stored_width,
+            height: entry.stored_height,
+        }
+    }
+
+    fn is_inside(&self, width: u32, height: u32) -> bool {
+        let end = |start: u32, length: u32| u64::from(start) + u64::from(length);
+        self.width > 0
+            && self.height > 0
+            && end(self.x, self.width) <= u64::from(width)
+            && end(self.y, self.height) <= u64::from(height)
+    }
+}
+
+/// Decoded pixels: exactly the region asked for, possibly a window in a larger image.
+#[derive(Debug, Clone, Copy)]
+pub struct RgbView<'a> {
+    /// RGB8 from the region's first pixel to its last: rows are `3 * stride_px` bytes apart, and
+    /// the last one ends after `3 * width` bytes.
+    pub pixels: &'a [u8],
+    /// Distance between rows, in pixels.
+    pub stride_px: usize,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+}
+
+impl<'a> RgbView<'a> {
+    /// The rows, top to bottom, each `3 * width` bytes.
+    pub fn rows(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (pixels, width) = (self.pixels, 3 * self.width as usize);
+        let pitch = 3 * self.stride_px;
+        (0..self.height as usize).map(move |y| &pixels[y * pitch..y * pitch + width])
+    }
+}
+
+/// Decodes samples; keep one per thread.
+pub struct Decoder {
+    zstd: zstd::bulk::Decompressor<'static>,
+    pixels: Vec<u8>,
+}
+
+impl Default for Decoder {
+    fn default() -> Decoder {
+        Decoder::new()
+    }
+}
+
+impl Decoder {
+    /// A decoder with empty buffers.
+    pub fn new() -> Decoder {
+        Decoder {
+            zstd: zstd::bulk::Decompressor::default(),
+            pixels: Vec::new(),
+        }
+    }
+
+    /// Decodes `region` of a sample, given on its stored grid. The checksum is the caller's to
+    /// check ([`Sample::verify`]); a damaged payload gives wrong pixels or an error, nothing worse.
+    pub fn decode(&mut self, sample: &Sample<'_>, region: Region) -> Result<RgbView<'_>, Error> {
+        let entry = sample.entry();
+        let (width, height) = (entry.stored_width, entry.stored_height);
+        self.decode_payload(entry.codec, sample.payload(), width, height, region)
+            .map_err(|reason| Error::Decode {
+                path: sample.shard().path().to_owned(),
+                sample: sample.index(),
+                offset: entry.offset,
+                reason,
+            })
+    }
+
+    /// Decodes `region` of a payload that is in no shard yet, whose image must be `width` by
+    /// `height` pixels. An error is the reason alone.
+    pub fn decode_payload(
+        &mut self,
+        codec: Codec,
+        payload: &[u8],
+        width: u32,
+        height: u32,
+        region: Region,
+    ) -> Result<RgbView<'_>, String> {
+        if !region.is_inside(width, height) {
+            return Err(format!("{region:?} is not inside {width}x{height}"));
+        }
+        if !crate::format::fits(width, height) {
+            return Err(format!("{width}x{height} is larger than an image may be"));
+        }
+        match codec {
+            Codec::Jpeg => self.decode_jpeg(payload, width, height)?,
+            Codec::Raw => self.decode_raw(payload, width, height)?,
+        }
+        let at = |x: u32, y: u32| 3 * (y as usize * width as usize + x as usize);
+        let first = at(region.x, region.y);
+        let last = at(region.x + region.width, region.y + region.height - 1);
+        Ok(RgbView {
+            pixels: &self.pixels[first..last],
+            stride_px: width as usize,
+            width: region.width,
+            height: region.height,
+        })
+    }
+
+    fn decode_jpeg(&mut self, payload: &[u8], width: u32, height: u32) -> Result<(), String> {
+        let options = DecoderOptions::default()
+            .set_strict_mode(false)
+            .set_max_width(width as usize)
+            .set_max_height(height as usize)
+            .jpeg_set_out_colorspace(ColorSpace::RGB);
+        let mut jpeg = JpegDecoder::new_with_options(ZCursor::new(payload), options);
+        jpeg.decode_headers().map_err(|error| error.to_string())?;
+        let got = jpeg.dimensions().unwrap_or_default();
+        if got != (width as usize, height as usize) {
+            return Err(format!(
+                "JPEG is {}x{}, expected {width}x{height}",
+                got.0, got.1
+            ));
+        }
+        self.pixels.resize(3 * width as usize * height as usize, 0);
+        jpeg.decode_into(&mut self.pixels)
+            .map_err(|error| error.to_string())
+    }
+
+    fn decode_raw(&mut self, payload: &[u8], width: u32, height: u32) -> Result<(), String> {
+        let length = 3 * width as usize * height as usize;
+        match zstd_safe::get_frame_content_size(payload) {
+            Ok(Some(content)) if content == length as u64 => {}
+            Ok(Some(content)) => {
+                return Err(format!("{content} bytes of pixels, expected {length}"));
+            }
+            _ => return Err("not a zstd frame that records its content size".to_owned()),
+        }
+        self.pixels.resize(length, 0);
+        let got = self
+            .zstd
+            .decompress_to_buffer(payload, self.pixels.as_mut_slice())
+            .map_err(|error| error.to_string())?;
+        match got == length {
+            true => Ok(()),
+            false => Err(format!("{got} bytes of pixels, expected {length}")),
+        }
+    }
+}

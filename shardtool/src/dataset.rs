@@ -1,0 +1,211 @@
+//! A dataset: the directory with `dataset.json` and the shards it lists.
+//!
+//! The loader opens a [`Dataset`]; a trainer that only needs names and counts reads the
+//! [`Manifest`]. Opening compares every shard with its line in the manifest, so a dataset with a
+//! missing, replaced or cut-off shard is refused before the first sample is read.
+
+mod manifest;
+
+pub use manifest::{
+    CodecOptions, FORMAT_NAME, LabelColumn, MANIFEST_FILE, Manifest, ShardRecord, SourceRecord,
+    SplitRecord,
+};
+
+use crate::format::Label;
+use crate::{Entry, Error, Shard};
+use std::path::{Path, PathBuf};
+
+/// An opened dataset.
+#[derive(Debug)]
+pub struct Dataset {
+    path: PathBuf,
+    manifest: Manifest,
+    splits: Vec<Split>,
+}
+
+impl Dataset {
+    /// Reads the manifest, opens every shard and compares the two.
+    pub fn open(dir: &Path) -> Result<Dataset, Error> {
+        let manifest = Manifest::read(dir)?;
+        let splits = manifest
+            .splits
+            .iter()
+            .map(|record| Split::open(dir, record, manifest.classes.len()))
+            .collect::<Result<_, _>>()?;
+        Ok(Dataset {
+            path: dir.to_owned(),
+            manifest,
+            splits,
+        })
+    }
+
+    /// The directory this dataset was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What `dataset.json` says.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The split of a name, such as `train`.
+    pub fn split(&self, name: &str) -> Option<&Split> {
+        self.splits.iter().find(|split| split.name == name)
+    }
+
+    /// All splits, in the manifest's order.
+    pub fn splits(&self) -> &[Split] {
+        &self.splits
+    }
+}
+
+/// One split of a dataset: its shards, seen as one sequence of samples.
+#[derive(Debug)]
+pub struct Split {
+    name: String,
+    shards: Vec<Shard>,
+    /// For each shard the id of its first sample.
+    starts: Vec<u64>,
+    len: u64,
+}
+
+impl Split {
+    fn open(dir: &Path, record: &SplitRecord, classes: usize) -> Result<Split, Error> {
+        let mut split = Split {
+            name: record.name.clone(),
+            shards: Vec::with_capacity(record.shards.len()),
+            starts: Vec::with_capacity(record.shards.len()),
+            len: 0,
+        };
+        for listed in &record.shards {
+            let shard = Shard::open(&dir.join(&listed.file))?;
+            compare(&shard, listed, classes)?;
+            split.starts.push(split.len);
+            split.len += u64::from(shard.len());
+            split.shards.push(shard);
+        }
+        Ok(split)
+    }
+
+    /// The split's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Sample `id` of this split, counted from zero. Panics if there is none.
+    pub fn sample(&self, id: u64) -> Sample<'_> {
+        assert!(
+            id < self.len,
+            "sample {id} of split {} with {} samples",
+            self.name,
+            self.len
+        );
+        let shard = self.starts.partition_point(|&start| start <= id) - 1;
+        Sample {
+            shard: &self.shards[shard],
+            index: (id - self.starts[shard]) as u32,
+        }
+    }
+
+    /// The shards, in order.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+}
+
+/// Compares an opened shard with its line in the manifest.
+fn compare(shard: &Shard, listed: &ShardRecord, classes: usize) -> Result<(), Error> {
+    let mismatch = |what, expected: String, got: String| {
+        Err(Error::Mismatch {
+            path: shard.path().to_owned(),
+            what,
+            expected,
+            got,
+        })
+    };
+    if shard.bytes() != listed.bytes {
+        let (expected, got) = (listed.bytes.to_string(), shard.bytes().to_string());
+        return mismatch("size in bytes", expected, got);
+    }
+    if shard.len() != listed.samples {
+        let (expected, got) = (listed.samples.to_string(), shard.len().to_string());
+        return mismatch("sample count", expected, got);
+    }
+    if shard.checksum() != listed.checksum {
+        let (expected, got) = (listed.checksum, shard.checksum());
+        return mismatch(
+            "checksum",
+            format!("{expected:016x}"),
+            format!("{got:016x}"),
+        );
+    }
+    for (sample, entry) in shard.entries().iter().enumerate() {
+        if let Some(class) = entry.class.filter(|&class| class as usize >= classes) {
+            return Err(Error::Class {
+                path: shard.path().to_owned(),
+                sample: sample as u32,
+                classes,
+                got: class,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// One sample of an opened dataset.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample<'a> {
+    shard: &'a Shard,
+    index: u32,
+}
+
+impl<'a> Sample<'a> {
+    /// What the index says about it.
+    pub fn entry(&self) -> &'a Entry {
+        self.shard.entry(self.index)
+    }
+
+    /// Its stored bytes; see [`Sample::verify`] for whether they are undamaged.
+    pub fn payload(&self) -> &'a [u8] {
+        self.shard.payload(self.index)
+    }
+
+    /// Compares the payload with its checksum.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.shard.verify(self.index)
+    }
+
+    /// The path of its source file below the image folder, if the dataset keeps paths.
+    pub fn name(&self) -> Option<&'a str> {
+        match self.label(crate::format::PATH_COLUMN)? {
+            Label::Text(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Its value in a label column; none if the column or the value is missing.
+    pub fn label(&self, name: &str) -> Option<Label<'a>> {
+        self.shard.label(self.index, name)
+    }
+
+    /// The shard that holds it.
+    pub fn shard(&self) -> &'a Shard {
+        self.shard
+    }
+
+    /// Its number inside its shard.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}

@@ -1,0 +1,397 @@
+//! The validating reader: untrusted bytes become a [`Shard`], or a [`Fault`] that says why not.
+
+use super::labels::{self, Column, Label, LabelType};
+use super::{
+    Codec, Entry, FIXED_BYTES, HEADER_LENGTH, MAGIC, MAX_INDEX_LENGTH, MAX_LABELS, MAX_PIXELS,
+    MAX_SAMPLES, NO_CLASS, RESERVED_HEADER_FLAGS, RESERVED_SAMPLE_FLAGS, VERSION, at, checksum,
+    fits,
+};
+use crate::{Error, Fault};
+use memmap2::Mmap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use zstd::zstd_safe;
+
+/// One shard file, mapped and checked.
+#[derive(Debug)]
+pub struct Shard {
+    path: PathBuf,
+    bytes: Mmap,
+    index: Index,
+}
+
+impl Shard {
+    /// Maps a shard and checks everything except its payloads.
+    pub fn open(path: &Path) -> Result<Shard, Error> {
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        // SAFETY: a mapping is sound while nobody changes the file, which no program can promise
+        // for another. Shards are written under another name, renamed when complete and never
+        // touched again; somebody who truncates one in place nevertheless kills its readers with
+        // SIGBUS. Payloads are bytes of which nothing but a checksum and a decoder's own bounds
+        // checks is believed, so a change in place can garble pixels but no control flow.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
+        let index = Index::parse(&bytes).map_err(|fault| Error::Shard {
+            path: path.to_owned(),
+            fault,
+        })?;
+        Ok(Shard {
+            path: path.to_owned(),
+            bytes,
+            index,
+        })
+    }
+
+    /// The file this shard was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Number of samples; at least one.
+    #[allow(clippy::len_without_is_empty)] // an empty shard cannot be opened
+    pub fn len(&self) -> u32 {
+        self.index.entries.len() as u32
+    }
+
+    /// Size of the file in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// The header's checksum. It covers the index's checksum, and the index holds every payload's:
+    /// two shards with equal checksums hold equal data.
+    pub fn checksum(&self) -> u64 {
+        u64_at(&self.bytes, at::HEADER_CHECKSUM)
+    }
+
+    /// What the index says about sample `i`. Panics if there is none.
+    pub fn entry(&self, i: u32) -> &Entry {
+        &self.index.entries[i as usize]
+    }
+
+    /// All entries, in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.index.entries
+    }
+
+    /// The stored bytes of sample `i`; see [`Shard::verify`] for whether they are undamaged.
+    pub fn payload(&self, i: u32) -> &[u8] {
+        let entry = self.entry(i);
+        &self.bytes[entry.offset as usize..][..entry.length as usize]
+    }
+
+    /// Compares the payload of sample `i` with its checksum.
+    pub fn verify(&self, i: u32) -> Result<(), Error> {
+        let entry = self.entry(i);
+        let got = checksum(self.payload(i));
+        if got == entry.checksum {
+            return Ok(());
+        }
+        Err(Error::Payload {
+            path: self.path.clone(),
+            sample: i,
+            offset: entry.offset,
+            expected: entry.checksum,
+            got,
+        })
+    }
+
+    /// Names and types of the label columns, in file order.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, LabelType)> {
+        let columns = self.index.columns.iter();
+        columns.map(|column| (column.name.as_str(), column.kind))
+    }
+
+    /// The value of sample `i` in the named label column; none if either is missing.
+    pub fn label(&self, i: u32, name: &str) -> Option<Label<'_>> {
+        assert!(i < self.len(), "sample {i} of {}", self.len());
+        let column = self
+            .index
+            .columns
+            .iter()
+            .find(|column| column.name == name)?;
+        column.get(&self.index.labels, i as usize)
+    }
+}
+
+/// The checked index.
+#[derive(Debug)]
+struct Index {
+    entries: Vec<Entry>,
+    columns: Vec<Column>,
+    /// The part of the decompressed index that holds the label columns.
+    labels: Vec<u8>,
+}
+
+impl Index {
+    /// Checks a whole shard file, in the order of `FORMAT.md`.
+    fn parse(bytes: &[u8]) -> Result<Index, Fault> {
+        let header = Header::parse(bytes)?;
+        let mut index = header.decompress_index(bytes)?;
+        let fixed = FIXED_BYTES as usize * header.samples as usize;
+        let entries = parse_entries(&index[..fixed], &header)?;
+        let columns = labels::parse(&index, fixed, header.label_columns, header.samples)?;
+        Ok(Index {
+            entries,
+            columns,
+            labels: index.split_off(fixed),
+        })
+    }
+}
+
+/// The header's fields, once they agree with each other and with the file's size.
+struct Header {
+    samples: u32,
+    label_columns: u32,
+    index_offset: u64,
+    index_raw_length: u64,
+}
+
+impl Header {
+    fn parse(bytes: &[u8]) -> Result<Header, Fault> {
+        let size = bytes.len() as u64;
+        if size < HEADER_LENGTH {
+            return Err(Fault::TooShort {
+                expected: HEADER_LENGTH,
+                got: size,
+            });
+        }
+        let magic: [u8; 8] = bytes[..8].try_into().unwrap();
+        if magic != MAGIC {
+            return Err(Fault::Magic {
+                expected: MAGIC,
+                got: magic,
+            });
+        }
+        // The version comes before the checksum: a later version may place the checksum elsewhere.
+        let version = u32_at(bytes, at::VERSION);
+        if version != VERSION {
+            return Err(Fault::Version {
+                expected: VERSION,
+                got: version,
+                offset: at::VERSION as u64,
+            });
+        }
+        let header_checksum = u64_at(bytes, at::HEADER_CHECKSUM);
+        let got = checksum(&bytes[..at::HEADER_CHECKSUM]);
+        if got != header_checksum {
+            return Err(Fault::HeaderChecksum {
+                expected: header_checksum,
+                got,
+                offset: at::HEADER_CHECKSUM as u64,
+            });
+        }
+        let flags = u32_at(bytes, at::FLAGS);
+        if flags & RESERVED_HEADER_FLAGS != 0 {
+            return Err(Fault::HeaderFlags {
+                reserved: RESERVED_HEADER_FLAGS,
+                got: flags,
+                offset: at::FLAGS as u64,
+            });
+        }
+        let reserved = at::RESERVED..at::HEADER_CHECKSUM;
+        if let Some(offset) = reserved.into_iter().find(|&offset| bytes[offset] != 0) {
+            return Err(Fault::HeaderReserved {
+                got: bytes[offset],
+                offset: offset as u64,
+            });
+        }
+        let samples = u32_at(bytes, at::SAMPLE_COUNT);
+        if samples == 0 || samples > MAX_SAMPLES {
+            return Err(Fault::SampleCount {
+                max: MAX_SAMPLES,
+                got: samples,
+                offset: at::SAMPLE_COUNT as u64,
+            });
+        }
+        let label_columns = u32_at(bytes, at::LABEL_COUNT);
+        if label_columns > MAX_LABELS {
+            return Err(Fault::LabelCount {
+                max: MAX_LABELS,
+                got: label_columns,
+                offset: at::LABEL_COUNT as u64,
+            });
+        }
+        let codec_data = u64_at(bytes, at::CODEC_DATA_LENGTH);
+        if codec_data != 0 {
+            return Err(Fault::CodecData {
+                got: codec_data,
+                offset: at::CODEC_DATA_LENGTH as u64,
+            });
+        }
+        let index_offset = u64_at(bytes, at::INDEX_OFFSET);
+        if index_offset < HEADER_LENGTH {
+            return Err(Fault::IndexOffset {
+                min: HEADER_LENGTH,
+                got: index_offset,
+                offset: at::INDEX_OFFSET as u64,
+            });
+        }
+        let index_end = index_offset.saturating_add(u64_at(bytes, at::INDEX_LENGTH));
+        if index_end != size {
+            return Err(Fault::FileSize {
+                expected: index_end,
+                got: size,
+            });
+        }
+        let index_raw_length = u64_at(bytes, at::INDEX_RAW_LENGTH);
+        let least = FIXED_BYTES * u64::from(samples);
+        if !(least..=MAX_INDEX_LENGTH).contains(&index_raw_length) {
+            return Err(Fault::IndexLength {
+                min: least,
+                max: MAX_INDEX_LENGTH,
+                got: index_raw_length,
+                offset: at::INDEX_RAW_LENGTH as u64,
+            });
+        }
+        let index_checksum = u64_at(bytes, at::INDEX_CHECKSUM);
+        let got = checksum(&bytes[index_offset as usize..]);
+        if got != index_checksum {
+            return Err(Fault::IndexChecksum {
+                expected: index_checksum,
+                got,
+                offset: index_offset,
+            });
+        }
+        Ok(Header {
+            samples,
+            label_columns,
+            index_offset,
+            index_raw_length,
+        })
+    }
+
+    fn decompress_index(&self, bytes: &[u8]) -> Result<Vec<u8>, Fault> {
+        let frame = &bytes[self.index_offset as usize..];
+        let fault = |got: String| Fault::IndexFrame {
+            expected: self.index_raw_length,
+            got,
+            offset: self.index_offset,
+        };
+        match zstd_safe::find_frame_compressed_size(frame) {
+            Ok(length) if length == frame.len() => {}
+            Ok(length) => {
+                let rest = frame.len() - length;
+                return Err(fault(format!("{rest} bytes follow the frame")));
+            }
+            Err(code) => return Err(fault(zstd_safe::get_error_name(code).to_owned())),
+        }
+        match zstd_safe::get_frame_content_size(frame) {
+            Ok(Some(content)) if content == self.index_raw_length => {}
+            Ok(Some(content)) => return Err(fault(format!("its content is {content} bytes"))),
+            _ => return Err(fault("it does not record its content size".to_owned())),
+        }
+        // At most MAX_INDEX_LENGTH, which the header check has made sure of.
+        let length = self.index_raw_length as usize;
+        let index =
+            zstd::bulk::decompress(frame, length).map_err(|error| fault(error.to_string()))?;
+        match index.len() == length {
+            true => Ok(index),
+            false => Err(fault(format!("it gave {} bytes", index.len()))),
+        }
+    }
+}
+
+/// Reads the fixed columns: each holds one field of every sample.
+fn parse_entries(fixed: &[u8], header: &Header) -> Result<Vec<Entry>, Fault> {
+    let count = header.samples as usize;
+    let mut rest = fixed;
+    let mut column = |width: usize| {
+        let (column, tail) = rest.split_at(width * count);
+        rest = tail;
+        column
+    };
+    let offsets = column(8);
+    let checksums = column(8);
+    let lengths = column(4);
+    let stored_widths = column(4);
+    let stored_heights = column(4);
+    let source_widths = column(4);
+    let source_heights = column(4);
+    let classes = column(4);
+    let flags = column(2);
+    let codecs = column(1);
+    let orientations = column(1);
+
+    let mut entries = Vec::with_capacity(count);
+    let mut end = HEADER_LENGTH;
+    for i in 0..count {
+        let sample = i as u32;
+        let offset = u64_at(offsets, 8 * i);
+        if offset != end {
+            return Err(Fault::PayloadOffset {
+                sample,
+                expected: end,
+                got: offset,
+            });
+        }
+        let length = u32_at(lengths, 4 * i);
+        if length == 0 {
+            return Err(Fault::PayloadEmpty { sample, offset });
+        }
+        // No overflow: at most 2^20 lengths below 2^32.
+        end += u64::from(length);
+
+        let size = |which, widths: &[u8], heights: &[u8]| {
+            let (width, height) = (u32_at(widths, 4 * i), u32_at(heights, 4 * i));
+            match fits(width, height) {
+                true => Ok((width, height)),
+                false => Err(Fault::Dimensions {
+                    sample,
+                    which,
+                    width,
+                    height,
+                    max: MAX_PIXELS,
+                }),
+            }
+        };
+        let (stored_width, stored_height) = size("stored", stored_widths, stored_heights)?;
+        let (source_width, source_height) = size("source", source_widths, source_heights)?;
+        let flags = u16::from_le_bytes([flags[2 * i], flags[2 * i + 1]]);
+        if flags & RESERVED_SAMPLE_FLAGS != 0 {
+            return Err(Fault::SampleFlags {
+                sample,
+                reserved: RESERVED_SAMPLE_FLAGS,
+                got: flags,
+            });
+        }
+        let codec = Codec::from_id(codecs[i]).ok_or(Fault::Codec {
+            sample,
+            got: codecs[i],
+        })?;
+        let orientation = orientations[i];
+        if !(1..=8).contains(&orientation) {
+            return Err(Fault::Orientation {
+                sample,
+                got: orientation,
+            });
+        }
+        let class = u32_at(classes, 4 * i);
+        entries.push(Entry {
+            offset,
+            checksum: u64_at(checksums, 8 * i),
+            length,
+            stored_width,
+            stored_height,
+            source_width,
+            source_height,
+            class: (class != NO_CLASS).then_some(class),
+            codec,
+            orientation,
+        });
+    }
+    if end != header.index_offset {
+        return Err(Fault::PayloadEnd {
+            expected: header.index_offset,
+            got: end,
+        });
+    }
+    Ok(entries)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
