@@ -1,0 +1,548 @@
+//! The networks: a plain vision transformer that encodes patches, and a narrow one that predicts the encodings of
+//! hidden patches from those of visible ones.
+//!
+//! Parameter names and their order are those of the official implementation's state dictionaries, so weights move both
+//! ways by name. Used by [`crate::ijepa`], which makes the method out of three of these.
+//!
+//! Letters in the shape comments:
+//!
+//! | letter | meaning |
+//! |---|---|
+//! | B | images; after masking, images × context masks (× target masks in the predictor) |
+//! | N | tokens of an image: all patches of the grid, or those a mask keeps |
+//! | C, T | patches that a context mask, a target mask keeps |
+//! | D | width of the encoder |
+//! | P | width of the predictor |
+//! | H, K | attention heads, width of a head |
+
+use tch::{Device, Kind, Tensor};
+
+use crate::Error;
+use crate::taps::{Silent, Taps};
+
+/// Epsilon of every layer norm inside the networks.
+const LAYER_NORM_EPS: f64 = 1e-6;
+
+/// Width of the hidden layer of a block's MLP over the block's own width.
+const MLP_RATIO: i64 = 4;
+
+/// Colour channels of an image.
+const CHANNELS: i64 = 3;
+
+/// The official encoders: name, width, depth, heads, hidden width of the MLPs.
+const ENCODERS: [(&str, i64, i64, i64, i64); 6] = [
+    ("vit_tiny", 192, 12, 3, 192 * MLP_RATIO),
+    ("vit_small", 384, 12, 6, 384 * MLP_RATIO),
+    ("vit_base", 768, 12, 12, 768 * MLP_RATIO),
+    ("vit_large", 1024, 24, 16, 1024 * MLP_RATIO),
+    ("vit_huge", 1280, 32, 16, 1280 * MLP_RATIO),
+    ("vit_giant", 1408, 40, 16, 6144), // a ratio of 48/11
+];
+
+/// Sizes of the encoder and the predictor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelConfig {
+    /// Height and width of the images, in pixels.
+    pub image_size: i64,
+    /// Height and width of a patch, in pixels.
+    pub patch_size: i64,
+    /// Width of the encoder (D).
+    pub embed_dim: i64,
+    /// Blocks of the encoder.
+    pub depth: i64,
+    /// Attention heads, of the encoder and of the predictor.
+    pub heads: i64,
+    /// Hidden width of the encoder's MLPs.
+    pub mlp_dim: i64,
+    /// Width of the predictor (P).
+    pub predictor_dim: i64,
+    /// Blocks of the predictor.
+    pub predictor_depth: i64,
+}
+
+impl ModelConfig {
+    /// The sizes behind the official config keys `meta.model_name`, `data.crop_size`, `mask.patch_size`,
+    /// `meta.pred_emb_dim` and `meta.pred_depth`.
+    pub fn official(
+        model_name: &str,
+        crop_size: i64,
+        patch_size: i64,
+        pred_emb_dim: i64,
+        pred_depth: i64,
+    ) -> Result<Self, Error> {
+        let &(_, embed_dim, depth, heads, mlp_dim) = ENCODERS
+            .iter()
+            .find(|encoder| encoder.0 == model_name)
+            .ok_or_else(|| Error::UnknownModel {
+                name: model_name.to_string(),
+                known: ENCODERS.map(|encoder| encoder.0).join(", "),
+            })?;
+        let config = Self {
+            image_size: crop_size,
+            patch_size,
+            embed_dim,
+            depth,
+            heads,
+            mlp_dim,
+            predictor_dim: pred_emb_dim,
+            predictor_depth: pred_depth,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Patches along one side of an image.
+    pub fn grid(&self) -> i64 {
+        self.image_size / self.patch_size
+    }
+
+    /// Patches of an image.
+    pub fn patches(&self) -> i64 {
+        self.grid() * self.grid()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let Self {
+            image_size,
+            patch_size,
+            heads,
+            ..
+        } = *self;
+        if patch_size < 1 || image_size < patch_size {
+            return Err(Error::Model(format!(
+                "no patch of {patch_size} pixels fits an image of {image_size}"
+            )));
+        }
+        for (what, width) in [
+            ("encoder", self.embed_dim),
+            ("predictor", self.predictor_dim),
+        ] {
+            if width < 1 || heads < 1 || width % heads != 0 {
+                return Err(Error::Model(format!(
+                    "{what} width {width} is not a multiple of its {heads} heads"
+                )));
+            }
+            if width % 4 != 0 {
+                // sine and cosine, of row and column
+                return Err(Error::Model(format!(
+                    "{what} width {width} is not a multiple of 4"
+                )));
+            }
+        }
+        if self.depth < 1 || self.predictor_depth < 1 || self.mlp_dim < 1 {
+            return Err(Error::Model("depths and widths are at least 1".to_string()));
+        }
+        Ok(())
+    }
+}
+
+/// Parameters in the order in which a network makes them, under their official names.
+type Parameters = Vec<(String, Tensor)>;
+
+/// Makes zeroed parameters of one network, and remembers them; `name` is the path so far.
+struct Maker<'a> {
+    parameters: &'a mut Parameters,
+    name: String,
+    device: Device,
+}
+
+impl Maker<'_> {
+    fn at(&mut self, name: impl std::fmt::Display) -> Maker<'_> {
+        let name = format!("{}{name}.", self.name);
+        Maker {
+            parameters: self.parameters,
+            name,
+            device: self.device,
+        }
+    }
+
+    fn parameter(&mut self, name: &str, shape: &[i64]) -> Tensor {
+        self.keep(
+            name,
+            Tensor::zeros(shape, (Kind::Float, self.device)).set_requires_grad(true),
+        )
+    }
+
+    fn keep(&mut self, name: &str, tensor: Tensor) -> Tensor {
+        self.parameters
+            .push((format!("{}{name}", self.name), tensor.shallow_clone()));
+        tensor
+    }
+}
+
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn new(mut make: Maker<'_>, input: i64, output: i64) -> Self {
+        Self {
+            weight: make.parameter("weight", &[output, input]),
+            bias: make.parameter("bias", &[output]),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, Some(&self.bias))
+    }
+}
+
+struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    width: i64,
+}
+
+impl LayerNorm {
+    fn new(mut make: Maker<'_>, width: i64) -> Self {
+        Self {
+            weight: make.parameter("weight", &[width]),
+            bias: make.parameter("bias", &[width]),
+            width,
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(
+            [self.width],
+            Some(&self.weight),
+            Some(&self.bias),
+            LAYER_NORM_EPS,
+            true,
+        )
+    }
+}
+
+struct Attention {
+    qkv: Linear,
+    proj: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn new(mut make: Maker<'_>, width: i64, heads: i64) -> Self {
+        Self {
+            qkv: Linear::new(make.at("qkv"), width, 3 * width),
+            proj: Linear::new(make.at("proj"), width, width),
+            heads,
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (b, n, d) = x.size3().expect("tokens are (B, N, D)");
+        let qkv = self
+            .qkv
+            .forward(x)
+            .view([b, n, 3, self.heads, d / self.heads]); // (B, N, 3, H, K)
+        let qkv = qkv.permute([2, 0, 3, 1, 4]).unbind(0); // 3 × (B, H, N, K)
+        let mixed = Tensor::scaled_dot_product_attention(
+            &qkv[0],
+            &qkv[1],
+            &qkv[2],
+            None::<&Tensor>,
+            0.0,   // no dropout
+            false, // not causal
+            None,  // scale 1/√K
+            false, // as many key heads as query heads
+        ); // (B, H, N, K)
+        self.proj.forward(&mixed.transpose(1, 2).reshape([b, n, d])) // (B, N, D)
+    }
+}
+
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn new(mut make: Maker<'_>, width: i64, hidden: i64) -> Self {
+        Self {
+            fc1: Linear::new(make.at("fc1"), width, hidden),
+            fc2: Linear::new(make.at("fc2"), hidden, width),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.fc2.forward(&self.fc1.forward(x).gelu("none")) // "none": the exact GELU, by the error function
+    }
+}
+
+/// A pre-norm transformer block.
+struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn new(mut make: Maker<'_>, width: i64, heads: i64, hidden: i64) -> Self {
+        Self {
+            norm1: LayerNorm::new(make.at("norm1"), width),
+            attn: Attention::new(make.at("attn"), width, heads),
+            norm2: LayerNorm::new(make.at("norm2"), width),
+            mlp: Mlp::new(make.at("mlp"), width, hidden),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let x = x + self.attn.forward(&self.norm1.forward(x));
+        &x + self.mlp.forward(&self.norm2.forward(&x))
+    }
+}
+
+/// Encodes the patches of an image, all of them (the target encoder) or those a mask keeps (the context encoder).
+pub struct Encoder {
+    pos_embed: Tensor, // (1, N, D)
+    patch_embed: Linear,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    config: ModelConfig,
+    parameters: Parameters,
+}
+
+impl Encoder {
+    /// An encoder whose parameters are zero, but for the position embedding.
+    pub fn new(config: &ModelConfig, device: Device) -> Result<Self, Error> {
+        config.check()?;
+        let &ModelConfig {
+            patch_size,
+            embed_dim,
+            depth,
+            heads,
+            mlp_dim,
+            ..
+        } = config;
+        let mut parameters = Vec::new();
+        let mut make = Maker {
+            parameters: &mut parameters,
+            name: String::new(),
+            device,
+        };
+        let pos_embed = make.keep(
+            "pos_embed",
+            position_embedding(embed_dim, config.grid(), device),
+        );
+        let mut projection = make.at("patch_embed.proj");
+        let patch_embed = Linear {
+            weight: projection.parameter("weight", &[embed_dim, CHANNELS, patch_size, patch_size]),
+            bias: projection.parameter("bias", &[embed_dim]),
+        };
+        let blocks = (0..depth)
+            .map(|i| {
+                Block::new(
+                    make.at(format_args!("blocks.{i}")),
+                    embed_dim,
+                    heads,
+                    mlp_dim,
+                )
+            })
+            .collect();
+        let norm = LayerNorm::new(make.at("norm"), embed_dim);
+        Ok(Self {
+            pos_embed,
+            patch_embed,
+            blocks,
+            norm,
+            config: config.clone(),
+            parameters,
+        })
+    }
+
+    /// Encodes the patches that each of the `masks` keeps, or all of them: (B, 3, height, width) to (B, N, D), masks
+    /// one after the other along B. Announces `patch_embed`, `block{i}` and `out`.
+    pub fn forward(
+        &self,
+        images: &Tensor,
+        masks: Option<&[Tensor]>,
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor, Error> {
+        let side = self.config.image_size;
+        if images.size()[1..] != [CHANNELS, side, side] {
+            return Err(Error::ImageSize {
+                expected: [CHANNELS, side, side],
+                found: images.size()[1..].to_vec(),
+            });
+        }
+        let patch = self.config.patch_size;
+        let weights = &self.patch_embed;
+        let x = images.conv2d(
+            &weights.weight,
+            Some(&weights.bias),
+            [patch, patch],
+            [0, 0],
+            [1, 1],
+            1,
+        );
+        let x = x.flatten(2, 3).transpose(1, 2); // (B, N, D)
+        taps.record(format_args!("patch_embed"), &x);
+        let mut x = x + &self.pos_embed;
+        if let Some(masks) = masks {
+            x = apply_masks(&x, masks); // (B, C, D)
+        }
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x);
+            taps.record(format_args!("block{i}"), &x);
+        }
+        let x = self.norm.forward(&x);
+        taps.record(format_args!("out"), &x);
+        Ok(x)
+    }
+
+    /// Encodes whole images, as a frozen feature extractor does: (B, 3, height, width) to (B, N, D).
+    pub fn features(&self, images: &Tensor) -> Result<Tensor, Error> {
+        tch::no_grad(|| self.forward(images, None, &mut Silent))
+    }
+
+    /// Every parameter by name, in the official order; those that are never trained do not require a gradient.
+    pub fn parameters(&self) -> &[(String, Tensor)] {
+        &self.parameters
+    }
+
+    /// The sizes it was made with.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+}
+
+/// Guesses the encodings of target patches from those of context patches.
+pub struct Predictor {
+    mask_token: Tensor,          // (1, 1, P)
+    predictor_pos_embed: Tensor, // (1, N, P)
+    predictor_embed: Linear,
+    predictor_blocks: Vec<Block>,
+    predictor_norm: LayerNorm,
+    predictor_proj: Linear,
+    parameters: Parameters,
+}
+
+impl Predictor {
+    /// A predictor whose parameters are zero, but for the position embedding.
+    pub fn new(config: &ModelConfig, device: Device) -> Result<Self, Error> {
+        config.check()?;
+        let &ModelConfig {
+            embed_dim,
+            heads,
+            predictor_dim: width,
+            predictor_depth,
+            ..
+        } = config;
+        let mut parameters = Vec::new();
+        let mut make = Maker {
+            parameters: &mut parameters,
+            name: String::new(),
+            device,
+        };
+        let mask_token = make.parameter("mask_token", &[1, 1, width]);
+        let predictor_pos_embed = make.keep(
+            "predictor_pos_embed",
+            position_embedding(width, config.grid(), device),
+        );
+        let predictor_embed = Linear::new(make.at("predictor_embed"), embed_dim, width);
+        let predictor_blocks = (0..predictor_depth)
+            .map(|i| {
+                Block::new(
+                    make.at(format_args!("predictor_blocks.{i}")),
+                    width,
+                    heads,
+                    width * MLP_RATIO,
+                )
+            })
+            .collect();
+        let predictor_norm = LayerNorm::new(make.at("predictor_norm"), width);
+        let predictor_proj = Linear::new(make.at("predictor_proj"), width, embed_dim);
+        Ok(Self {
+            mask_token,
+            predictor_pos_embed,
+            predictor_embed,
+            predictor_blocks,
+            predictor_norm,
+            predictor_proj,
+            parameters,
+        })
+    }
+
+    /// Predicts, from the encoded `context` patches (B, C, D), the encodings of the `target` patches. The result,
+    /// (B, T, D), has one row per (target mask, context mask, image), the image running fastest. Announces `block{i}`
+    /// and `out`.
+    pub fn forward(
+        &self,
+        z: &Tensor,
+        context: &[Tensor],
+        targets: &[Tensor],
+        taps: &mut dyn Taps,
+    ) -> Tensor {
+        let images = z.size()[0] / context.len() as i64;
+        let positions = self.predictor_pos_embed.expand([images, -1, -1], false); // (B, N, P)
+        let mut x = self.predictor_embed.forward(z); // (B, C, P)
+        // In place: under autocast the sum stays bfloat16 here, and becomes float32 only beside the mask tokens.
+        x += apply_masks(&positions, context);
+        let (_, visible, _) = x.size3().expect("tokens are (B, N, P)");
+
+        let hidden = repeat_for_contexts(&apply_masks(&positions, targets), images, context.len());
+        let hidden = &self.mask_token + hidden; // (B, T, P)
+        let x = x.repeat([targets.len() as i64, 1, 1]);
+        let mut x = Tensor::cat(&[x, hidden], 1); // (B, C + T, P)
+        for (i, block) in self.predictor_blocks.iter().enumerate() {
+            x = block.forward(&x);
+            taps.record(format_args!("block{i}"), &x);
+        }
+        let x = self
+            .predictor_norm
+            .forward(&x)
+            .narrow(1, visible, x.size()[1] - visible);
+        let x = self.predictor_proj.forward(&x); // (B, T, D)
+        taps.record(format_args!("out"), &x);
+        x
+    }
+
+    /// Every parameter by name, in the official order; those that are never trained do not require a gradient.
+    pub fn parameters(&self) -> &[(String, Tensor)] {
+        &self.parameters
+    }
+}
+
+/// The tokens of `x` (B, N, D) that each mask (B, n) keeps, masks one after the other: (masks · B, n, D).
+pub fn apply_masks(x: &Tensor, masks: &[Tensor]) -> Tensor {
+    let width = x.size()[2];
+    let kept: Vec<Tensor> = masks
+        .iter()
+        .map(|mask| x.gather(1, &mask.unsqueeze(-1).expand([-1, -1, width], false), false))
+        .collect();
+    Tensor::cat(&kept, 0)
+}
+
+/// Repeats each run of `images` rows (one target mask) `contexts` times: rows (target mask, image) become rows (target
+/// mask, context mask, image).
+pub fn repeat_for_contexts(x: &Tensor, images: i64, contexts: usize) -> Tensor {
+    if contexts == 1 {
+        return x.shallow_clone();
+    }
+    let (rows, n, width) = x.size3().expect("tokens are (B, N, D)");
+    let runs = x.view([rows / images, 1, images, n, width]);
+    runs.expand([-1, contexts as i64, -1, -1, -1], false)
+        .reshape([rows * contexts as i64, n, width])
+}
+
+/// The fixed embedding of the positions of a `grid` × `grid` square, row by row: (1, grid², width).
+///
+/// The first half of the channels encodes the column, the second half the row; each half is sines, then cosines, of the
+/// position at geometrically falling frequencies. Computed in float64, rounded once.
+fn position_embedding(width: i64, grid: i64, device: Device) -> Tensor {
+    let quarter = width / 4;
+    let mut values = Vec::with_capacity((grid * grid * width) as usize);
+    for row in 0..grid {
+        for column in 0..grid {
+            for position in [column, row] {
+                let angle =
+                    |k: i64| position as f64 * (1.0 / 10000f64.powf(k as f64 / quarter as f64));
+                values.extend((0..quarter).map(|k| angle(k).sin() as f32));
+                values.extend((0..quarter).map(|k| angle(k).cos() as f32));
+            }
+        }
+    }
+    Tensor::from_slice(&values)
+        .view([1, grid * grid, width])
+        .to_device(device)
+}

@@ -1,0 +1,44 @@
+//! Listening to the forward pass.
+//!
+//! The forward functions announce their named intermediate results to a [`Taps`]. Training passes [`Silent`], which
+//! costs nothing (names are formatted only by who wants them); `check-reference` passes a map and compares.
+
+use std::collections::BTreeMap;
+use std::fmt::Arguments;
+
+use tch::Tensor;
+
+/// Receives named intermediate results.
+pub trait Taps {
+    /// Takes notice of `tensor`; a tensor kept for later is a handle, not a copy, and must not be written to.
+    fn record(&mut self, name: Arguments<'_>, tensor: &Tensor);
+}
+
+/// Ignores everything.
+pub struct Silent;
+
+impl Taps for Silent {
+    fn record(&mut self, _: Arguments<'_>, _: &Tensor) {}
+}
+
+/// Keeps everything.
+impl Taps for BTreeMap<String, Tensor> {
+    fn record(&mut self, name: Arguments<'_>, tensor: &Tensor) {
+        self.insert(name.to_string(), tensor.detach());
+    }
+}
+
+/// Announces under a prefix: `block0` of the context encoder as `context.block0`.
+pub struct Under<'a> {
+    /// What stands before the dot.
+    pub prefix: &'static str,
+    /// Who listens.
+    pub taps: &'a mut dyn Taps,
+}
+
+impl Taps for Under<'_> {
+    fn record(&mut self, name: Arguments<'_>, tensor: &Tensor) {
+        self.taps
+            .record(format_args!("{}.{name}", self.prefix), tensor);
+    }
+}

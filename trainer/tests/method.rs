@@ -1,0 +1,500 @@
+//! The method on a small model: names, shapes, gradients, and the arithmetic of one step.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+use trainer::ijepa::{IJepa, loss};
+use trainer::model::ModelConfig;
+use trainer::optimizer::Optimizer;
+use trainer::shim::Autocast;
+use trainer::taps::Silent;
+use trainer::{Error, init};
+
+const IMAGES: i64 = 2;
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        image_size: 16,
+        patch_size: 4,
+        embed_dim: 24,
+        depth: 2,
+        heads: 3,
+        mlp_dim: 96,
+        predictor_dim: 12,
+        predictor_depth: 1,
+    }
+}
+
+fn model() -> IJepa {
+    IJepa::new(&config(), 7, Device::Cpu).unwrap()
+}
+
+/// Images, two context masks of 5 patches and three target masks of 4.
+fn batch() -> (Tensor, Vec<Tensor>, Vec<Tensor>) {
+    let images = (Tensor::arange(IMAGES * 3 * 16 * 16, (Kind::Float, Device::Cpu)) * 0.37).sin();
+    let mask = |first: i64, count: i64| {
+        (Tensor::arange(count, (Kind::Int64, Device::Cpu)) + first)
+            .unsqueeze(0)
+            .repeat([IMAGES, 1])
+    };
+    (
+        images.view([IMAGES, 3, 16, 16]),
+        vec![mask(0, 5), mask(3, 5)],
+        vec![mask(8, 4), mask(10, 4), mask(12, 4)],
+    )
+}
+
+fn floats(tensor: &Tensor) -> Vec<f32> {
+    tensor.detach().flatten(0, -1).try_into().unwrap()
+}
+
+/// One forward and backward pass.
+fn backward(ijepa: &IJepa) -> f64 {
+    let (images, context, targets) = batch();
+    let loss = ijepa
+        .forward(&images, &context, &targets, &mut Silent)
+        .unwrap();
+    loss.backward();
+    loss.double_value(&[])
+}
+
+#[test]
+fn parameters_have_the_official_names_in_the_official_order() {
+    let ijepa = model();
+    let names = |parameters: &[(String, Tensor)]| -> Vec<String> {
+        parameters
+            .iter()
+            .map(|(name, tensor)| format!("{name} {:?}", tensor.size()))
+            .collect()
+    };
+    let encoder = names(ijepa.encoder.parameters());
+    assert_eq!(encoder.len(), 3 + 2 * 12 + 2);
+    assert_eq!(
+        encoder[..15],
+        [
+            "pos_embed [1, 16, 24]",
+            "patch_embed.proj.weight [24, 3, 4, 4]",
+            "patch_embed.proj.bias [24]",
+            "blocks.0.norm1.weight [24]",
+            "blocks.0.norm1.bias [24]",
+            "blocks.0.attn.qkv.weight [72, 24]",
+            "blocks.0.attn.qkv.bias [72]",
+            "blocks.0.attn.proj.weight [24, 24]",
+            "blocks.0.attn.proj.bias [24]",
+            "blocks.0.norm2.weight [24]",
+            "blocks.0.norm2.bias [24]",
+            "blocks.0.mlp.fc1.weight [96, 24]",
+            "blocks.0.mlp.fc1.bias [96]",
+            "blocks.0.mlp.fc2.weight [24, 96]",
+            "blocks.0.mlp.fc2.bias [24]",
+        ]
+    );
+    assert_eq!(encoder[27..], ["norm.weight [24]", "norm.bias [24]"]);
+    let predictor = names(ijepa.predictor.parameters());
+    assert_eq!(
+        predictor[..4],
+        [
+            "mask_token [1, 1, 12]",
+            "predictor_pos_embed [1, 16, 12]",
+            "predictor_embed.weight [12, 24]",
+            "predictor_embed.bias [12]",
+        ]
+    );
+    assert_eq!(
+        predictor[16..],
+        [
+            "predictor_norm.weight [12]",
+            "predictor_norm.bias [12]",
+            "predictor_proj.weight [24, 12]",
+            "predictor_proj.bias [24]",
+        ]
+    );
+}
+
+#[test]
+fn official_models_have_their_published_sizes() {
+    // Parameters of the encoder at 224 pixels in 14 or 16 pixel patches, position embedding included.
+    for (name, patch, millions) in [
+        ("vit_tiny", 16, 5.5),
+        ("vit_base", 16, 85.8),
+        ("vit_giant", 16, 1010.6),
+    ] {
+        let config = ModelConfig::official(name, 224, patch, 384, 6).unwrap();
+        let block = 4 * config.embed_dim * config.embed_dim + 2 * config.embed_dim * config.mlp_dim;
+        let found = (config.depth * block) as f64 / 1e6;
+        assert!(
+            (found / millions - 1.0).abs() < 0.05,
+            "{name}: {found} million"
+        );
+    }
+    let error = ModelConfig::official("vit_hug", 224, 14, 384, 12)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("vit_huge"), "{error}");
+    assert!(ModelConfig::official("vit_huge", 8, 14, 384, 12).is_err());
+    assert!(ModelConfig::official("vit_tiny", 224, 16, 100, 12).is_err());
+}
+
+#[test]
+fn initial_weights_follow_the_law_and_the_seed() {
+    let config = ModelConfig::official("vit_tiny", 32, 8, 96, 1).unwrap();
+    let ijepa = IJepa::new(&config, 3, Device::Cpu).unwrap();
+    for (name, tensor) in ijepa.state() {
+        let values = floats(&tensor);
+        if name.ends_with("pos_embed") {
+            assert!(!tensor.requires_grad(), "{name}");
+        } else if name.ends_with("bias") {
+            assert!(values.iter().all(|&x| x == 0.0), "{name}");
+        } else if tensor.dim() == 1 {
+            assert!(values.iter().all(|&x| x == 1.0), "{name}");
+        } else {
+            let deviation = tensor.std(false).double_value(&[]);
+            let slack = 4.0 / (2.0 * values.len() as f64).sqrt(); // four standard errors
+            assert!(
+                (deviation / 0.02 - 1.0).abs() < slack,
+                "{name}: {deviation}"
+            );
+        }
+        assert_eq!(
+            tensor.requires_grad(),
+            !name.starts_with("target") && !name.ends_with("pos_embed"),
+            "{name}"
+        );
+    }
+    let same = IJepa::new(&config, 3, Device::Cpu).unwrap();
+    let other = IJepa::new(&config, 4, Device::Cpu).unwrap();
+    for ((name, a), (_, b)) in ijepa.state().iter().zip(same.state()) {
+        assert!(floats(a) == floats(&b), "{name}");
+    }
+    let weights = |ijepa: &IJepa| floats(&ijepa.encoder.parameters()[1].1);
+    assert!(weights(&ijepa) != weights(&other));
+    let target = ijepa.target_encoder.parameters();
+    for ((name, a), (_, b)) in ijepa.encoder.parameters().iter().zip(target) {
+        assert!(floats(a) == floats(b), "{name}");
+    }
+}
+
+#[test]
+fn rows_run_over_target_masks_then_context_masks_then_images() {
+    let ijepa = model();
+    let (images, context, targets) = batch();
+    let h = ijepa
+        .target(&images, &targets, context.len(), &mut Silent)
+        .unwrap();
+    let z = ijepa
+        .predict(&images, &context, &targets, &mut Silent)
+        .unwrap();
+    assert_eq!(h.size(), [3 * 2 * IMAGES, 4, 24]);
+    assert_eq!(z.size(), h.size());
+    for (i, target) in targets.iter().enumerate() {
+        for (j, visible) in context.iter().enumerate() {
+            let first = ((i * context.len() + j) as i64) * IMAGES;
+            let one = std::slice::from_ref(target);
+            let alone = ijepa.target(&images, one, 1, &mut Silent).unwrap();
+            assert!(
+                h.narrow(0, first, IMAGES)
+                    .allclose(&alone, 1e-5, 1e-6, false)
+            );
+            let alone = ijepa
+                .predict(&images, std::slice::from_ref(visible), one, &mut Silent)
+                .unwrap();
+            assert!(
+                z.narrow(0, first, IMAGES)
+                    .allclose(&alone, 1e-5, 1e-6, false)
+            );
+        }
+    }
+}
+
+#[test]
+fn hidden_patches_stay_hidden_from_the_predictor() {
+    let ijepa = model();
+    let (images, context, targets) = batch();
+    let context = &context[..1]; // patches 0..5: the top row and one patch of the second
+    let before = ijepa
+        .predict(&images, context, &targets, &mut Silent)
+        .unwrap();
+    let changed = images.copy();
+    let _ = changed.narrow(2, 8, 8).fill_(3.0); // the lower half
+    let after = ijepa
+        .predict(&changed, context, &targets, &mut Silent)
+        .unwrap();
+    assert!(floats(&before) == floats(&after));
+}
+
+#[test]
+fn images_of_another_size_are_refused() {
+    let images = Tensor::zeros([1, 3, 20, 16], (Kind::Float, Device::Cpu));
+    let error = model()
+        .target(&images, &batch().2, 1, &mut Silent)
+        .unwrap_err();
+    assert!(matches!(error, Error::ImageSize { .. }), "{error}");
+    assert!(error.to_string().contains("[3, 20, 16]"), "{error}");
+}
+
+#[test]
+fn loss_is_smooth_l1() {
+    let z = Tensor::from_slice(&[0.0f32, 0.5, 3.0, -2.0]);
+    let value = loss(&z, &Tensor::zeros_like(&z)).double_value(&[]);
+    assert_eq!(value, (0.0 + 0.125 + 2.5 + 1.5) / 4.0);
+}
+
+#[test]
+fn every_trained_parameter_gets_a_gradient_and_no_other() {
+    let ijepa = model();
+    let optimizer = Optimizer::new(&ijepa);
+    assert!(optimizer.gradients().is_empty());
+    backward(&ijepa);
+    let with_gradient: Vec<String> = optimizer
+        .gradients()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    let trained = ijepa.encoder.parameters().len() + ijepa.predictor.parameters().len() - 2;
+    assert_eq!(with_gradient.len(), trained);
+    for (name, tensor) in ijepa.target_encoder.parameters() {
+        assert!(!tensor.grad().defined(), "{name}");
+    }
+}
+
+#[test]
+fn groups_follow_the_official_rule() {
+    let optimizer = Optimizer::new(&model());
+    let groups = optimizer.groups();
+    assert_eq!(
+        groups
+            .iter()
+            .map(|(decayed, _)| *decayed)
+            .collect::<Vec<_>>(),
+        [true, true, false, false]
+    );
+    assert_eq!(
+        groups
+            .iter()
+            .map(|(_, names)| names.len())
+            .collect::<Vec<_>>(),
+        [10, 8, 19, 12]
+    );
+    assert_eq!(
+        groups[0].1[..2],
+        ["encoder.pos_embed", "encoder.patch_embed.proj.weight"]
+    );
+    assert_eq!(
+        groups[1].1[..2],
+        ["predictor.mask_token", "predictor.predictor_pos_embed"]
+    );
+    assert_eq!(
+        groups[2].1[..2],
+        [
+            "encoder.patch_embed.proj.bias",
+            "encoder.blocks.0.norm1.weight"
+        ]
+    );
+    assert_eq!(
+        groups[3].1[..2],
+        [
+            "predictor.predictor_embed.bias",
+            "predictor.predictor_blocks.0.norm1.weight"
+        ]
+    );
+}
+
+/// AdamW as it is written down, in float64.
+fn adamw(p: f64, gradients: &[f64], lr: f64, weight_decay: f64) -> f64 {
+    let (mut p, mut m, mut v) = (p, 0.0, 0.0);
+    for (i, g) in gradients.iter().enumerate() {
+        let step = (i + 1) as i32;
+        p *= 1.0 - lr * weight_decay;
+        m += 0.1 * (g - m);
+        v = 0.999 * v + 0.001 * g * g;
+        let denominator = (v / (1.0 - 0.999f64.powi(step))).sqrt() + 1e-8;
+        p -= lr * m / (1.0 - 0.9f64.powi(step)) / denominator;
+    }
+    p
+}
+
+#[test]
+fn steps_are_adamw_with_the_decay_of_the_group() {
+    let ijepa = model();
+    let mut optimizer = Optimizer::new(&ijepa);
+    let (lr, weight_decay) = (1e-2, 0.4);
+    let mut expected: BTreeMap<String, (f32, Vec<f64>)> = BTreeMap::new();
+    for (name, tensor) in ijepa
+        .state()
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("target"))
+    {
+        expected.insert(name, (floats(&tensor)[0], Vec::new()));
+    }
+    for _ in 0..3 {
+        backward(&ijepa);
+        for (name, gradient) in optimizer.gradients() {
+            expected
+                .get_mut(&name)
+                .unwrap()
+                .1
+                .push(f64::from(floats(&gradient)[0]));
+        }
+        optimizer.step(lr, weight_decay).unwrap();
+        optimizer.zero_grad().unwrap();
+    }
+    let decays: BTreeMap<&str, bool> = optimizer
+        .groups()
+        .into_iter()
+        .flat_map(|(decayed, names)| names.into_iter().map(move |n| (n, decayed)))
+        .collect();
+    for (name, tensor) in ijepa
+        .state()
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("target"))
+    {
+        let (start, gradients) = &expected[&name];
+        let decay = if decays[name.as_str()] {
+            weight_decay
+        } else {
+            0.0
+        };
+        let wanted = match gradients.as_slice() {
+            [] => f64::from(*start),
+            gradients => adamw(f64::from(*start), gradients, lr, decay),
+        };
+        let found = f64::from(floats(&tensor)[0]);
+        assert!(
+            (found - wanted).abs() <= 3e-7 * wanted.abs().max(0.1),
+            "{name}: {found}, expected {wanted}"
+        );
+    }
+}
+
+#[test]
+fn a_step_without_gradients_is_an_error_and_moves_nothing() {
+    let ijepa = model();
+    let before: Vec<Vec<f32>> = ijepa
+        .state()
+        .iter()
+        .map(|(_, tensor)| floats(tensor))
+        .collect();
+    let error = Optimizer::new(&ijepa).step(1e-3, 0.1).unwrap_err();
+    assert!(matches!(error, Error::NoGradient(_)), "{error}");
+    let after: Vec<Vec<f32>> = ijepa
+        .state()
+        .iter()
+        .map(|(_, tensor)| floats(tensor))
+        .collect();
+    assert!(before == after);
+}
+
+#[test]
+fn the_target_follows_with_three_roundings() {
+    let mut ijepa = model();
+    init::initialise(ijepa.encoder.parameters(), 8).unwrap(); // so that it differs from the target
+    let read = |ijepa: &IJepa| -> Vec<Vec<f32>> {
+        ijepa
+            .target_encoder
+            .parameters()
+            .iter()
+            .map(|(_, tensor)| floats(tensor))
+            .collect()
+    };
+    let before = read(&ijepa);
+    let momentum = 0.996_123_456_789;
+    ijepa.update_target(momentum).unwrap();
+    let (keep, take) = (momentum as f32, (1.0 - momentum) as f32);
+    for (((name, online), old), new) in ijepa
+        .encoder
+        .parameters()
+        .iter()
+        .zip(before)
+        .zip(read(&ijepa))
+    {
+        for ((q, k), result) in floats(online).into_iter().zip(old).zip(new) {
+            assert_eq!(result.to_bits(), (k * keep + take * q).to_bits(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn optimizer_and_model_states_move_to_a_fresh_pair() {
+    let mut ijepa = model();
+    let mut optimizer = Optimizer::new(&ijepa);
+    let copy = |state: Vec<(String, Tensor)>| -> BTreeMap<String, Tensor> {
+        state
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.detach().copy()))
+            .collect()
+    };
+    let step = |ijepa: &mut IJepa, optimizer: &mut Optimizer| {
+        let loss = backward(ijepa);
+        optimizer.step(1e-2, 0.1).unwrap();
+        optimizer.zero_grad().unwrap();
+        ijepa.update_target(0.9).unwrap();
+        loss
+    };
+    step(&mut ijepa, &mut optimizer);
+    let (weights, moments) = (copy(ijepa.state()), copy(optimizer.state()));
+    let continued: Vec<f64> = (0..3).map(|_| step(&mut ijepa, &mut optimizer)).collect();
+
+    let mut ijepa = IJepa::zeroed(&config(), Device::Cpu).unwrap();
+    let mut optimizer = Optimizer::new(&ijepa);
+    ijepa.load_state(&weights).unwrap();
+    optimizer.load_state(&moments).unwrap();
+    let resumed: Vec<f64> = (0..3).map(|_| step(&mut ijepa, &mut optimizer)).collect();
+    assert_eq!(continued, resumed);
+    assert!(continued[2] < continued[0], "the loss falls: {continued:?}");
+}
+
+#[test]
+fn states_that_do_not_fit_are_refused_by_name() {
+    let mut ijepa = model();
+    let name = "predictor.mask_token";
+    let state = || -> BTreeMap<String, Tensor> {
+        ijepa
+            .state()
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.detach().copy()))
+            .collect()
+    };
+    let mut missing = state();
+    missing.remove(name);
+    let mut unknown = state();
+    unknown.insert(
+        "head.weight".to_string(),
+        Tensor::zeros([1], (Kind::Float, Device::Cpu)),
+    );
+    let mut reshaped = state();
+    reshaped.insert(
+        name.to_string(),
+        Tensor::zeros([1, 1, 16], (Kind::Float, Device::Cpu)),
+    );
+    let refusals = [
+        ijepa.load_state(&missing).unwrap_err(),
+        ijepa.load_state(&unknown).unwrap_err(),
+        ijepa.load_state(&reshaped).unwrap_err(),
+    ];
+    assert!(matches!(&refusals[0], Error::MissingTensor(which) if which == name));
+    assert!(matches!(&refusals[1], Error::UnknownTensor(which) if which == "head.weight"));
+    assert!(matches!(&refusals[2], Error::TensorForm { name: which, .. } if which == name));
+}
+
+#[test]
+fn autocast_computes_in_bfloat16_and_ends_with_its_guard() {
+    let ijepa = model();
+    let (images, context, targets) = batch();
+    let mut taps = BTreeMap::new();
+    {
+        let _autocast = Autocast::bfloat16(&images).unwrap();
+        let loss = ijepa
+            .forward(&images, &context, &targets, &mut taps)
+            .unwrap();
+        assert!(loss.isfinite().all().int64_value(&[]) == 1);
+    }
+    assert_eq!(taps["context.patch_embed"].kind(), Kind::BFloat16);
+    assert_eq!(taps["context.block0"].kind(), Kind::Float);
+    assert_eq!(taps["loss"].kind(), Kind::Float);
+    let exact = ijepa
+        .forward(&images, &context, &targets, &mut Silent)
+        .unwrap();
+    assert_eq!(ijepa.encoder.features(&images).unwrap().kind(), Kind::Float);
+    let difference = (taps["loss"].double_value(&[]) / exact.double_value(&[]) - 1.0).abs();
+    assert!(difference > 0.0 && difference < 0.02, "{difference}");
+}
