@@ -1,6 +1,17 @@
 //! Sampling, masks, the ring and the link between loader and trainer.
 
+pub mod config;
+pub mod crop;
+pub mod error;
 pub mod link;
+pub mod masks;
 pub mod memory;
+pub mod order;
+pub mod random;
 pub mod ring;
+pub mod sampler;
 mod sync;
+
+pub use config::LoaderConfig;
+pub use error::Error;
+pub use sampler::Sampler;

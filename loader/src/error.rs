@@ -1,0 +1,126 @@
+//! What can go wrong in this library, one variant per kind of fault, each naming the thing at fault and, where there is one, the cure.
+
+use std::path::PathBuf;
+
+/// Any failure of the loader's library.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration file cannot be read.
+    #[error("{}: cannot read the configuration: {source}", path.display())]
+    ConfigRead {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The configuration file is not YAML, or not a mapping of sections.
+    #[error("{}: {problem}", path.display())]
+    ConfigSyntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// A `--set` argument is not `path.to.key=value`.
+    #[error("--set {argument}: {problem}")]
+    SetSyntax {
+        /// The argument as given.
+        argument: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A section or key nobody reads. It would have no effect, so it is refused.
+    #[error("{key}: unknown key{}", nearest.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
+    UnknownKey {
+        /// The full path of the key.
+        key: String,
+        /// The most similar known key, if one is near enough to be a likely meaning.
+        nearest: Option<String>,
+    },
+    /// A key without a default is absent.
+    #[error("{key}: missing; this key has no default")]
+    MissingKey {
+        /// The full path of the key.
+        key: String,
+    },
+    /// A needed key still holds the official files' `$replace_this…` text.
+    #[error("{key}: still the placeholder {value:?}; {cure}")]
+    Placeholder {
+        /// The full path of the key.
+        key: String,
+        /// The placeholder found.
+        value: String,
+        /// What to do about it.
+        cure: String,
+    },
+    /// A value of the wrong type, outside its range, or at odds with another key.
+    #[error("{key}: {value} {problem}")]
+    Value {
+        /// The full path of the key.
+        key: String,
+        /// The value found, as YAML would show it.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No shards where the configuration says they are.
+    #[error("{}: no shards there ({why}); build them with: shardtool build {}", dir.display(), images.display())]
+    NoShards {
+        /// The directory looked for.
+        dir: PathBuf,
+        /// Which key or argument named it.
+        why: String,
+        /// The images they would be built from.
+        images: PathBuf,
+    },
+    /// `mask.min_keep` could never be exceeded by some block, so a step that draws it would search forever.
+    #[error(
+        "mask.min_keep: {min_keep} is too large: on the {grid_height}x{grid_width} grid of data.crop_size and mask.patch_size, \
+         {scale_key} lets the {kind} block shrink to {height}x{width} = {area} patches (in {share:.1} % of steps a block is too small), \
+         and a block must hold more than min_keep patches; {cure}",
+        area = height * width, share = share * 100.0
+    )]
+    BlockTooSmall {
+        /// `mask.min_keep`.
+        min_keep: usize,
+        /// Patches from top to bottom.
+        grid_height: usize,
+        /// Patches from left to right.
+        grid_width: usize,
+        /// `target` or `context`.
+        kind: &'static str,
+        /// The key that sets the block's size.
+        scale_key: &'static str,
+        /// Height of the smallest block, in patches.
+        height: usize,
+        /// Width of the smallest block, in patches.
+        width: usize,
+        /// Share of steps whose block is too small.
+        share: f64,
+        /// A value that works, or what to change where none does.
+        cure: String,
+    },
+    /// The split holds fewer samples than one global batch.
+    #[error(
+        "{samples} samples are fewer than one global batch of {global_batch}; lower data.batch_size or optimization.global_batch"
+    )]
+    TooFewSamples {
+        /// Samples in the split.
+        samples: u64,
+        /// Images in a global batch.
+        global_batch: u64,
+    },
+    /// The global batch cannot be cut into whole groups.
+    #[error(
+        "optimization.global_batch: {global_batch} is not a multiple of data.batch_size {batch_size}; \
+         the nearest that work are {} and {}",
+        (global_batch / batch_size).max(1) * batch_size, (global_batch / batch_size + 1) * batch_size
+    )]
+    UnevenGroups {
+        /// Images in a global batch.
+        global_batch: u64,
+        /// Images in a group.
+        batch_size: u64,
+    },
+}

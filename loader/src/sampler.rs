@@ -1,0 +1,140 @@
+//! Which sample, crop, flip and masks belong to a position of a step: a pure function, the same in every process.
+//!
+//! The global batch of a step is cut into groups of `data.batch_size` consecutive positions; a group shares its block
+//! sizes and is truncated as a whole. An epoch is `floor(samples / global batch)` steps: what is left over is not seen
+//! in that epoch, and differs from one to the next. Nothing here depends on workers, ranks, timing or history, so there
+//! is no state to save: a run resumes by asking for its next step.
+
+use crate::config::LoaderConfig;
+use crate::crop::{CropBox, CropLaw};
+use crate::error::Error;
+use crate::masks::{GroupMasks, MaskLimits, MaskSampler};
+use crate::order::Order;
+use crate::random::{Purpose, Stream};
+
+/// Counts changes of what a configuration draws. Raise it with any change of order, crops or masks: it enters the
+/// sampling hash, so that a trainer and a loader of different laws refuse each other.
+pub const LAW_VERSION: u32 = 1;
+
+/// Answers every question about what a step sees.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    seed: u64,
+    samples: u64,
+    global_batch: u64,
+    batch_size: u64,
+    epoch_len: u64,
+    mirror: bool,
+    crop_law: CropLaw,
+    crops: Stream,
+    flips: Stream,
+    masks: MaskSampler,
+}
+
+impl Sampler {
+    /// The sampler of a configuration over a split of `samples` samples. Refuses a global batch larger than the split
+    /// or not made of whole groups, and masks that could not be drawn at some step.
+    pub fn new(config: &LoaderConfig, samples: u64, global_batch: u64) -> Result<Sampler, Error> {
+        let batch_size = config.data.batch_size;
+        if global_batch == 0 || !global_batch.is_multiple_of(batch_size) {
+            return Err(Error::UnevenGroups {
+                global_batch,
+                batch_size,
+            });
+        }
+        if u32::try_from(global_batch).is_err() {
+            return Err(Error::Value {
+                key: "optimization.global_batch".to_owned(),
+                value: global_batch.to_string(),
+                problem: format!("is above {}", u32::MAX),
+            });
+        }
+        if samples < global_batch {
+            return Err(Error::TooFewSamples {
+                samples,
+                global_batch,
+            });
+        }
+        let seed = config.loader.seed;
+        Ok(Sampler {
+            seed,
+            samples,
+            global_batch,
+            batch_size,
+            epoch_len: samples / global_batch,
+            mirror: config.data.use_horizontal_flip,
+            crop_law: CropLaw::new(config.data.crop_scale),
+            crops: Stream::new(seed, Purpose::Crop, 0),
+            flips: Stream::new(seed, Purpose::Flip, 0),
+            masks: MaskSampler::new(config)?,
+        })
+    }
+
+    /// Steps in an epoch.
+    pub fn epoch_len(&self) -> u64 {
+        self.epoch_len
+    }
+
+    /// Images in a global batch.
+    pub fn global_batch(&self) -> u64 {
+        self.global_batch
+    }
+
+    /// Groups in a global batch.
+    pub fn groups(&self) -> u64 {
+        self.global_batch / self.batch_size
+    }
+
+    /// Rows and columns of the patch grid.
+    pub fn grid(&self) -> (usize, usize) {
+        self.masks.grid()
+    }
+
+    /// The most patches a mask can hold.
+    pub fn mask_limits(&self) -> MaskLimits {
+        self.masks.limits()
+    }
+
+    /// The sample at a position of a step's global batch.
+    pub fn sample_id(&self, step: u64, position: u64) -> u64 {
+        let (epoch, step) = (step / self.epoch_len, step % self.epoch_len);
+        let index = step * self.global_batch + u64::from(self.checked(position));
+        Order::new(self.seed, epoch, self.samples).sample(index)
+    }
+
+    /// What to take instead when the sample there, and `attempt` earlier replacements, are damaged: any sample of the
+    /// split, uniformly. Together step and position stand for the epoch and the place in it.
+    pub fn replacement(&self, step: u64, position: u64, attempt: u32) -> u64 {
+        let stream = Stream::new(self.seed, Purpose::Replacement, attempt);
+        stream
+            .at(step, self.checked(position))
+            .below64(self.samples)
+    }
+
+    /// The crop box, in pixels of a source image of this width and height.
+    pub fn crop(&self, step: u64, position: u64, source: (u32, u32)) -> CropBox {
+        self.crop_law
+            .draw(&mut self.crops.at(step, self.checked(position)), source)
+    }
+
+    /// Whether the crop is mirrored.
+    pub fn flip(&self, step: u64, position: u64) -> bool {
+        self.mirror && self.flips.at(step, self.checked(position)).bits32() & 1 == 1
+    }
+
+    /// The masks of one group of a step.
+    pub fn masks(&self, step: u64, group: u64) -> GroupMasks {
+        assert!(group < self.groups(), "group {group} of {}", self.groups());
+        let first = (group * self.batch_size) as u32;
+        self.masks.draw(step, first, self.batch_size as usize)
+    }
+
+    fn checked(&self, position: u64) -> u32 {
+        assert!(
+            position < self.global_batch,
+            "position {position} in a global batch of {}",
+            self.global_batch
+        );
+        position as u32
+    }
+}
