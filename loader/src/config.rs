@@ -422,3 +422,6 @@ fn ordered(key: &str, [low, high]: [f64; 2], most: f64) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,13 +44,18 @@ impl CropLaw {
     ///
     /// # Panics
     /// If a side is 0.
-    pub fn draw(&self, draws: &mut Draws, (width, height): (u32, u32)) -> CropBox {
+    pub fn draw(&self, draws: &mut Draws, source: (u32, u32)) -> CropBox {
+        self.draw_counted(draws, source).0
+    }
+
+    /// The box, and how many tries it took; one more than there are where none succeeded.
+    fn draw_counted(&self, draws: &mut Draws, (width, height): (u32, u32)) -> (CropBox, usize) {
         assert!(
             width > 0 && height > 0,
             "a crop of a {width}x{height} image"
         );
         let area = f64::from(width) * f64::from(height);
-        for _ in 0..TRIES {
+        for tries in 1..=TRIES {
             let target = area * draws.uniform_in(self.scale);
             let ratio = libm::exp(draws.uniform_in(self.log_ratio));
             let wide = (target * ratio).sqrt().round_ties_even();
@@ -60,15 +65,16 @@ impl CropLaw {
                 let (wide, high) = (wide as u32, high as u32);
                 let top = draws.below(height - high + 1);
                 let left = draws.below(width - wide + 1);
-                return CropBox {
+                let drawn = CropBox {
                     left,
                     top,
                     width: wide,
                     height: high,
                 };
+                return (drawn, tries);
             }
         }
-        central(width, height)
+        (central(width, height), TRIES + 1)
     }
 }
 
@@ -120,3 +126,6 @@ fn along(first: u32, length: u32, source: u32, stored: u32) -> (u32, u32) {
     let end = edge(last).max(start + 1);
     (start as u32, (end - start) as u32)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ pub mod random;
 pub mod ring;
 pub mod sampler;
 mod sync;
+#[cfg(test)]
+mod testing;
 
 pub use config::LoaderConfig;
 pub use error::Error;

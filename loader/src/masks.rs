@@ -309,3 +309,6 @@ fn keep_some(patches: &[i64], keep: usize, draws: &mut Draws, kept: &mut Vec<i64
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

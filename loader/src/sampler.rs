@@ -138,3 +138,6 @@ impl Sampler {
         position as u32
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,13 +135,13 @@ impl SizeLaw {
     }
 }
 
-fn released_uniform(drawn: u64) -> f64 {
+pub(super) fn released_uniform(drawn: u64) -> f64 {
     drawn as f64 * (1.0 / (1u64 << RELEASED_BITS) as f64)
 }
 
 /// The released law: one number moves scale and aspect ratio together; the area is truncated to whole patches, the
 /// sides are rounded half to even, and a side as long as the grid's is shortened by one. Returns the truncated area too.
-fn released(
+pub(super) fn released(
     grid: (usize, usize),
     uniform: f64,
     scale: [f64; 2],
@@ -178,7 +178,7 @@ fn unbiased(grid: (usize, usize), scale: f64, aspect: f64) -> BlockSize {
 /// the height never falls and the width never rises: all its steps (multiply by or add a constant, square root,
 /// rounding) are monotonic in floating point too. So equal sizes within a class are neighbours, and the end of each run
 /// is found by bisection.
-fn reachable(bits: u32, law: impl Fn(u64) -> (u64, BlockSize)) -> Vec<(BlockSize, f64)> {
+pub(super) fn reachable(bits: u32, law: impl Fn(u64) -> (u64, BlockSize)) -> Vec<(BlockSize, f64)> {
     let end = 1u64 << bits;
     let mut sizes = Vec::new();
     let mut start = 0;

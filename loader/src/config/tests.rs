@@ -1,0 +1,318 @@
+use std::path::Path;
+
+use super::*;
+use crate::testing::config;
+
+/// The shape and values of the released ViT-H/14 file.
+const OFFICIAL: &str = "
+data:
+  batch_size: 128
+  color_jitter_strength: 0.0
+  crop_scale:
+  - 0.3
+  - 1.0
+  crop_size: 224
+  image_folder: imagenet_full_size/061417/
+  num_workers: 10
+  pin_mem: true
+  root_path: $replace_this_with_absolute_path_to_your_datasets_directory
+  use_color_distortion: false
+  use_gaussian_blur: false
+  use_horizontal_flip: false
+logging:
+  folder: $replace_this_with_path_for_experiment_logs/vith14.224-bs.2048-ep.300/
+mask:
+  allow_overlap: false
+  aspect_ratio:
+  - 0.75
+  - 1.5
+  enc_mask_scale:
+  - 0.85
+  - 1.0
+  min_keep: 10
+  num_enc_masks: 1
+  num_pred_masks: 4
+  patch_size: 14
+  pred_mask_scale:
+  - 0.15
+  - 0.2
+";
+
+fn official(sets: &[&str]) -> Result<LoaderConfig, Error> {
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    let file = ConfigFile::parse(Path::new("official.yaml"), OFFICIAL, &sets)?;
+    file.check_sections(&SECTIONS)?;
+    LoaderConfig::from_file(&file)
+}
+
+fn message(sets: &[&str]) -> String {
+    official(sets)
+        .expect_err(&format!("{sets:?} must be refused"))
+        .to_string()
+}
+
+#[test]
+fn an_official_file_is_read_unchanged() {
+    let config = official(&[]).unwrap();
+    assert_eq!((config.data.batch_size, config.data.crop_size), (128, 224));
+    assert_eq!(
+        (config.data.crop_scale, config.mask.pred_mask_scale),
+        ([0.3, 1.0], [0.15, 0.2])
+    );
+    assert_eq!(
+        (config.mask.patch_size, config.mask.min_keep, config.grid()),
+        (14, 10, (16, 16))
+    );
+    assert_eq!(
+        (config.data.num_workers, config.global_batch(16)),
+        (Some(10), 2048)
+    );
+    assert_eq!(config.loader, Loader::default());
+}
+
+#[test]
+fn omitted_keys_take_the_official_values() {
+    let mut config = config(
+        16,
+        &[
+            "data.batch_size=128",
+            "data.crop_size=224",
+            "mask.patch_size=14",
+        ],
+    )
+    .unwrap();
+    let official = official(&[]).unwrap();
+    config.data = Data {
+        image_folder: official.data.image_folder.clone(),
+        num_workers: official.data.num_workers,
+        pin_mem: official.data.pin_mem,
+        root_path: official.data.root_path.clone(),
+        ..config.data
+    };
+    assert_eq!(config, official);
+}
+
+#[test]
+fn a_mistyped_key_is_named_with_the_nearest() {
+    assert_eq!(
+        message(&["data.crop_sze=3"]),
+        "data.crop_sze: unknown key; did you mean data.crop_size?"
+    );
+    assert_eq!(
+        message(&["mask.pred_mask=3"]),
+        "mask.pred_mask: unknown key; did you mean mask.pred_mask_scale?"
+    );
+    assert_eq!(
+        message(&["loader.worker=3"]),
+        "loader.worker: unknown key; did you mean loader.workers?"
+    );
+    assert_eq!(
+        message(&["maks.patch_size=3"]),
+        "maks: unknown key; did you mean mask?"
+    );
+    assert_eq!(message(&["data.xyzzy=3"]), "data.xyzzy: unknown key");
+}
+
+#[test]
+fn every_refusal_names_the_key_and_the_value() {
+    let cases: [(&str, &[&str]); 22] = [
+        ("data.batch_size=0", &["data.batch_size: 0", "outside 1..="]),
+        ("data.batch_size=-1", &["data.batch_size: -1"]),
+        ("data.batch_size=1.5", &["data.batch_size: 1.5"]),
+        ("data.batch_size=many", &["data.batch_size: \"many\""]),
+        (
+            "data.crop_size=225",
+            &[
+                "data.crop_size: 225",
+                "not a multiple of mask.patch_size 14",
+            ],
+        ),
+        (
+            "data.crop_size=100000",
+            &["data.crop_size: 100000", "outside"],
+        ),
+        (
+            "data.crop_scale=[0, 1]",
+            &["data.crop_scale: [0, 1]", "above 0"],
+        ),
+        (
+            "data.crop_scale=[0.3, 1.2]",
+            &["data.crop_scale: [0.3, 1.2]", "not above 1"],
+        ),
+        (
+            "data.crop_scale=[0.9, 0.3]",
+            &["data.crop_scale: [0.9, 0.3]", "smaller bound last"],
+        ),
+        ("data.crop_scale=[.nan, 1]", &["data.crop_scale"]),
+        ("data.crop_scale=[0.3]", &["data.crop_scale", "length"]),
+        (
+            "data.crop_scale=[0.3, big]",
+            &["data.crop_scale[1]: \"big\""],
+        ),
+        (
+            "data.use_color_distortion=true",
+            &["data.use_color_distortion: true", "not supported yet"],
+        ),
+        (
+            "data.use_gaussian_blur=true",
+            &["data.use_gaussian_blur: true", "not supported yet"],
+        ),
+        ("mask.patch_size=0", &["mask.patch_size: 0"]),
+        (
+            "mask.enc_mask_scale=[1, 2]",
+            &["mask.enc_mask_scale: [1, 2]"],
+        ),
+        (
+            "mask.aspect_ratio=[2, 1]",
+            &["mask.aspect_ratio: [2, 1]", "smaller bound last"],
+        ),
+        ("mask.num_enc_masks=0", &["mask.num_enc_masks: 0"]),
+        ("mask.num_pred_masks=65", &["mask.num_pred_masks: 65"]),
+        ("loader.slots=1", &["loader.slots: 1"]),
+        (
+            "loader.mask_law=best",
+            &["loader.mask_law", "released", "unbiased"],
+        ),
+        (
+            "optimization.global_batch=0",
+            &["optimization.global_batch: 0"],
+        ),
+    ];
+    for (set, parts) in cases {
+        let message = message(&[set]);
+        for part in parts {
+            assert!(message.contains(part), "{set}: {message:?} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_key_is_named_with_its_section() {
+    let file = ConfigFile::parse(Path::new("t.yaml"), "data: {batch_size: 4}", &[]).unwrap();
+    assert_eq!(
+        LoaderConfig::from_file(&file).unwrap_err().to_string(),
+        "mask.patch_size: missing; this key has no default"
+    );
+}
+
+#[test]
+fn set_arguments_are_yaml_and_reach_new_sections() {
+    let config = official(&[
+        "loader.seed=7",
+        "data.crop_scale=[0.5, 0.75]",
+        "loader.mask_law=unbiased",
+    ])
+    .unwrap();
+    assert_eq!(
+        (config.loader.seed, config.data.crop_scale),
+        (7, [0.5, 0.75])
+    );
+    assert_eq!(config.loader.mask_law, MaskLaw::Unbiased);
+    for broken in [
+        "data.batch_size",
+        "batch_size=3",
+        "data..x=3",
+        "=3",
+        "data.crop_scale=[1",
+        "data.batch_size.x=1",
+    ] {
+        assert!(
+            matches!(official(&[broken]), Err(Error::SetSyntax { .. })),
+            "{broken}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_no_mapping_is_refused_by_name() {
+    for text in ["- 1\n- 2\n", "data: [", "data: {a: 1}\ndata: {b: 2}\n"] {
+        let error = ConfigFile::parse(Path::new("odd.yaml"), text, &[])
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("odd.yaml: "), "{error}");
+    }
+    let file = ConfigFile::parse(Path::new("t.yaml"), "data: 3", &[]).unwrap();
+    assert_eq!(
+        LoaderConfig::from_file(&file).unwrap_err().to_string(),
+        "data: 3 is not a section of keys"
+    );
+}
+
+#[test]
+fn the_placeholder_matters_only_where_it_is_needed() {
+    let error = official(&[]).unwrap().shards_dir().unwrap_err().to_string();
+    assert!(
+        error.starts_with("data.root_path: still the placeholder \"$replace_this_with_abs"),
+        "{error}"
+    );
+    assert!(
+        error.contains("--set data.root_path=") && error.contains("--shards"),
+        "{error}"
+    );
+
+    let there = tempfile::tempdir().unwrap();
+    let mut config = official(&[]).unwrap();
+    config.loader.shards = Some(there.path().to_owned());
+    assert_eq!(config.shards_dir().unwrap(), there.path());
+
+    let file = ConfigFile::parse(
+        Path::new("t.yaml"),
+        "data: {batch_size: $replace_this_with_a_number}",
+        &[],
+    )
+    .unwrap();
+    let error = file.section::<Data>("data").unwrap_err().to_string();
+    assert!(
+        error.starts_with("data.batch_size: still the placeholder"),
+        "{error}"
+    );
+}
+
+#[test]
+fn shards_lie_beside_the_image_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let root_text = root.path().to_str().unwrap();
+    let config = official(&[&format!("data.root_path={root_text}")]).unwrap();
+    let error = config.shards_dir().unwrap_err().to_string();
+    let build = format!("shardtool build {root_text}/imagenet_full_size/061417");
+    assert!(error.ends_with(&build), "{error}");
+
+    let shards = root.path().join("imagenet_full_size/061417.shards");
+    std::fs::create_dir_all(&shards).unwrap();
+    assert_eq!(config.shards_dir().unwrap(), shards);
+}
+
+#[test]
+fn the_sampling_hash_covers_what_decides_samples_and_nothing_else() {
+    let hash = |sets: &[&str]| official(sets).unwrap().sampling_hash();
+    let base = hash(&[]);
+    for set in [
+        "data.batch_size=64",
+        "data.crop_scale=[0.2, 1]",
+        "data.crop_size=448",
+        "data.use_horizontal_flip=true",
+        "mask.allow_overlap=true",
+        "mask.aspect_ratio=[0.75, 1.4]",
+        "mask.enc_mask_scale=[0.8, 1]",
+        "mask.min_keep=9",
+        "mask.num_enc_masks=2",
+        "mask.num_pred_masks=3",
+        "mask.patch_size=16",
+        "mask.pred_mask_scale=[0.15, 0.25]",
+        "loader.seed=1",
+        "loader.split=val",
+        "loader.mask_law=unbiased",
+    ] {
+        assert_ne!(hash(&[set]), base, "{set}");
+    }
+    for set in [
+        "data.num_workers=1",
+        "data.pin_mem=false",
+        "data.root_path=/x",
+        "loader.workers=3",
+        "loader.slots=9",
+    ] {
+        assert_eq!(hash(&[set]), base, "{set}");
+    }
+    assert_eq!(base, 0x4df9_4ae5_5947_9984, "{base:#x}");
+}

@@ -1,0 +1,610 @@
+use super::blocks::SizeLaw;
+use super::*;
+use crate::testing::{config, deviations_from_chance, reference_json};
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
+
+fn sampler(grid: u32, sets: &[&str]) -> MaskSampler {
+    MaskSampler::new(&config(grid, sets).unwrap()).unwrap()
+}
+
+fn refusal(grid: u32, sets: &[&str]) -> String {
+    MaskSampler::new(&config(grid, sets).unwrap())
+        .expect_err("must be refused")
+        .to_string()
+}
+
+fn pair(size: BlockSize) -> [usize; 2] {
+    [size.height, size.width]
+}
+
+/// A hash of everything in a group's masks.
+fn fingerprint(masks: &GroupMasks) -> u64 {
+    let lists = masks.context.iter().chain(&masks.targets);
+    let mut bytes = [masks.context_len as i64, masks.target_len as i64]
+        .map(i64::to_le_bytes)
+        .concat();
+    bytes.extend(lists.flatten().flat_map(|patch| patch.to_le_bytes()));
+    xxh3_64(&bytes)
+}
+
+/// The first sizes of the released code, found by running it, on a 16×16 and an 8×8 grid.
+#[test]
+fn released_sizes_equal_the_released_code() {
+    let large = sampler(16, &[]);
+    let first: Vec<_> = (0..16)
+        .map(|step| pair(large.block_sizes(step).0))
+        .collect();
+    assert_eq!(
+        first,
+        [
+            [7, 6],
+            [8, 6],
+            [7, 6],
+            [5, 7],
+            [7, 6],
+            [8, 6],
+            [7, 6],
+            [7, 6],
+            [7, 6],
+            [8, 6],
+            [7, 6],
+            [6, 7],
+            [7, 6],
+            [6, 7],
+            [7, 6],
+            [6, 7]
+        ]
+    );
+    let small = sampler(8, &["mask.min_keep=4"]);
+    let first: Vec<_> = (0..16)
+        .map(|step| pair(small.block_sizes(step).0))
+        .collect();
+    assert_eq!(
+        first,
+        [
+            [4, 3],
+            [4, 3],
+            [4, 3],
+            [3, 3],
+            [4, 3],
+            [4, 3],
+            [4, 3],
+            [4, 3],
+            [4, 3],
+            [4, 3],
+            [3, 3],
+            [3, 3],
+            [3, 3],
+            [3, 3],
+            [4, 3],
+            [3, 3]
+        ]
+    );
+    for step in 0..2000 {
+        assert_eq!(pair(large.block_sizes(step).1), [15, 15]);
+        assert_eq!(pair(small.block_sizes(step).1), [7, 7]);
+    }
+}
+
+#[test]
+fn released_sizes_do_not_depend_on_the_seed_and_repeat_after_32_bits() {
+    let (one, other) = (sampler(16, &[]), sampler(16, &["loader.seed=9"]));
+    for step in 0..100 {
+        assert_eq!(one.block_sizes(step), other.block_sizes(step));
+        assert_eq!(one.block_sizes(step), one.block_sizes(step + (1 << 32)));
+    }
+    assert_ne!(one.draw(0, 0, 4), other.draw(0, 0, 4));
+}
+
+#[test]
+fn released_sizes_equal_the_reference() {
+    for (name, grid, min_keep) in [
+        ("masks/vith14_224.json", 16, 10),
+        ("masks/grid8_64.json", 8, 4),
+    ] {
+        let Some(reference) = reference_json(name) else {
+            return;
+        };
+        let masks = sampler(grid, &[&format!("mask.min_keep={min_keep}")]);
+        let rows = reference["first_sizes"].as_array().unwrap();
+        assert_eq!(rows.len(), 200);
+        for row in rows {
+            let (target, context) = masks.block_sizes(row["step"].as_u64().unwrap());
+            assert_eq!(
+                Value::from(pair(target).to_vec()),
+                row["pred"],
+                "step {}",
+                row["step"]
+            );
+            assert_eq!(
+                Value::from(pair(context).to_vec()),
+                row["enc"],
+                "step {}",
+                row["step"]
+            );
+        }
+    }
+}
+
+/// The enumeration of reachable sizes finds every size, each with its exact share, as trying all 2^24 draws does.
+#[test]
+fn reachable_sizes_are_exact() {
+    for (grid, scale, aspect) in [(28, [0.15, 0.2], [0.75, 1.5]), (7, [0.05, 0.9], [0.3, 3.0])] {
+        let grid = (grid, grid);
+        let law =
+            |drawn: u64| blocks::released(grid, blocks::released_uniform(drawn), scale, aspect);
+        let mut counts = std::collections::BTreeMap::<[usize; 2], f64>::new();
+        for drawn in 0..1 << 24 {
+            *counts.entry(pair(law(drawn).1)).or_default() += 1.0 / (1u64 << 24) as f64;
+        }
+        let mut found = std::collections::BTreeMap::<[usize; 2], f64>::new();
+        let runs = blocks::reachable(24, law);
+        assert!(runs.len() < 200, "{} runs", runs.len());
+        for (size, share) in runs {
+            *found.entry(pair(size)).or_default() += share;
+        }
+        assert_eq!(found, counts);
+    }
+}
+
+#[test]
+fn a_block_that_could_never_do_is_refused_with_a_value_that_works() {
+    let message = refusal(8, &["mask.min_keep=10"]);
+    for part in [
+        "mask.min_keep: 10",
+        "8x8 grid",
+        "mask.pred_mask_scale",
+        "3x3 = 9 patches",
+        "48.",
+        "min_keep 8 works",
+    ] {
+        assert!(message.contains(part), "{message:?} lacks {part:?}");
+    }
+    sampler(8, &["mask.min_keep=8"]);
+    assert!(refusal(8, &["mask.min_keep=9"]).contains("min_keep 8 works"));
+    assert!(refusal(6, &["mask.min_keep=10"]).contains("100.0 %"));
+
+    let message = refusal(16, &["mask.enc_mask_scale=[0.02, 0.1]"]);
+    assert!(
+        message.contains("mask.enc_mask_scale lets the context block shrink to 2x2 = 4 patches"),
+        "{message}"
+    );
+    assert!(message.contains("min_keep 3 works"), "{message}");
+    // On a single patch every block is shortened to nothing.
+    let message = refusal(1, &["mask.min_keep=0"]);
+    assert!(
+        message.contains("0x0 = 0 patches") && message.contains("no value of min_keep works"),
+        "{message}"
+    );
+
+    let message = refusal(8, &["mask.min_keep=10", "loader.mask_law=unbiased"]);
+    assert!(
+        message.contains("3x3 = 9 patches") && message.contains("min_keep 8 works"),
+        "{message}"
+    );
+    sampler(8, &["mask.min_keep=8", "loader.mask_law=unbiased"]);
+}
+
+/// The sizes a grid can have at all, and how often, agree with 20,000 steps of the released code.
+#[test]
+fn sizes_and_hangs_agree_with_the_reference() {
+    let Some(reference) = reference_json("masks/hang_fraction.json") else {
+        return;
+    };
+    const STEPS: u64 = 20_000;
+    for grid in [6, 8, 12, 14, 16, 28] {
+        let law = SizeLaw::new(&config(grid, &[]).unwrap());
+        let mut areas = std::collections::BTreeMap::<usize, u64>::new();
+        for step in 0..STEPS {
+            *areas.entry(law.draw(step).0.area()).or_default() += 1;
+        }
+        let expected = &reference[format!("g{grid}")];
+        let histogram: serde_json::Map<String, Value> = areas
+            .iter()
+            .map(|(area, count)| (area.to_string(), Value::from(*count as f64 / STEPS as f64)))
+            .collect();
+        assert_eq!(
+            Value::Object(histogram),
+            expected["area_hist"],
+            "grid {grid}"
+        );
+        for min_keep in [4, 10] {
+            let share = law.target_limits().share_up_to(min_keep);
+            let seen = expected[format!("hang_frac_min_keep_{min_keep}")]
+                .as_f64()
+                .unwrap();
+            assert!(
+                (share - seen).abs() < 5.0 * (0.25 / STEPS as f64).sqrt(),
+                "grid {grid}: {share}, not {seen}"
+            );
+            let set = format!("mask.min_keep={min_keep}");
+            assert_eq!(
+                MaskSampler::new(&config(grid, &[&set]).unwrap()).is_err(),
+                seen > 0.0,
+                "grid {grid}"
+            );
+        }
+    }
+}
+
+/// The patches of one image in one mask.
+fn image(mask: &[i64], index: usize, length: usize) -> &[i64] {
+    &mask[index * length..(index + 1) * length]
+}
+
+#[test]
+fn masks_are_well_formed_under_both_laws() {
+    for law in ["loader.mask_law=released", "loader.mask_law=unbiased"] {
+        for (grid, contexts, overlap) in [(16, 1, false), (8, 2, false), (14, 1, true)] {
+            let contexts_set = format!("mask.num_enc_masks={contexts}");
+            let overlap_set = format!("mask.allow_overlap={overlap}");
+            let masks = sampler(grid, &[law, "mask.min_keep=2", &contexts_set, &overlap_set]);
+            for step in 0..40 {
+                let group = masks.draw(step, 64, 16);
+                assert_eq!((group.context.len(), group.targets.len()), (contexts, 4));
+                assert!(group.context_len > 2 && group.context_len <= masks.limits().context);
+                assert!(group.target_len > 2 && group.target_len <= masks.limits().target);
+                let (target, context) = masks.block_sizes(step);
+                assert_eq!(group.target_len, target.area());
+                for index in 0..16 {
+                    let mut covered = vec![false; (grid * grid) as usize];
+                    for mask in &group.targets {
+                        let patches = image(mask, index, group.target_len);
+                        let corner = patches[0] as usize;
+                        let block = Block {
+                            top: corner / grid as usize,
+                            left: corner % grid as usize,
+                            size: target,
+                        };
+                        let mut expected = Vec::new();
+                        block.for_each_row(grid as usize, |row| {
+                            expected.extend(row.map(|patch| patch as i64))
+                        });
+                        assert_eq!(patches, expected, "a target is a whole block");
+                        patches
+                            .iter()
+                            .for_each(|&patch| covered[patch as usize] = true);
+                    }
+                    for mask in &group.context {
+                        let patches = image(mask, index, group.context_len);
+                        assert!(patches.is_sorted_by(|one, other| one < other));
+                        assert!(
+                            patches
+                                .iter()
+                                .all(|&patch| (patch as usize) < covered.len())
+                        );
+                        if !overlap {
+                            assert!(patches.iter().all(|&patch| !covered[patch as usize]));
+                        }
+                    }
+                }
+                if overlap {
+                    assert_eq!(group.context_len, context.area(), "nothing is taken out");
+                }
+            }
+        }
+    }
+}
+
+/// The masks of an image do not depend on which images it is drawn with, apart from the length they are cut to.
+#[test]
+fn images_of_a_group_are_independent() {
+    let masks = sampler(16, &[]);
+    let (all, last) = (masks.draw(5, 0, 32), masks.draw(5, 31, 1));
+    for (mask, alone) in all.targets.iter().zip(&last.targets) {
+        assert_eq!(image(mask, 31, all.target_len), alone);
+    }
+    assert_eq!(
+        image(&all.context[0], 31, all.context_len),
+        &last.context[0][..all.context_len]
+    );
+}
+
+/// With every patch covered by a target, a context is found once as many targets are given up as stand in the way:
+/// the last ones first, each after 20 failures.
+#[test]
+fn a_context_without_room_gives_up_the_last_targets_first() {
+    let masks = sampler(16, &[]);
+    let size = BlockSize {
+        height: 15,
+        width: 15,
+    }; // one possible position, so one draw for each coordinate
+    for (covering, failures) in [(3, 20), (2, 40), (1, 60), (0, 80)] {
+        let mut cover = Cover::new(256);
+        cover.add(0..256, covering);
+        let mut draws = masks.positions.at(0, 0);
+        let mut patches = vec![7];
+        masks.place_context(size, &cover, &mut draws, &mut patches);
+        assert_eq!(
+            patches.len(),
+            1 + size.area(),
+            "what stood there before is kept"
+        );
+        let mut expected = masks.positions.at(0, 0);
+        for _ in 0..2 * (failures + 1) {
+            expected.bits32();
+        }
+        assert_eq!(draws.bits64(), expected.bits64(), "target {covering}");
+    }
+    // Targets that leave no room for more than min_keep patches do not stop a real configuration either.
+    let crowded = sampler(
+        8,
+        &[
+            "mask.pred_mask_scale=[0.7, 0.75]",
+            "mask.aspect_ratio=[1, 1]",
+            "mask.min_keep=24",
+        ],
+    );
+    let group = crowded.draw(0, 0, 64);
+    assert!(group.context_len > 24);
+}
+
+#[test]
+fn a_subset_is_sorted_and_even() {
+    let patches: Vec<i64> = (100..120).collect();
+    let mut counts = [0u32; 20];
+    for position in 0..20_000 {
+        let mut kept = Vec::new();
+        keep_some(
+            &patches,
+            7,
+            &mut Stream::new(0, Purpose::Truncation, 0).at(0, position),
+            &mut kept,
+        );
+        assert!(kept.len() == 7 && kept.is_sorted_by(|one, other| one < other));
+        kept.iter()
+            .for_each(|&patch| counts[patch as usize - 100] += 1);
+    }
+    for count in counts {
+        assert!(
+            (f64::from(count) - 7000.0).abs() < 5.0 * (20_000.0f64 * 0.35 * 0.65).sqrt(),
+            "{counts:?}"
+        );
+    }
+}
+
+/// Totals over many steps, in the terms of the reference files.
+struct Totals {
+    target_top: Vec<u64>,
+    target_left: Vec<u64>,
+    target_union: Vec<u64>,
+    context_before: Vec<u64>,
+    context_after: Vec<u64>,
+    truncated: u64,
+    context_rows: Vec<f64>,
+    context_columns: Vec<f64>,
+    target_rows: Vec<f64>,
+    target_columns: Vec<f64>,
+}
+
+fn totals(masks: &MaskSampler, steps: u64, images: usize) -> Totals {
+    let (height, width) = masks.grid();
+    let mut totals = Totals {
+        target_top: vec![0; height],
+        target_left: vec![0; width],
+        target_union: vec![0; height * width + 1],
+        context_before: vec![0; height * width + 1],
+        context_after: vec![0; height * width + 1],
+        truncated: 0,
+        context_rows: vec![0.0; height],
+        context_columns: vec![0.0; width],
+        target_rows: vec![0.0; height],
+        target_columns: vec![0.0; width],
+    };
+    let drawn = (steps * images as u64) as f64;
+    let context_weight = 1.0 / (drawn * width as f64);
+    let target_weight = 1.0 / (drawn * masks.targets as f64 * width as f64);
+    for step in 0..steps {
+        let group = masks.draw(step, 0, images);
+        totals.context_after[group.context_len] += 1;
+        for patch in &group.context[0] {
+            totals.context_rows[*patch as usize / width] += context_weight;
+            totals.context_columns[*patch as usize % width] += context_weight;
+        }
+        for patch in group.targets.iter().flatten() {
+            totals.target_rows[*patch as usize / width] += target_weight;
+            totals.target_columns[*patch as usize % width] += target_weight;
+        }
+        let (_, context) = masks.block_sizes(step);
+        for index in 0..images {
+            let mut covered = vec![false; height * width];
+            for mask in &group.targets {
+                let patches = image(mask, index, group.target_len);
+                totals.target_top[patches[0] as usize / width] += 1;
+                totals.target_left[patches[0] as usize % width] += 1;
+                patches
+                    .iter()
+                    .for_each(|&patch| covered[patch as usize] = true);
+            }
+            totals.target_union[covered.iter().filter(|seen| **seen).count()] += 1;
+            // With a context block that spans all but one row and column there is one position, so what the context
+            // was before it was cut follows from the targets.
+            if context.height + 1 == height && context.width + 1 == width {
+                let free = |patch: &usize| {
+                    patch / width < height - 1 && patch % width < width - 1 && !covered[*patch]
+                };
+                let before = (0..height * width).filter(free).count();
+                totals.context_before[before] += 1;
+                totals.truncated += u64::from(before > group.context_len);
+            }
+        }
+    }
+    totals
+}
+
+#[test]
+fn released_masks_follow_the_reference() {
+    for (name, grid, min_keep) in [
+        ("masks/vith14_224.json", 16, 10),
+        ("masks/grid8_64.json", 8, 4),
+    ] {
+        let Some(reference) = reference_json(name) else {
+            return;
+        };
+        let (steps, images) = (
+            reference["batches"].as_u64().unwrap(),
+            reference["batch"].as_u64().unwrap(),
+        );
+        let masks = sampler(grid, &[&format!("mask.min_keep={min_keep}")]);
+        let totals = totals(&masks, steps, images as usize);
+        for (key, counts) in [
+            ("pred_top", &totals.target_top),
+            ("pred_left", &totals.target_left),
+            ("target_union", &totals.target_union),
+            ("context_before", &totals.context_before),
+            ("context_after", &totals.context_after),
+        ] {
+            let expected: Vec<u64> = (0..counts.len())
+                .map(|cell| {
+                    reference[key]["hist"][cell.to_string()]
+                        .as_u64()
+                        .unwrap_or(0)
+                })
+                .collect();
+            let deviation = deviations_from_chance(counts, &expected);
+            eprintln!("{name}: {key} {deviation:.2} deviations");
+            assert!(
+                deviation.abs() < 4.5,
+                "{name}: {key} {deviation:.2} deviations"
+            );
+        }
+        for (key, shares, tolerance) in [
+            ("context_row_frequency", &totals.context_rows, 0.008),
+            ("context_col_frequency", &totals.context_columns, 0.008),
+            ("target_row_frequency", &totals.target_rows, 0.002),
+            ("target_col_frequency", &totals.target_columns, 0.002),
+        ] {
+            let expected = reference[key]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|share| share.as_f64().unwrap());
+            let worst = shares
+                .iter()
+                .zip(expected)
+                .map(|(seen, wanted)| (seen - wanted).abs())
+                .fold(0.0, f64::max);
+            eprintln!("{name}: {key} differs by at most {worst:.5}");
+            assert!(worst < tolerance, "{name}: {key} {worst}");
+            assert_eq!(
+                shares.last(),
+                Some(&0.0),
+                "the last row and column are never seen"
+            );
+        }
+        let truncated = totals.truncated as f64 / (steps * images) as f64;
+        let expected = reference["images_truncated_frac"].as_f64().unwrap();
+        assert!(
+            (truncated - expected).abs() < 0.002,
+            "{name}: {truncated} of the images cut, not {expected}"
+        );
+    }
+}
+
+/// Every row and column is covered as often as blocks of the drawn sizes at uniform positions cover it.
+#[test]
+fn unbiased_targets_reach_every_row_and_column_evenly() {
+    let masks = sampler(16, &["loader.mask_law=unbiased"]);
+    const STEPS: u64 = 1000;
+    let totals = totals(&masks, STEPS, 64);
+    let (mut rows, mut columns) = (vec![0.0; 16], vec![0.0; 16]);
+    for step in 0..STEPS {
+        let (BlockSize { height, width }, _) = masks.block_sizes(step);
+        // Of the 17 - height tops, those from row - height + 1 to row cover the row.
+        let covering =
+            |at: usize, side: usize| (at.min(16 - side) + 1 - (at + 1).saturating_sub(side)) as f64;
+        for at in 0..16 {
+            rows[at] +=
+                covering(at, height) / (17 - height) as f64 * width as f64 / 16.0 / STEPS as f64;
+            columns[at] +=
+                covering(at, width) / (17 - width) as f64 * height as f64 / 16.0 / STEPS as f64;
+        }
+    }
+    for at in 0..16 {
+        assert!(
+            (totals.target_rows[at] - rows[at]).abs() < 0.003,
+            "row {at}: {} {}",
+            totals.target_rows[at],
+            rows[at]
+        );
+        assert!(
+            (totals.target_columns[at] - columns[at]).abs() < 0.003,
+            "column {at}"
+        );
+        assert!(rows[at] > 0.03);
+    }
+    // Nothing prefers the top to the bottom or the left to the right, in contexts too: no truncation bias.
+    for shares in [
+        &totals.context_rows,
+        &totals.context_columns,
+        &totals.target_rows,
+        &totals.target_columns,
+    ] {
+        for (near, far) in shares.iter().zip(shares.iter().rev()) {
+            assert!((near - far).abs() < 0.02 && *near > 0.02, "{shares:?}");
+        }
+    }
+}
+
+/// Scale and shape are independent: the four quarters of (small or large) × (flat or tall) come equally often.
+#[test]
+fn unbiased_sizes_are_independent() {
+    let law = |law: &str| {
+        let masks = sampler(64, &[law]);
+        let mut quarters = [0u32; 4];
+        for step in 0..8000 {
+            let (BlockSize { height, width }, _) = masks.block_sizes(step);
+            let large = (height * width) as f64 > 0.175 * 4096.0;
+            let tall = height as f64 / width as f64 > 1.125;
+            quarters[2 * usize::from(large) + usize::from(tall)] += 1;
+        }
+        quarters
+    };
+    let unbiased = law("loader.mask_law=unbiased");
+    assert!(
+        unbiased.iter().all(|&count| (1750..2250).contains(&count)),
+        "{unbiased:?}"
+    );
+    // The same measure sees the released law's coupling.
+    let released = law("loader.mask_law=released");
+    assert!(released[1] + released[2] < 800, "{released:?}");
+}
+
+#[test]
+fn a_context_of_the_whole_grid_is_allowed_when_unbiased() {
+    let masks = sampler(
+        8,
+        &[
+            "loader.mask_law=unbiased",
+            "mask.enc_mask_scale=[1, 1]",
+            "mask.min_keep=4",
+        ],
+    );
+    assert_eq!(pair(masks.block_sizes(0).1), [8, 8]);
+    assert_eq!(masks.limits().context, 64);
+}
+
+#[test]
+fn masks_are_frozen() {
+    let seen: Vec<u64> = [
+        (16, "loader.mask_law=released", "mask.num_enc_masks=1"),
+        (16, "loader.mask_law=released", "mask.num_enc_masks=2"),
+        (16, "loader.mask_law=unbiased", "mask.num_enc_masks=1"),
+        (14, "loader.mask_law=unbiased", "mask.num_enc_masks=2"),
+    ]
+    .map(|(grid, law, contexts)| {
+        fingerprint(&sampler(grid, &[law, contexts, "loader.seed=3"]).draw(11, 128, 64))
+    })
+    .to_vec();
+    assert_eq!(
+        seen,
+        [
+            0x17f6_5778_0907_7aa9,
+            0xa3c2_5fcc_496f_aa2b,
+            0x771c_8974_e3d8_ebb3,
+            0x2dfe_9855_04e9_e515
+        ],
+        "{seen:#x?}"
+    );
+}
