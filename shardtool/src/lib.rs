@@ -1,13 +1,15 @@
 //! Shards: the dataset format that stands between image folders and the loader.
 //!
 //! [`format`] owns one shard file (writer, validating reader), [`dataset`] the directory around
-//! it (`dataset.json` and every shard), and [`codec`] turns payloads into pixels (feature
-//! `codecs`). Readers map the files and copy nothing; everything but the payloads is validated
+//! it (`dataset.json` and every shard), [`codec`] turns payloads into pixels (feature
+//! `codecs`), and [`build`] turns an image folder into a dataset (feature `build`). Readers map the files and copy nothing; everything but the payloads is validated
 //! when a dataset is opened, so that afterwards only payload damage can fail.
 //!
 //! The specification, which the code follows and a stranger could read alone:
 #![doc = include_str!("../FORMAT.md")]
 
+#[cfg(feature = "build")]
+pub mod build;
 #[cfg(feature = "codecs")]
 pub mod codec;
 pub mod dataset;

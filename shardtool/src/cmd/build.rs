@@ -1,0 +1,182 @@
+//! `shardtool build`: an image folder becomes a dataset.
+
+use super::{Meter, size};
+use crate::Outcome;
+use anyhow::Context;
+use shardtool::Codec;
+use shardtool::build::{self, Note, OnError, Options};
+use std::path::PathBuf;
+
+/// Build a dataset from a folder of images
+///
+/// The folder holds a sub-folder for each class, or train/ and val/ with such sub-folders, or images
+/// without classes; a labels.csv adds label columns. Images that cannot be kept are named in
+/// report.json in the dataset, and the exit code is then 1.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder with the images
+    images: PathBuf,
+    /// Directory to create [default: <IMAGES>.shards]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How images are stored: jpeg keeps the files' bytes, raw stores pixels under zstd
+    #[arg(long, value_name = "jpeg|raw", default_value = "jpeg", value_parser = codec)]
+    codec: Codec,
+    /// Size at which a shard is closed, such as 64MiB
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
+    shard_size: u64,
+    /// zstd level of raw images, 1 to 22
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
+    level: i32,
+    /// Worker threads [default: one for each CPU this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// What to do with an image that cannot be kept: leave it out, or stop and build nothing
+    #[arg(long, value_enum, default_value = "skip")]
+    on_error: OnError,
+    /// Check every image, but write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace a dataset that exists already
+    #[arg(long)]
+    force: bool,
+}
+
+fn codec(name: &str) -> Result<Codec, String> {
+    let codecs = [Codec::Jpeg, Codec::Raw];
+    let found = codecs.into_iter().find(|codec| codec.name() == name);
+    found.ok_or_else(|| "expected jpeg or raw".to_owned())
+}
+
+/// Reads `64MiB`, `1GiB`, `500000`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        unit => return Err(format!("unknown unit {unit:?}; try 256MiB")),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "expected a size such as 256MiB")?;
+    let size = number.checked_mul(unit).filter(|&size| size > 0);
+    size.ok_or_else(|| "expected a size such as 256MiB".to_owned())
+}
+
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => build::default_output(&args.images)?,
+    };
+    let workers = match args.workers {
+        Some(workers) => workers.into(),
+        None => std::thread::available_parallelism()
+            .context("count the CPUs")?
+            .get(),
+    };
+    let options = Options {
+        images: args.images.clone(),
+        out: out.clone(),
+        codec: args.codec,
+        shard_size: args.shard_size,
+        level: args.level,
+        workers,
+        on_error: args.on_error,
+        dry_run: args.dry_run,
+        force: args.force,
+    };
+    let mut meter = Meter::new("building", 0);
+    let result = build::run(&options, &mut |progress| {
+        meter.update(progress.done, progress.total, progress.rejected);
+    });
+    let seconds = meter.finish();
+    let outcome = result.map_err(explain_full_disk)?;
+    let report = &outcome.report;
+
+    let to = out.display();
+    let (kept, rejected) = (report.kept, report.rejected.len() as u64);
+    let payload = size(outcome.payload_bytes);
+    if outcome.up_to_date {
+        println!("{to}: up to date ({kept} images, {payload}); --force builds it again");
+    } else if args.dry_run {
+        println!("{to}: would hold {kept} images, {payload} ({seconds:.1} s); nothing written");
+    } else {
+        let rate = (kept + rejected) as f64 / seconds;
+        println!("{to}: {kept} images, {payload}, built in {seconds:.1} s ({rate:.0} images/s)");
+        for split in &outcome.manifest.splits {
+            let (name, samples, shards) = (&split.name, split.samples, split.shards.len());
+            println!("  {name}: {samples} images in {shards} shards");
+        }
+    }
+    let in_report = match args.dry_run {
+        true => String::new(),
+        false => format!("; all are in {}", out.join(build::REPORT_FILE).display()),
+    };
+    summarize("stored as raw pixels", &report.stored_as_raw, &in_report);
+    summarize("ignored", &report.ignored, &in_report);
+    if let [first, ..] = &report.labels_without_image[..] {
+        let lines = report.labels_without_image.len();
+        println!(
+            "  {lines} lines of {} name no image, such as {first}",
+            build::LABELS_FILE
+        );
+    }
+    summarize("REJECTED", &report.rejected, &in_report);
+    Ok(match rejected {
+        0 => Outcome::Fine,
+        _ => Outcome::FoundFaults,
+    })
+}
+
+/// Prints the first few of a list of files.
+fn summarize(what: &str, notes: &[Note], in_report: &str) {
+    const SHOWN: usize = 5;
+    if notes.is_empty() {
+        return;
+    }
+    println!("  {} files {what}{in_report}", notes.len());
+    for note in notes.iter().take(SHOWN) {
+        println!("    {}: {}", note.path, note.reason);
+    }
+    if notes.len() > SHOWN {
+        println!("    and {} more", notes.len() - SHOWN);
+    }
+}
+
+/// Adds the cure to the one system error that a build must expect.
+fn explain_full_disk(error: build::Error) -> anyhow::Error {
+    let full = match &error {
+        build::Error::Dataset(shardtool::Error::Io { source, .. }) => {
+            matches!(
+                source.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            )
+        }
+        _ => false,
+    };
+    let error = anyhow::Error::from(error);
+    match full {
+        true => error.context("the disk is full; what was written has been removed; free space or name another place with --out"),
+        false => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("256MiB"), Ok(256 << 20));
+        assert_eq!(bytes("1GB"), Ok(1_000_000_000));
+        assert_eq!(bytes("17"), Ok(17));
+        for wrong in ["", "MiB", "0", "1.5GiB", "12 parsecs", "99999999999GiB"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `shardtool extract`: one sample back into a file.
+
+use crate::Outcome;
+use anyhow::{Context, bail};
+use shardtool::codec::{Decoder, Region};
+use shardtool::{Codec, Dataset};
+use std::path::PathBuf;
+
+/// Write one sample to a file: the original JPEG file, or a PNG of raw pixels
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Directory of the dataset
+    dataset: PathBuf,
+    /// Number of the sample in its split, from 0
+    #[arg(long, value_name = "N")]
+    sample: u64,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The sample's split
+    #[arg(long, value_name = "NAME", default_value = "train")]
+    split: String,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let dataset = Dataset::open(&args.dataset)?;
+    let Some(split) = dataset.split(&args.split) else {
+        let names: Vec<&str> = dataset.splits().iter().map(|split| split.name()).collect();
+        bail!(
+            "{} has no split {:?}, but {}",
+            args.dataset.display(),
+            args.split,
+            names.join(", ")
+        );
+    };
+    if args.sample >= split.len() {
+        bail!(
+            "split {} has samples 0 to {}",
+            args.split,
+            split.len() as i128 - 1
+        );
+    }
+    let sample = split.sample(args.sample);
+    sample.verify()?;
+    let entry = sample.entry();
+    let bytes = match entry.codec {
+        Codec::Jpeg => sample.payload().to_vec(),
+        Codec::Raw => {
+            let mut decoder = Decoder::new();
+            let view = decoder.decode(&sample, Region::whole(entry))?;
+            let mut png = std::io::Cursor::new(Vec::new());
+            let (pixels, format) = (view.pixels, image::ImageFormat::Png);
+            let color = image::ExtendedColorType::Rgb8;
+            image::write_buffer_with_format(
+                &mut png,
+                pixels,
+                view.width,
+                view.height,
+                color,
+                format,
+            )
+            .context("encode a PNG")?;
+            png.into_inner()
+        }
+    };
+    std::fs::write(&args.out, &bytes)
+        .with_context(|| format!("{}: cannot write", args.out.display()))?;
+    let (codec, width, height) = (entry.codec, entry.stored_width, entry.stored_height);
+    let class = match entry.class {
+        Some(class) => dataset.manifest().classes[class as usize].clone(),
+        None => "no class".to_owned(),
+    };
+    let name = sample.name().unwrap_or("no path");
+    println!(
+        "{}: {name}, {class}, {width}x{height}, {codec}",
+        args.out.display()
+    );
+    for label in &dataset.manifest().labels {
+        if let Some(value) = sample
+            .label(&label.name)
+            .filter(|_| label.name != shardtool::format::PATH_COLUMN)
+        {
+            println!("  {}: {value}", label.name);
+        }
+    }
+    Ok(Outcome::Fine)
+}

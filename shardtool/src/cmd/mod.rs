@@ -1,0 +1,67 @@
+//! The commands: each file has its arguments and its `run`.
+
+pub mod build;
+pub mod extract;
+pub mod inspect;
+pub mod verify;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Progress on stderr: a bar on a terminal, elsewhere (log files) a line every ten seconds.
+struct Meter {
+    bar: ProgressBar,
+    verb: &'static str,
+    lines: bool,
+    start: Instant,
+    last_line: Instant,
+}
+
+impl Meter {
+    fn new(verb: &'static str, total: u64) -> Meter {
+        let lines = !std::io::stderr().is_terminal();
+        let bar = match lines {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new(total),
+        };
+        bar.set_length(total);
+        let template = "{prefix} [{bar:30}] {human_pos}/{human_len} {msg}, {per_sec}, ETA {eta}";
+        let style = ProgressStyle::with_template(template).expect("a valid template");
+        bar.set_style(style.progress_chars("=> "));
+        bar.set_prefix(verb);
+        Meter {
+            bar,
+            verb,
+            lines,
+            start: Instant::now(),
+            last_line: Instant::now(),
+        }
+    }
+
+    fn update(&mut self, done: u64, total: u64, faults: u64) {
+        self.bar.set_length(total);
+        self.bar.set_message(format!("images, {faults} faulty"));
+        self.bar.set_position(done);
+        if self.lines && self.last_line.elapsed() >= Duration::from_secs(10) {
+            self.last_line = Instant::now();
+            let rate = done as f64 / self.start.elapsed().as_secs_f64();
+            let left = (total - done) as f64 / rate;
+            let verb = self.verb;
+            eprintln!(
+                "{verb} {done}/{total} images, {faults} faulty, {rate:.0}/s, ETA {left:.0} s"
+            );
+        }
+    }
+
+    /// Takes the bar away and returns the seconds it was there.
+    fn finish(self) -> f64 {
+        self.bar.finish_and_clear();
+        self.start.elapsed().as_secs_f64()
+    }
+}
+
+/// A size as people read it: `1.5 MiB`.
+fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
