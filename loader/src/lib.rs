@@ -8,6 +8,8 @@ pub mod masks;
 pub mod memory;
 pub mod order;
 pub mod random;
+#[cfg(feature = "serve")]
+pub mod resize;
 pub mod ring;
 pub mod sampler;
 mod sync;
