@@ -43,7 +43,7 @@ pub struct LoaderConfig {
 }
 
 /// The official `data` section.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Data {
     /// Images in a group: the official batch of one GPU, and one ring slot.
     pub batch_size: u64,
@@ -80,7 +80,7 @@ pub struct Data {
 }
 
 /// The official `mask` section.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mask {
     /// Let the context overlap the targets.
     #[serde(default)]
@@ -108,7 +108,7 @@ pub struct Mask {
 }
 
 /// The `loader` section: keys the official files do not have.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Loader {
     /// Directory of the shards; by default `<root_path>/<image_folder>.shards`.
