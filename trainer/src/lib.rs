@@ -3,15 +3,27 @@
 //! The method is [`ijepa`]: a context encoder, a predictor and a slowly following target encoder, whose networks stand
 //! in [`model`] and start from [`init`]. [`optimizer`] and [`schedule`] move them. [`reference`] replays recorded runs
 //! of the official code through the same functions and says how far the results lie apart.
+//!
+//! A run is [`train`]: it takes batches from a [`source`], writes [`checkpoint`]s and a [`log`] into a [`run_dir`], and
+//! is made from a [`config`]. [`launch`] starts it together with its loader; [`plot`] draws what it wrote.
 
+pub mod checkpoint;
+pub mod config;
 pub mod device;
 mod error;
 pub mod ijepa;
 pub mod init;
+pub mod launch;
+pub mod log;
 pub mod model;
 pub mod optimizer;
+pub mod plot;
+pub mod run_dir;
 pub mod schedule;
 pub mod shim;
+pub mod source;
+pub mod stop;
 pub mod taps;
+pub mod train;
 
 pub use error::Error;

@@ -1,8 +1,19 @@
-//! The `trainer` program.
+//! The `trainer` program: parse, dispatch, exit code.
+//!
+//! 0 fine, 1 ran and found a fault, 2 could not run, 75 preempted (resume me); `launch` passes on its trainer's code.
 
-fn main() {
-    println!(
-        "{:?}",
-        tch::Tensor::from_slice(&[1f32]).sum(tch::Kind::Float)
-    );
+mod cmd;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cmd::run(cmd::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("trainer: {error:#}");
+            ExitCode::from(cmd::COULD_NOT_RUN)
+        }
+    }
 }

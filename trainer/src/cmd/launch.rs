@@ -1,0 +1,68 @@
+//! `trainer launch`: a loader and a trainer, started and kept going together.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use trainer::config::Config;
+use trainer::device;
+use trainer::launch::{Pair, Program};
+use trainer::run_dir::Resume;
+
+use super::RunArgs;
+
+/// Start a loader and a trainer together and keep them going
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Where to compute: cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", num_args = 1.., value_delimiter = ',', required = true)]
+    devices: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let [device] = &args.devices[..] else {
+        bail!(
+            "--devices {}: several devices are not supported yet; give one",
+            args.devices.join(" ")
+        );
+    };
+    // Faults that both programs would find are told once, before there are processes.
+    device::parse(device)?;
+    let config = Config::load(&args.run.config, &args.run.sets, args.run.shards.as_deref())?;
+    config.folder()?;
+    config.model()?;
+    config.loader.shards_dir()?;
+
+    let itself = std::env::current_exe()?;
+    let mut shared: Vec<std::ffi::OsString> =
+        vec!["--config".into(), args.run.config.clone().into()];
+    if let Some(shards) = &args.run.shards {
+        shared.extend(["--shards".into(), shards.clone().into()]);
+    }
+    for set in &args.run.sets {
+        shared.extend(["--set".into(), set.into()]);
+    }
+    let mut loader = Program::new(beside(&itself, "loader"), "run");
+    loader.args(&shared);
+    let mut trainer = Program::new(itself, "train");
+    trainer.args(&shared).args(["--device", device]);
+    if let Some(resume) = &args.run.resume {
+        let resume = match resume {
+            Resume::Auto => "auto".into(),
+            Resume::Never => "never".into(),
+            Resume::From(path) => path.clone(),
+        };
+        trainer.args(["--resume".into(), resume.into_os_string()]);
+    }
+    let code = Pair { loader, trainer }.run()?;
+    Ok(ExitCode::from(code))
+}
+
+/// The program of this name in the same directory, where a build or an installation puts all of them; else the one in
+/// `$PATH`.
+fn beside(itself: &std::path::Path, name: &str) -> PathBuf {
+    let path = itself.with_file_name(name);
+    if path.is_file() { path } else { name.into() }
+}

@@ -1,0 +1,33 @@
+//! `trainer plot RUN_DIR --out loss.png`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use trainer::plot;
+
+/// Draw the loss curve of a run
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run directory (logging.folder), or a *_r0.jsonl log in it
+    run: PathBuf,
+    /// The picture to write
+    #[arg(long, value_name = "FILE", default_value = "loss.png")]
+    out: PathBuf,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let records = plot::read(&args.run)?;
+    let name = args.run.canonicalize().unwrap_or_else(|_| args.run.clone());
+    let name = name
+        .file_name()
+        .map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
+    plot::draw(&records, &format!("I-JEPA pretraining: {name}"), &args.out)?;
+    println!(
+        "{}: {} steps of {}",
+        args.out.display(),
+        records.len(),
+        args.run.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}

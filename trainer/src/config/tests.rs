@@ -1,0 +1,158 @@
+use super::*;
+
+const OFFICIAL: &str = "
+data: {batch_size: 128, color_jitter_strength: 0.0, crop_scale: [0.3, 1.0], crop_size: 224,
+  image_folder: imagenet_full_size/061417/, num_workers: 10, pin_mem: true,
+  root_path: $replace_this_with_absolute_path_to_your_datasets_directory, use_color_distortion: false,
+  use_gaussian_blur: false, use_horizontal_flip: false}
+logging: {folder: $replace_this_with_path_for_experiment_logs/vith14.224-bs.2048-ep.300/, write_tag: jepa}
+mask: {allow_overlap: false, aspect_ratio: [0.75, 1.5], enc_mask_scale: [0.85, 1.0], min_keep: 10, num_enc_masks: 1,
+  num_pred_masks: 4, patch_size: 14, pred_mask_scale: [0.15, 0.2]}
+meta: {copy_data: false, load_checkpoint: false, model_name: vit_huge, pred_depth: 12, pred_emb_dim: 384,
+  read_checkpoint: null, use_bfloat16: true}
+optimization: {ema: [0.996, 1.0], epochs: 300, final_lr: 1.0e-06, final_weight_decay: 0.4, ipe_scale: 1.0, lr: 0.001,
+  start_lr: 0.0002, warmup: 40, weight_decay: 0.04}
+";
+
+fn parse(text: &str, sets: &[&str]) -> Result<Config> {
+    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    Config::from_file(&ConfigFile::parse(Path::new("test.yaml"), text, &sets)?)
+}
+
+#[test]
+fn an_official_file_is_read_unchanged() {
+    let config = parse(OFFICIAL, &[]).unwrap();
+    assert_eq!(config.model().unwrap().patches(), 256);
+    assert_eq!(config.schedule().final_lr, 1e-6);
+    assert_eq!(config.schedule().warmup, 40.0);
+    assert_eq!(config.loader.global_batch(16), 2048);
+    let message = config.folder().unwrap_err().to_string();
+    assert!(message.contains("--set logging.folder="), "{message}");
+}
+
+#[test]
+fn what_is_resolved_reads_back_as_itself() {
+    let config = parse(OFFICIAL, &["logging.folder=/tmp/x", "trainer.seed=7"]).unwrap();
+    let text = serde_saphyr::to_string(&config.resolved()).unwrap();
+    let again = parse(&text, &[]).unwrap();
+    assert_eq!(again.resolved(), config.resolved());
+    assert_eq!(again.trainer.seed, 7);
+}
+
+#[test]
+fn faults_name_their_key() {
+    for (set, expected) in [
+        ("optimization.warm_up=3", "optimization.warmup"),
+        ("meta.model_nam=x", "meta.model_name"),
+        ("optimization.epochs=0", "optimization.epochs"),
+        ("optimization.ema=[0.9, 1.1]", "optimization.ema"),
+        ("optimization.lr=-1", "optimization.lr"),
+        ("checkpoint.keep=0", "checkpoint.keep"),
+        ("trainer.log_every=0", "trainer.log_every"),
+        ("logging.write_tag=a/b", "logging.write_tag"),
+    ] {
+        let message = format!("{:#}", parse(OFFICIAL, &[set]).unwrap_err());
+        assert!(message.contains(expected), "{set}: {message}");
+    }
+    let without = OFFICIAL.replace("pred_depth: 12, ", "");
+    let message = format!("{:#}", parse(&without, &[]).unwrap_err());
+    assert!(message.contains("meta.pred_depth"), "{message}");
+}
+
+#[test]
+fn only_differences_that_matter_are_listed() {
+    let one = parse(OFFICIAL, &[]).unwrap();
+    let moved = parse(
+        OFFICIAL,
+        &[
+            "logging.folder=/elsewhere",
+            "loader.workers=3",
+            "data.num_workers=1",
+            "checkpoint.keep=9",
+            "trainer.threads=1",
+        ],
+    )
+    .unwrap();
+    assert_eq!(moved.differences(&one), Vec::<String>::new());
+    // A default that is written down is no difference.
+    let written = parse(OFFICIAL, &["trainer.seed=0", "loader.split=train"]).unwrap();
+    assert_eq!(written.differences(&one), Vec::<String>::new());
+    let changed = parse(
+        OFFICIAL,
+        &["optimization.lr=0.002", "mask.min_keep=4", "loader.seed=1"],
+    )
+    .unwrap();
+    assert_eq!(
+        changed.differences(&one),
+        [
+            "loader.seed: 1 now, 0 then",
+            "mask.min_keep: 4 now, 10 then",
+            "optimization.lr: 0.002 now, 0.001 then"
+        ]
+    );
+}
+
+#[test]
+fn a_batch_other_than_the_claimed_one_is_said() {
+    let config = parse(
+        OFFICIAL,
+        &[
+            "trainer.reproduces_global_batch=2048",
+            "meta.use_bfloat16=false",
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.warnings(Device::Cpu, 16), Vec::<String>::new());
+    let warnings = config.warnings(Device::Cpu, 1);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("is 128") && warnings[0].contains("accumulates 16 groups of 128"),
+        "{warnings:?}"
+    );
+    let config = parse(OFFICIAL, &["meta.copy_data=true"]).unwrap();
+    assert_eq!(
+        config.warnings(Device::Cpu, 1).len(),
+        2,
+        "bfloat16 and copy_data"
+    );
+    assert_eq!(config.warnings(Device::Cuda(0), 1).len(), 1, "copy_data");
+}
+
+/// Every file in `configs/` is one that both programs take and whose masks can be drawn.
+#[test]
+fn the_configs_shipped_are_sound() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let config =
+            Config::load(&path, &[], None).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        config
+            .model()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let batch = config
+            .trainer
+            .reproduces_global_batch
+            .unwrap_or(config.loader.global_batch(1));
+        let sampler = loader::Sampler::new(&config.loader, 1_281_167, batch);
+        let sampler = sampler.unwrap_or_else(|error| panic!("{name}: {error}"));
+        crate::schedule::Schedule::new(&config.schedule(), sampler.epoch_len()).unwrap();
+        names.push(name);
+    }
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "demo.yaml",
+            "in1k_vitb16_ep600.yaml",
+            "in1k_vith14_ep300.yaml",
+            "in1k_vith16-448_ep300.yaml",
+            "in1k_vitl16_ep600.yaml",
+            "in1k_vits16_ep300.yaml",
+            "in22k_vitg16_ep44.yaml",
+            "in22k_vith14_ep66.yaml",
+            "tiny20_vittiny8.yaml",
+        ]
+    );
+}

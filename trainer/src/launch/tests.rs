@@ -1,0 +1,72 @@
+//! The supervisor with shell scripts in the place of the two programs.
+
+use super::*;
+
+/// A program that runs `text`; `$FD` in it is its channel. In bash: a plain sh redirects descriptors below 10 only.
+fn script(text: &str) -> Program {
+    // The channel's number arrives as `--socket-fd N`, so it is the second argument.
+    let mut program = Program::new("bash".into(), "-c");
+    program.args([format!("FD=$2; {text}"), "bash".to_owned()]);
+    program
+}
+
+fn run(loader: &str, trainer: &str) -> Result<u8> {
+    Pair {
+        loader: script(loader),
+        trainer: script(trainer),
+    }
+    .run()
+}
+
+const WAIT_FOR_END: &str = "cat <&$FD >/dev/null";
+
+#[test]
+fn the_trainers_code_is_passed_on_and_the_loader_ends_with_it() {
+    let started = Instant::now();
+    assert_eq!(run(WAIT_FOR_END, "exit 7").unwrap(), 7);
+    assert_eq!(run(WAIT_FOR_END, "kill -9 $$").unwrap(), 128 + 9);
+    assert!(started.elapsed() < LEAVE, "closing the channel was enough");
+}
+
+#[test]
+fn a_dead_loader_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let log = log.display();
+    // The first loader kills itself; the second one stays. The trainer ends when two have started.
+    let loader =
+        format!("echo x >> {log}; test $(wc -l < {log}) -gt 1 || kill -9 $$; {WAIT_FOR_END}");
+    let trainer = format!(
+        "while ! test -f {log} || test $(wc -l < {log}) -lt 2; do sleep 0.05; done; exit 0"
+    );
+    assert_eq!(run(&loader, &trainer).unwrap(), 0);
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("log")).unwrap(),
+        "x\nx\n"
+    );
+}
+
+#[test]
+fn a_loader_that_cannot_run_ends_the_job() {
+    let message = run("exit 2", "exec sleep 60").unwrap_err().to_string();
+    assert!(message.contains("exit code 2"), "{message}");
+}
+
+#[test]
+fn a_loader_that_keeps_dying_ends_the_job() {
+    let message = run("exit 3", "exec sleep 60").unwrap_err().to_string();
+    assert!(
+        message.contains("5 times in a row, the last time with exit code 3"),
+        "{message}"
+    );
+}
+
+#[test]
+fn children_inherit_nothing_but_their_own_channel() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("list");
+    let trainer = format!("ls -l /proc/self/fd > {}; exit 0", list.display());
+    assert_eq!(run(WAIT_FOR_END, &trainer).unwrap(), 0);
+    let text = std::fs::read_to_string(&list).unwrap();
+    assert_eq!(text.matches("socket:").count(), 1, "{text}");
+}

@@ -1,0 +1,42 @@
+//! Being asked to stop: SIGTERM, SIGINT and SIGUSR1 set a flag that the training loop looks at between two steps.
+//!
+//! Clusters announce preemption with one of these; all mean the same here: finish the step, write a checkpoint, exit 75.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+
+/// Whether, and by which signal, this process was asked to stop. Clones share the answer.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicUsize>);
+
+impl Stop {
+    /// Listens to the three signals from now on.
+    pub fn on_signals() -> Result<Stop> {
+        let stop = Stop::default();
+        for signal in [SIGTERM, SIGINT, SIGUSR1] {
+            signal_hook::flag::register_usize(signal, Arc::clone(&stop.0), signal as usize)
+                .context("cannot listen to signals")?;
+        }
+        Ok(stop)
+    }
+
+    /// What a signal's handler does, for tests.
+    #[cfg(test)]
+    pub(crate) fn ask(&self, signal: i32) {
+        self.0.store(signal as usize, Ordering::Relaxed);
+    }
+
+    /// The name of the signal that asked, if one did.
+    pub fn asked(&self) -> Option<&'static str> {
+        // Relaxed: the flag carries nothing but itself.
+        match self.0.load(Ordering::Relaxed) as i32 {
+            0 => None,
+            SIGTERM => Some("SIGTERM"),
+            SIGINT => Some("SIGINT"),
+            _ => Some("SIGUSR1"),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The training loop: the method on one screen, and around it what a long run needs.
+//!
+//! Steps count from 0 over the whole run. A step takes the groups of its global batch one after the other and adds up
+//! their gradients, so that any number of ranks (and one small device) computes the same. Everything that decides a
+//! step's result is a function of its number and of the state a checkpoint holds: a resumed run goes on bit by bit.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tch::{Device, Tensor};
+
+use crate::checkpoint::{self, Parts, State};
+use crate::config::{Checkpoint, Config};
+use crate::ijepa::{self, IJepa};
+use crate::log::{Log, Record};
+use crate::optimizer::Optimizer;
+use crate::run_dir::RunDir;
+use crate::schedule::Schedule;
+use crate::shim::Autocast;
+use crate::source::{Batch, Source};
+use crate::stop::Stop;
+use crate::taps::Silent;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// At its last step, or at the one it was told to stop before.
+    Finished,
+    /// By this signal; resuming goes on as if nothing had happened.
+    Preempted(&'static str),
+    /// A loss was not a number, so nothing after it would mean anything.
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// Loss of each group.
+        losses: Vec<f64>,
+        /// Samples of the groups at fault.
+        samples: Vec<u64>,
+    },
+}
+
+/// What training changes, and what it needs to know.
+pub struct Run {
+    /// The networks.
+    pub ijepa: IJepa,
+    /// AdamW and its moments.
+    pub optimizer: Optimizer,
+    /// Learning rate, weight decay and momentum.
+    pub schedule: Schedule,
+    /// Where the networks live.
+    pub device: Device,
+    /// Whether matrix products are computed in bfloat16.
+    pub bfloat16: bool,
+    /// The next step.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// The step before which to end, at most `total_steps`.
+    pub end: u64,
+    /// What to store with each checkpoint; its step, epoch and loss are filled in.
+    pub state: State,
+    /// When to write checkpoints.
+    pub checkpoint: Checkpoint,
+}
+
+/// What one step showed.
+#[derive(Default)]
+struct Seen {
+    losses: Vec<f64>,
+    samples: Vec<Vec<u64>>,
+    context_len: f64,
+    target_len: f64,
+    replaced: u64,
+}
+
+impl Run {
+    /// Networks, optimiser and schedules as they stand at step 0, or as `checkpoint` holds them.
+    pub fn new(
+        config: &Config,
+        state: State,
+        checkpoint: Option<&PathBuf>,
+        device: Device,
+    ) -> Result<Run> {
+        let epoch_len = state.epoch_len;
+        let mut ijepa = match checkpoint {
+            None => IJepa::new(&config.model()?, config.trainer.seed, device)?,
+            Some(_) => IJepa::zeroed(&config.model()?, device)?,
+        };
+        let mut optimizer = Optimizer::new(&ijepa);
+        if let Some(path) = checkpoint {
+            load(path, &mut ijepa, &mut optimizer)
+                .with_context(|| format!("{}", path.display()))?;
+        }
+        let total_steps = config.optimization.epochs * epoch_len;
+        Ok(Run {
+            schedule: Schedule::new(&config.schedule(), epoch_len)?,
+            bfloat16: config.meta.use_bfloat16 && device.is_cuda(),
+            step: state.step,
+            end: config
+                .trainer
+                .stop_at_step
+                .unwrap_or(total_steps)
+                .min(total_steps),
+            checkpoint: config.checkpoint.clone(),
+            ijepa,
+            optimizer,
+            device,
+            total_steps,
+            state,
+        })
+    }
+
+    /// Trains until the end or until told to stop, and leaves a checkpoint of where it stands. After a loss that is not
+    /// finite it leaves none: the last good one stays the last.
+    pub fn train(
+        &mut self,
+        source: &mut dyn Source,
+        log: &mut Log,
+        dir: &RunDir,
+        stop: &Stop,
+    ) -> Result<Outcome> {
+        while self.step < self.end && stop.asked().is_none() {
+            let (start, step) = (Instant::now(), self.step);
+            let (lr, weight_decay, momentum) = (
+                self.schedule.lr(step),
+                self.schedule.weight_decay(step),
+                self.schedule.momentum(step),
+            );
+            let (mut seen, mut waited) = (Seen::default(), Duration::ZERO);
+
+            // ---------------------------------------------------------------------------------- training begins
+            self.optimizer.zero_grad()?;
+            for group in 0..source.groups() {
+                let asked = Instant::now();
+                let Some(batch) = source.take(step, group)? else {
+                    break;
+                };
+                waited += asked.elapsed();
+
+                let loss = {
+                    let _mixed = self
+                        .bfloat16
+                        .then(|| Autocast::bfloat16(&batch.images))
+                        .transpose()?;
+                    let Batch {
+                        images,
+                        context,
+                        targets,
+                        ..
+                    } = &batch;
+                    let h = self
+                        .ijepa
+                        .target(images, targets, context.len(), &mut Silent)?; // no gradient
+                    let z = self.ijepa.predict(images, context, targets, &mut Silent)?;
+                    ijepa::loss(&z, &h)
+                };
+                (&loss / source.groups() as f64).f_backward()?;
+                seen.add(&batch, &loss)?;
+            }
+            if (seen.losses.len() as u64) < source.groups() {
+                break; // a stop was asked for: this step is left to the run that resumes
+            }
+            if !seen.losses.iter().all(|loss| loss.is_finite()) {
+                return Ok(seen.not_finite(step));
+            }
+            self.optimizer.step(lr, weight_decay)?;
+            self.ijepa.update_target(momentum)?;
+            // ------------------------------------------------------------------------------------ training ends
+
+            self.step += 1;
+            let epoch_len = self.state.epoch_len;
+            let images = seen.samples.iter().map(Vec::len).sum::<usize>() as u64;
+            let (elapsed, groups) = (start.elapsed().as_secs_f64(), seen.losses.len() as f64);
+            let record = Record {
+                step,
+                total_steps: self.total_steps,
+                epoch: step / epoch_len + 1,
+                itr: step % epoch_len,
+                loss: seen.losses.iter().sum::<f64>() / groups,
+                context_len: seen.context_len / groups,
+                target_len: seen.target_len / groups,
+                lr,
+                weight_decay,
+                momentum,
+                images,
+                replaced: seen.replaced,
+                step_ms: elapsed * 1e3,
+                wait_ms: waited.as_secs_f64() * 1e3,
+                images_per_s: images as f64 / elapsed,
+            };
+            self.state.loss = Some(record.loss);
+            log.step(&record)?;
+            if self.checkpoint_is_due() {
+                self.save(log, dir)?;
+            }
+        }
+        self.save(log, dir)?;
+        Ok(match stop.asked() {
+            Some(signal) if self.step < self.end => Outcome::Preempted(signal),
+            _ => Outcome::Finished,
+        })
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        let epoch_end = self.step.is_multiple_of(self.state.epoch_len)
+            && (self.step / self.state.epoch_len).is_multiple_of(self.checkpoint.every_epochs);
+        epoch_end
+            || self
+                .checkpoint
+                .every_steps
+                .is_some_and(|steps| self.step.is_multiple_of(steps))
+    }
+
+    fn save(&mut self, log: &mut Log, dir: &RunDir) -> Result<()> {
+        self.state.step = self.step;
+        self.state.epoch = self.step / self.state.epoch_len;
+        // The log must not lack a step that the checkpoint says is done.
+        log.sync()?;
+        dir.store
+            .save(&self.state, &parts(&self.ijepa, &self.optimizer))?;
+        dir.store
+            .prune(self.checkpoint.keep, self.checkpoint.keep_every_epochs)
+    }
+}
+
+impl Seen {
+    fn add(&mut self, batch: &Batch, loss: &Tensor) -> Result<()> {
+        // Reading the value waits for the device; the official loop does so too, once a step.
+        self.losses.push(f64::try_from(loss)?);
+        self.samples.push(batch.sample_ids.clone());
+        self.context_len += batch.context.first().map_or(0, |mask| mask.size()[1]) as f64;
+        self.target_len += batch.targets.first().map_or(0, |mask| mask.size()[1]) as f64;
+        self.replaced += batch.replaced;
+        Ok(())
+    }
+
+    fn not_finite(self, step: u64) -> Outcome {
+        let at_fault = self
+            .losses
+            .iter()
+            .zip(self.samples)
+            .filter(|(loss, _)| !loss.is_finite());
+        let samples = at_fault.flat_map(|(_, samples)| samples).collect();
+        Outcome::NotFinite {
+            step,
+            losses: self.losses,
+            samples,
+        }
+    }
+}
+
+/// The files of a checkpoint.
+fn parts(ijepa: &IJepa, optimizer: &Optimizer) -> Parts {
+    let network = |parameters: &[(String, Tensor)]| {
+        parameters
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+            .collect()
+    };
+    vec![
+        ("encoder", network(ijepa.encoder.parameters())),
+        ("predictor", network(ijepa.predictor.parameters())),
+        ("target_encoder", network(ijepa.target_encoder.parameters())),
+        ("optimizer", optimizer.state()),
+    ]
+}
+
+/// Takes up what a checkpoint holds: every tensor, and no other.
+fn load(path: &std::path::Path, ijepa: &mut IJepa, optimizer: &mut Optimizer) -> Result<()> {
+    let mut state = std::collections::BTreeMap::new();
+    for network in ["encoder", "predictor", "target_encoder"] {
+        let tensors = checkpoint::read_part(path, network)?;
+        state.extend(
+            tensors
+                .into_iter()
+                .map(|(name, tensor)| (format!("{network}.{name}"), tensor)),
+        );
+    }
+    ijepa.load_state(&state)?;
+    optimizer.load_state(&checkpoint::read_part(path, "optimizer")?)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! Whole runs of a very small model on made-up batches, through the same loop, run directory and log as real ones.
+
+use super::*;
+
+use std::path::Path;
+
+use loader::config::ConfigFile;
+use tch::Kind;
+
+use crate::checkpoint::Store;
+
+const TEXT: &str = "
+data: {batch_size: 2, crop_size: 32}
+mask: {patch_size: 8, min_keep: 0}
+meta: {model_name: vit_tiny, pred_depth: 1, pred_emb_dim: 48, use_bfloat16: false}
+optimization: {ema: [0.9, 1.0], epochs: 3, final_lr: 1.0e-06, final_weight_decay: 0.4, lr: 0.001, start_lr: 0.0002,
+  warmup: 1, weight_decay: 0.04}
+logging: {folder: unset, write_tag: jepa}
+checkpoint: {every_steps: 2}
+";
+const EPOCH_LEN: u64 = 3;
+
+fn config(folder: &Path, sets: &[&str]) -> Config {
+    let mut sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    sets.push(format!("logging.folder={}", folder.display()));
+    Config::from_file(&ConfigFile::parse(Path::new("test.yaml"), TEXT, &sets).unwrap()).unwrap()
+}
+
+/// Batches that are a function of step and group, like real ones.
+struct MadeUp {
+    groups: u64,
+    images: i64,
+    /// Asks for a stop while this step is being taken.
+    stop: Option<(u64, Stop)>,
+    /// A step whose pixels are not numbers.
+    broken: Option<u64>,
+}
+
+impl Source for MadeUp {
+    fn take(&mut self, step: u64, group: u64) -> Result<Option<Batch>> {
+        if let Some((_, stop)) = self.stop.as_ref().filter(|(at, _)| *at == step) {
+            stop.ask(signal_hook::consts::SIGTERM);
+        }
+        let first = (step * self.groups + group) as i64 * self.images;
+        let options = (Kind::Float, Device::Cpu);
+        let numbers =
+            Tensor::arange(self.images * 3 * 32 * 32, options).view([self.images, 3, 32, 32]);
+        let mut images = ((numbers + first as f64 * 3072.0) * 0.37).sin();
+        if self.broken == Some(step) && group + 1 == self.groups {
+            images *= f64::NAN;
+        }
+        let mask = |start: i64, patches: i64| {
+            let row = Tensor::arange_start(start, start + patches, (Kind::Int64, Device::Cpu));
+            row.unsqueeze(0).repeat([self.images, 1])
+        };
+        let shift = step as i64 % 3;
+        Ok(Some(Batch {
+            images,
+            context: vec![mask(8, 5 + shift)],
+            targets: vec![mask(shift, 4), mask(shift + 2, 4)],
+            sample_ids: (first as u64..(first + self.images) as u64).collect(),
+            replaced: 0,
+        }))
+    }
+
+    fn groups(&self) -> u64 {
+        self.groups
+    }
+}
+
+fn source(groups: u64, images: i64) -> MadeUp {
+    MadeUp {
+        groups,
+        images,
+        stop: None,
+        broken: None,
+    }
+}
+
+/// Begins or continues a run as the program does.
+fn run(config: &Config, source: &mut MadeUp) -> (Run, Outcome) {
+    let stop = source
+        .stop
+        .as_ref()
+        .map(|(_, stop)| stop.clone())
+        .unwrap_or_default();
+    let dir = RunDir::open(config).unwrap();
+    let found = dir.begin(config, None).unwrap();
+    let state = found.as_ref().map_or_else(
+        || State::new(0, EPOCH_LEN, config.resolved()),
+        |(_, state)| state.clone(),
+    );
+    let mut run = Run::new(
+        config,
+        state,
+        found.as_ref().map(|(path, _)| path),
+        Device::Cpu,
+    )
+    .unwrap();
+    let mut log = Log::open(dir.path(), "jepa", run.step, EPOCH_LEN, 10, Instant::now()).unwrap();
+    let outcome = run.train(source, &mut log, &dir, &stop).unwrap();
+    (run, outcome)
+}
+
+fn rows(folder: &Path) -> Vec<Record> {
+    let text = std::fs::read_to_string(folder.join("jepa_r0.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Bits, not values: a resumed run must be the same run.
+fn losses(folder: &Path) -> Vec<(u64, u64)> {
+    rows(folder)
+        .iter()
+        .map(|record| (record.step, record.loss.to_bits()))
+        .collect()
+}
+
+fn weights(run: &Run) -> Vec<(String, Tensor)> {
+    let mut all = run.ijepa.state();
+    all.extend(run.optimizer.state());
+    all
+}
+
+#[test]
+fn an_interrupted_run_is_the_undisturbed_one_bit_by_bit() {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (undisturbed, outcome) = run(&config(whole.path(), &[]), &mut source(1, 2));
+    assert_eq!((outcome, undisturbed.step), (Outcome::Finished, 9));
+
+    // A signal in step 4: the step is finished, and a checkpoint written.
+    let config = config(parts.path(), &[]);
+    let stop = Some((4, Stop::default()));
+    let (first, outcome) = run(
+        &config,
+        &mut MadeUp {
+            stop,
+            ..source(1, 2)
+        },
+    );
+    assert_eq!((outcome, first.step), (Outcome::Preempted("SIGTERM"), 5));
+    // A crash: rows beyond the checkpoint, and a torn one.
+    let log = parts.path().join("jepa_r0.jsonl");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let beyond = text
+        .lines()
+        .last()
+        .unwrap()
+        .replace("\"step\":4", "\"step\":5");
+    std::fs::write(&log, format!("{text}{beyond}\n{{\"step\":6")).unwrap();
+
+    let (second, outcome) = run(&config, &mut source(1, 2));
+    assert_eq!((outcome, second.step), (Outcome::Finished, 9));
+    assert_eq!(losses(parts.path()), losses(whole.path()));
+    assert_eq!(losses(whole.path()).len(), 9);
+    for ((name, one), (_, other)) in weights(&undisturbed).iter().zip(&weights(&second)) {
+        assert!(one.equal(other), "{name}");
+    }
+    assert!(
+        rows(whole.path())
+            .iter()
+            .all(|record| record.loss.is_finite())
+    );
+}
+
+#[test]
+fn groups_accumulate_to_the_step_of_their_union() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (whole, _) = run(&config(one.path(), &[]), &mut source(1, 4));
+    let (halves, _) = run(&config(two.path(), &[]), &mut source(2, 2));
+    for (one, two) in rows(one.path()).iter().zip(rows(two.path())) {
+        assert!(
+            (one.loss - two.loss).abs() < 1e-5 * one.loss,
+            "step {}: {} and {}",
+            one.step,
+            one.loss,
+            two.loss
+        );
+        assert_eq!((one.images, two.images), (4, 4));
+    }
+    // Adam turns rounding noise of vanishing gradients into whole steps, so what moved by the gradient is compared.
+    let gap = weights(&whole)
+        .iter()
+        .zip(&weights(&halves))
+        .filter(|((name, _), _)| name.starts_with("exp_avg.") && !name.contains("qkv.bias"))
+        .map(|((_, one), (_, two))| {
+            f64::try_from((one - two).norm() / (one.norm() + 1e-12)).unwrap()
+        })
+        .fold(0.0, f64::max);
+    assert!(gap < 1e-2, "moments differ by {gap}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_before_it_does_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run, outcome) = run(
+        &config(folder.path(), &[]),
+        &mut MadeUp {
+            broken: Some(5),
+            ..source(2, 2)
+        },
+    );
+    let Outcome::NotFinite {
+        step,
+        losses,
+        samples,
+    } = outcome
+    else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!((step, run.step), (5, 5));
+    assert!(losses[0].is_finite() && losses[1].is_nan());
+    assert_eq!(samples, [22, 23], "those of the second group of step 5");
+    let latest = Store::new(folder.path(), "jepa")
+        .list()
+        .unwrap()
+        .pop()
+        .unwrap()
+        .0;
+    assert_eq!(latest, 4, "no checkpoint after the fault");
+    assert!(
+        run.ijepa
+            .state()
+            .iter()
+            .all(|(_, tensor)| bool::try_from(tensor.isfinite().all()).unwrap())
+    );
+}
+
+#[test]
+fn checkpoints_come_when_they_are_due_and_old_ones_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let sets = [
+        "checkpoint.every_steps=null",
+        "checkpoint.keep=2",
+        "checkpoint.keep_every_epochs=0",
+    ];
+    let (_, outcome) = run(&config(folder.path(), &sets), &mut source(1, 2));
+    assert_eq!(outcome, Outcome::Finished);
+    let steps: Vec<u64> = Store::new(folder.path(), "jepa")
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|(step, _)| step)
+        .collect();
+    assert_eq!(
+        steps,
+        [6, 9],
+        "after each epoch of 3 steps, the latest two kept"
+    );
+}
+
+#[test]
+fn a_run_told_to_stop_early_goes_on_under_the_same_schedule() {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(&config(whole.path(), &[]), &mut source(1, 2));
+    let (first, outcome) = run(
+        &config(parts.path(), &["trainer.stop_at_step=4"]),
+        &mut source(1, 2),
+    );
+    assert_eq!((outcome, first.step), (Outcome::Finished, 4));
+    run(&config(parts.path(), &[]), &mut source(1, 2));
+    assert_eq!(losses(parts.path()), losses(whole.path()));
+}
