@@ -1,7 +1,7 @@
 //! From an image folder to a dataset.
 //!
-//! [`source`] lists the folder and its labels, a pool of workers turns each file into a payload
-//! ([`ingest`]), and the calling thread writes the results in the order of the list ([`output`]).
+//! `source` lists the folder and its labels, a pool of workers turns each file into a payload
+//! (`ingest`), and the calling thread writes the results in the order of the list (`output`).
 //! So the output depends on the folder's content and the options alone: not on the number of
 //! workers, timing, or the order in which the system lists directories. No more than a fixed
 //! number of files is between the list and the shards at a time, which bounds memory.

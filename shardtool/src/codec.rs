@@ -174,3 +174,6 @@ impl Decoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

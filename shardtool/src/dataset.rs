@@ -209,3 +209,6 @@ impl<'a> Sample<'a> {
         self.index
     }
 }
+
+#[cfg(test)]
+mod tests;

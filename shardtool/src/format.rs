@@ -130,3 +130,6 @@ pub fn fits(width: u32, height: u32) -> bool {
 pub fn checksum(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Shards: the dataset format that stands between image folders and the loader.
 //!
-//! [`format`] owns one shard file (writer, validating reader), [`dataset`] the directory around
+//! [`mod@format`] owns one shard file (writer, validating reader), [`dataset`] the directory around
 //! it (`dataset.json` and every shard), [`codec`] turns payloads into pixels (feature
 //! `codecs`), and [`build`] turns an image folder into a dataset (feature `build`). Readers map the files and copy nothing; everything but the payloads is validated
 //! when a dataset is opened, so that afterwards only payload damage can fail.

@@ -1,6 +1,6 @@
 //! `shardtool build`: an image folder becomes a dataset.
 
-use super::{Meter, size};
+use super::{Meter, count, size};
 use crate::Outcome;
 use anyhow::Context;
 use shardtool::Codec;
@@ -99,30 +99,32 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let report = &outcome.report;
 
     let to = out.display();
-    let (kept, rejected) = (report.kept, report.rejected.len() as u64);
+    let rejected = report.rejected.len() as u64;
+    let kept = count(report.kept, "image");
     let payload = size(outcome.payload_bytes);
     if outcome.up_to_date {
-        println!("{to}: up to date ({kept} images, {payload}); --force builds it again");
+        println!("{to}: up to date ({kept}, {payload}); --force builds it again");
     } else if args.dry_run {
-        println!("{to}: would hold {kept} images, {payload} ({seconds:.1} s); nothing written");
+        println!("{to}: would hold {kept}, {payload} ({seconds:.1} s); nothing written");
     } else {
-        let rate = (kept + rejected) as f64 / seconds;
-        println!("{to}: {kept} images, {payload}, built in {seconds:.1} s ({rate:.0} images/s)");
+        let rate = (report.kept + rejected) as f64 / seconds;
+        println!("{to}: {kept}, {payload}, built in {seconds:.1} s ({rate:.0} images/s)");
         for split in &outcome.manifest.splits {
-            let (name, samples, shards) = (&split.name, split.samples, split.shards.len());
-            println!("  {name}: {samples} images in {shards} shards");
+            let samples = count(split.samples, "image");
+            let shards = count(split.shards.len() as u64, "shard");
+            println!("  {}: {samples} in {shards}", split.name);
         }
     }
     let in_report = match args.dry_run {
         true => String::new(),
-        false => format!("; all are in {}", out.join(build::REPORT_FILE).display()),
+        false => format!("; see {}", out.join(build::REPORT_FILE).display()),
     };
     summarize("stored as raw pixels", &report.stored_as_raw, &in_report);
     summarize("ignored", &report.ignored, &in_report);
     if let [first, ..] = &report.labels_without_image[..] {
-        let lines = report.labels_without_image.len();
+        let lines = count(report.labels_without_image.len() as u64, "line");
         println!(
-            "  {lines} lines of {} name no image, such as {first}",
+            "  {lines} of {} without an image, such as {first}",
             build::LABELS_FILE
         );
     }
@@ -139,7 +141,8 @@ fn summarize(what: &str, notes: &[Note], in_report: &str) {
     if notes.is_empty() {
         return;
     }
-    println!("  {} files {what}{in_report}", notes.len());
+    let files = count(notes.len() as u64, "file");
+    println!("  {files} {what}{in_report}");
     for note in notes.iter().take(SHOWN) {
         println!("    {}: {}", note.path, note.reason);
     }

@@ -1,6 +1,6 @@
 //! `shardtool inspect`: what a dataset holds.
 
-use super::size;
+use super::{count, size};
 use crate::Outcome;
 use serde_json::{Value, json};
 use shardtool::{Codec, Dataset, Split};
@@ -122,9 +122,10 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         .collect();
     println!("  labels   {}", labels.join(", "));
     for (split, counts) in dataset.splits().iter().zip(&counts) {
-        let shards = split.shards().len();
-        let (name, samples, bytes) = (split.name(), split.len(), size(counts.bytes));
-        println!("  split {name}: {samples} images in {shards} shards, {bytes}");
+        let samples = count(split.len(), "image");
+        let shards = count(split.shards().len() as u64, "shard");
+        let (name, bytes) = (split.name(), size(counts.bytes));
+        println!("  split {name}: {samples} in {shards}, {bytes}");
         if split.is_empty() {
             continue;
         }

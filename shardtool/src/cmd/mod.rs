@@ -65,3 +65,11 @@ impl Meter {
 fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
+
+/// A number and what it counts, in words: `1 image`, `2 images`.
+fn count(number: u64, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}

@@ -55,7 +55,7 @@ pub struct CodecOptions {
     pub name: Codec,
     /// zstd level of `raw` samples.
     pub level: i32,
-    /// Payload bytes after which a shard was closed.
+    /// Most bytes of header and payloads in a shard of more than one sample.
     pub shard_size: u64,
 }
 

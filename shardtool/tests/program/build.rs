@@ -1,0 +1,479 @@
+//! `shardtool build` and its sisters, run as users run them.
+
+use crate::common::*;
+use image::ImageFormat;
+use serde_json::{Value, json};
+use shardtool::codec::{Decoder, Region};
+use shardtool::{Codec, Dataset};
+use std::fs;
+use std::path::Path;
+
+fn report(dataset: &Path) -> Value {
+    serde_json::from_slice(&fs::read(dataset.join("report.json")).unwrap()).unwrap()
+}
+
+/// Writes numbered images of three classes, in the given order.
+fn write_classes(root: &Path, order: impl Iterator<Item = u32>) {
+    for i in order {
+        let path = format!("{}/{i:03}.JPEG", ["b", "a", "a-b"][i as usize % 3]);
+        write(root, &path, &jpeg(i));
+    }
+}
+
+#[test]
+fn output_depends_on_content_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    write_classes(&dir.path().join("one/photos"), 0..60);
+    write_classes(&dir.path().join("two/photos"), (0..60).map(|i| i * 37 % 60));
+    let size = ["--shard-size", "8KiB"];
+    for (source, out, workers) in [("one", "x", "1"), ("one", "y", "3"), ("two", "z", "2")] {
+        let source = format!("{source}/photos");
+        let args = ["build", &source, "--out", out, "--workers", workers];
+        expect(0, dir.path(), &[&args[..], &size].concat());
+    }
+    let x = files(&dir.path().join("x"));
+    assert!(x.len() > 5, "several shards");
+    assert!(
+        x == files(&dir.path().join("y")),
+        "one worker and three differ"
+    );
+    assert!(
+        x == files(&dir.path().join("z")),
+        "orders of creation differ"
+    );
+
+    let dataset = Dataset::open(&dir.path().join("x")).unwrap();
+    assert_eq!(dataset.manifest().classes, ["a", "a-b", "b"]);
+    let train = dataset.split("train").unwrap();
+    let samples = (0..train.len()).map(|id| train.sample(id));
+    let keys: Vec<_> = samples
+        .map(|s| (s.entry().class, s.name().unwrap()))
+        .collect();
+    assert!(keys.is_sorted() && keys.len() == 60);
+    assert!(train.shards().iter().all(|shard| shard.bytes() < 12 << 10));
+}
+
+#[test]
+fn odd_files_are_kept_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("odd");
+    let whole = jpeg(1);
+    let golden = |name: &str| fs::read(golden().join("source").join(name)).unwrap();
+    write(&root, "c/plain.jpg", &whole);
+    write(&root, "c/cmyk.jpg", &golden("val/square/cmyk.jpg"));
+    write(&root, "c/rotated.jpg", &golden("train/circle/rotated.jpg"));
+    write(
+        &root,
+        "c/trailing.jpg",
+        &[&whole[..], b"trailing bytes"].concat(),
+    );
+    write(&root, "c/really.png", &whole);
+    write(&root, "c/png.JPEG", &encoded(9, 5, 2, ImageFormat::Png));
+    write(&root, "c/bitmap.bmp", &encoded(9, 5, 3, ImageFormat::Bmp));
+    write(
+        &root,
+        "c/lossless.webp",
+        &encoded(9, 5, 4, ImageFormat::WebP),
+    );
+    write(&root, "c/map.ppm", &encoded(9, 5, 5, ImageFormat::Pnm));
+    write(&root, "c/scan.TIFF", &encoded(9, 5, 6, ImageFormat::Tiff));
+
+    write(&root, "c/half.jpg", &whole[..whole.len() / 2]);
+    write(&root, "c/no-end.jpg", &whole[..whole.len() - 2]);
+    write(
+        &root,
+        "c/half.png",
+        &encoded(90, 50, 2, ImageFormat::Png)[..300],
+    );
+    write(&root, "c/empty.jpg", b"");
+    write(&root, "c/text.jpg", b"this is no picture");
+    write(&root, "c/start.jpg", b"\xff\xd8\xff\xd9");
+    std::os::unix::fs::symlink("nowhere", root.join("c/unreadable.jpg")).unwrap();
+    write(&root, "c/notes.txt", b"ignored");
+    write(&root, "top.jpg", &whole);
+    write(&root, ".hidden/x.jpg", &whole);
+    write(
+        &root,
+        "labels.csv",
+        b"path,n\nc/plain.jpg,4\nc/gone.jpg,1\n",
+    );
+
+    let (stdout, _) = expect(1, dir.path(), &["build", "odd"]);
+    assert!(
+        stdout.contains("10 images") && stdout.contains("7 files REJECTED"),
+        "{stdout}"
+    );
+    let report = report(&dir.path().join("odd.shards"));
+    assert_eq!(report["kept"], 10);
+    let paths = |key: &str| {
+        let notes = report[key].as_array().unwrap().iter();
+        notes
+            .map(|note| note["path"].as_str().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let rejected = [
+        "c/empty.jpg",
+        "c/half.jpg",
+        "c/half.png",
+        "c/no-end.jpg",
+        "c/start.jpg",
+        "c/text.jpg",
+        "c/unreadable.jpg",
+    ];
+    assert_eq!(paths("rejected"), rejected);
+    let reasons = [
+        "empty",
+        "truncated",
+        "PNG",
+        "truncated",
+        "JPEG",
+        "not an image",
+        "cannot be read",
+    ];
+    for (note, reason) in report["rejected"].as_array().unwrap().iter().zip(reasons) {
+        assert!(note["reason"].as_str().unwrap().contains(reason), "{note}");
+    }
+    let raw = [
+        "c/bitmap.bmp",
+        "c/lossless.webp",
+        "c/map.ppm",
+        "c/png.JPEG",
+        "c/scan.TIFF",
+    ];
+    assert_eq!(paths("stored_as_raw"), raw);
+    assert_eq!(report["stored_as_raw"][3]["reason"], "is PNG, not JPEG");
+    assert_eq!(paths("ignored"), ["c/notes.txt", "top.jpg"]);
+    assert_eq!(report["labels_without_image"], json!(["c/gone.jpg"]));
+
+    // What is kept is kept exactly, and decodes.
+    let dataset = Dataset::open(&dir.path().join("odd.shards")).unwrap();
+    let train = dataset.split("train").unwrap();
+    let mut decoder = Decoder::new();
+    for id in 0..train.len() {
+        let sample = train.sample(id);
+        sample.verify().unwrap();
+        let file = fs::read(root.join(sample.name().unwrap())).unwrap();
+        let view = decoder
+            .decode(&sample, Region::whole(sample.entry()))
+            .unwrap();
+        match sample.entry().codec {
+            Codec::Jpeg => assert!(sample.payload() == file),
+            Codec::Raw => {
+                let pixels = image::load_from_memory(&file).unwrap().to_rgb8();
+                assert!(view.pixels == pixels.as_raw(), "{:?}", sample.name());
+            }
+        }
+    }
+    expect(0, dir.path(), &["verify", "odd.shards", "--decode"]);
+
+    // The same again is up to date, and as faulty as before.
+    let (stdout, _) = expect(1, dir.path(), &["build", "odd"]);
+    assert!(
+        stdout.contains("up to date") && stdout.contains("7 files REJECTED"),
+        "{stdout}"
+    );
+
+    let (_, stderr) = expect(
+        2,
+        dir.path(),
+        &["build", "odd", "--on-error", "fail", "--out", "none"],
+    );
+    assert!(stderr.contains("odd/c/empty.jpg: empty file"), "{stderr}");
+    let (stdout, _) = expect(
+        1,
+        dir.path(),
+        &["build", "odd", "--dry-run", "--out", "none"],
+    );
+    assert!(stdout.contains("would hold 10 images"), "{stdout}");
+    let left = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(
+        left, 2,
+        "the folder and its shards, no trace of the stopped build"
+    );
+}
+
+#[test]
+fn layouts_give_splits_and_classes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, path) in [
+        "split/train/dog/deep/1.jpg",
+        "split/train/cat/2.jpg",
+        "split/val/emu/3.jpg",
+        "split/val/dog/4.jpg",
+        "split/test/dog/5.jpg",
+        "flat/6.jpg",
+        "flat/7.jpg",
+        "half/train/cat/8.jpg",
+        "half/val/9.jpg",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        write(dir.path(), path, &jpeg(i as u32));
+    }
+    let build = |name: &str| {
+        expect(0, dir.path(), &["build", &format!("{name}/")]);
+        let dataset = Dataset::open(&dir.path().join(format!("{name}.shards"))).unwrap();
+        let splits = dataset.splits().iter();
+        let listed: Vec<_> = splits
+            .flat_map(|split| {
+                (0..split.len()).map(|id| {
+                    let sample = split.sample(id);
+                    let name = sample.name().unwrap().to_owned();
+                    (split.name().to_owned(), sample.entry().class, name)
+                })
+            })
+            .collect();
+        (dataset.manifest().classes.clone(), listed)
+    };
+    let sample = |split: &str, class, path: &str| (split.to_owned(), class, path.to_owned());
+    let (classes, listed) = build("split");
+    assert_eq!(classes, ["cat", "dog", "emu"]);
+    let expected = [
+        sample("train", Some(0), "train/cat/2.jpg"),
+        sample("train", Some(1), "train/dog/deep/1.jpg"),
+        sample("val", Some(1), "val/dog/4.jpg"),
+        sample("val", Some(2), "val/emu/3.jpg"),
+    ];
+    assert_eq!(listed, expected);
+    let ignored = &report(&dir.path().join("split.shards"))["ignored"];
+    assert_eq!(ignored[0]["path"], "test");
+
+    let (classes, listed) = build("flat");
+    assert_eq!(classes, [""; 0]);
+    assert_eq!(
+        listed,
+        [
+            sample("train", None, "6.jpg"),
+            sample("train", None, "7.jpg")
+        ]
+    );
+    let (_, listed) = build("half");
+    let expected = [
+        sample("train", Some(0), "train/cat/8.jpg"),
+        sample("val", None, "val/9.jpg"),
+    ];
+    assert_eq!(listed, expected);
+}
+
+#[test]
+fn raw_holds_what_jpeg_decodes_to() {
+    let dir = tempfile::tempdir().unwrap();
+    write_classes(&dir.path().join("photos"), 0..6);
+    expect(0, dir.path(), &["build", "photos"]);
+    let raw = [
+        "build", "photos", "--codec", "raw", "--level", "1", "--out", "raw",
+    ];
+    expect(0, dir.path(), &raw);
+    let open = |name: &str| Dataset::open(&dir.path().join(name)).unwrap();
+    let (jpeg, raw) = (open("photos.shards"), open("raw"));
+    let (jpeg, raw) = (jpeg.split("train").unwrap(), raw.split("train").unwrap());
+    let (mut a, mut b) = (Decoder::new(), Decoder::new());
+    for id in 0..6 {
+        let (jpeg, raw) = (jpeg.sample(id), raw.sample(id));
+        assert_eq!(
+            (jpeg.entry().codec, raw.entry().codec),
+            (Codec::Jpeg, Codec::Raw)
+        );
+        let region = Region {
+            x: 3,
+            y: 5,
+            width: 11,
+            height: 20,
+        };
+        let rows = a.decode(&jpeg, region).unwrap().rows().collect::<Vec<_>>();
+        assert!(
+            rows.iter()
+                .copied()
+                .eq(b.decode(&raw, region).unwrap().rows())
+        );
+        assert_eq!((rows.len(), rows[0].len()), (20, 33));
+    }
+}
+
+#[test]
+fn extract_gives_the_file_back() {
+    let dir = tempfile::tempdir().unwrap();
+    write_classes(&dir.path().join("photos"), 0..3);
+    write(
+        dir.path(),
+        "photos/a/x.png",
+        &encoded(7, 8, 9, ImageFormat::Png),
+    );
+    expect(0, dir.path(), &["build", "photos"]);
+    let extract = |n: &str| {
+        let args = ["extract", "photos.shards", "--sample", n, "--out", "out"];
+        let (stdout, _) = expect(0, dir.path(), &args);
+        (stdout, fs::read(dir.path().join("out")).unwrap())
+    };
+    let (stdout, bytes) = extract("0");
+    assert!(stdout.contains("a/001.JPEG"), "{stdout}");
+    assert!(bytes == jpeg(1));
+    let (_, bytes) = extract("1");
+    assert_eq!(image::guess_format(&bytes).unwrap(), ImageFormat::Png);
+    assert!(image::load_from_memory(&bytes).unwrap().to_rgb8() == picture(7, 8, 9));
+    let beyond = ["extract", "photos.shards", "--sample", "4", "--out", "out"];
+    let (_, stderr) = expect(2, dir.path(), &beyond);
+    assert!(stderr.contains("samples 0 to 3"), "{stderr}");
+    let split = [
+        "extract",
+        "photos.shards",
+        "--sample",
+        "0",
+        "--out",
+        "out",
+        "--split",
+        "val",
+    ];
+    let (_, stderr) = expect(2, dir.path(), &split);
+    assert!(stderr.contains("no split \"val\", but train"), "{stderr}");
+}
+
+#[test]
+fn what_exists_is_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write_classes(&root.join("photos"), 0..3);
+    fs::create_dir(root.join("photos.shards")).unwrap();
+    expect(0, root, &["build", "photos"]); // an empty directory is a free place
+    let before = files(&root.join("photos.shards"));
+    let (stdout, _) = expect(0, root, &["build", "photos"]);
+    assert!(stdout.contains("up to date"), "{stdout}");
+
+    let (_, stderr) = expect(2, root, &["build", "photos", "--codec", "raw"]);
+    assert!(
+        stderr.contains("other options") && stderr.contains("--force"),
+        "{stderr}"
+    );
+    write(root, "photos/a/new.jpg", &jpeg(7));
+    let (_, stderr) = expect(2, root, &["build", "photos"]);
+    assert!(
+        stderr.contains("other files") && stderr.contains("--force"),
+        "{stderr}"
+    );
+    assert!(files(&root.join("photos.shards")) == before);
+    expect(0, root, &["build", "photos", "--force"]);
+    assert_eq!(
+        Dataset::open(&root.join("photos.shards"))
+            .unwrap()
+            .manifest()
+            .source
+            .files,
+        4
+    );
+
+    write(root, "mine/thesis.txt", b"");
+    let (_, stderr) = expect(2, root, &["build", "photos", "--out", "mine", "--force"]);
+    assert!(stderr.contains("not a dataset"), "{stderr}");
+    assert!(root.join("mine/thesis.txt").exists());
+    let (_, stderr) = expect(2, root, &["build", "nowhere"]);
+    assert!(stderr.contains("nowhere: not a folder"), "{stderr}");
+    fs::create_dir(root.join("empty")).unwrap();
+    let (_, stderr) = expect(2, root, &["build", "empty"]);
+    assert!(stderr.contains("0 image files found"), "{stderr}");
+}
+
+#[test]
+fn an_interrupted_build_leaves_nothing_under_the_final_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let large = encoded(1500, 1500, 1, ImageFormat::Jpeg);
+    for i in 0..40 {
+        write(root, &format!("photos/a/{i}.jpg"), &large);
+    }
+    let args = ["build", "photos", "--workers", "1", "--shard-size", "1MB"];
+    let program = env!("CARGO_BIN_EXE_shardtool");
+    let mut child = std::process::Command::new(program)
+        .current_dir(root)
+        .args(args)
+        .spawn()
+        .unwrap();
+    let staging = root.join("photos.shards.building");
+    while !staging.join("train-00000.shard").exists() {
+        assert_eq!(
+            child.try_wait().unwrap(),
+            None,
+            "the build ended before it could be killed"
+        );
+        std::thread::yield_now();
+    }
+    let (_, stderr) = expect(2, root, &args);
+    assert!(stderr.contains("another build is writing here"), "{stderr}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(staging.exists() && !root.join("photos.shards").exists());
+
+    expect(0, root, &args);
+    assert!(!staging.exists());
+    expect(0, root, &["verify", "photos.shards"]);
+
+    // Killed between the two renames of --force: the old dataset returns.
+    fs::rename(
+        root.join("photos.shards"),
+        root.join("photos.shards.replaced"),
+    )
+    .unwrap();
+    let (stdout, _) = expect(0, root, &args);
+    assert!(stdout.contains("up to date"), "{stdout}");
+}
+
+#[test]
+fn verify_names_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write_classes(&root.join("photos"), 0..6);
+    expect(0, root, &["build", "photos"]);
+    expect(0, root, &["verify", "photos.shards"]);
+    let shard = root.join("photos.shards/train-00000.shard");
+    let sound = fs::read(&shard).unwrap();
+
+    let mut bytes = sound.clone();
+    let second = 96 + jpeg(1).len();
+    bytes[second + 100] ^= 0x10;
+    fs::write(&shard, &bytes).unwrap();
+    let (stdout, _) = expect(1, root, &["verify", "photos.shards"]);
+    let line = stdout.lines().next().unwrap();
+    for part in [
+        "train sample 1 (a/004.JPEG)",
+        "train-00000.shard",
+        &format!("offset {second}"),
+    ] {
+        assert!(line.contains(part), "{part}: {stdout}");
+    }
+    assert!(
+        stdout.contains("6 images") && stdout.contains("1 damaged"),
+        "{stdout}"
+    );
+    let extract = ["extract", "photos.shards", "--sample", "1", "--out", "out"];
+    expect(2, root, &extract);
+
+    fs::write(&shard, &sound[..sound.len() - 1]).unwrap();
+    let (_, stderr) = expect(2, root, &["verify", "photos.shards"]);
+    assert!(
+        stderr.contains("train-00000.shard") && stderr.contains("cut short"),
+        "{stderr}"
+    );
+    fs::remove_file(&shard).unwrap();
+    let (_, stderr) = expect(2, root, &["inspect", "photos.shards"]);
+    assert!(
+        stderr.contains("train-00000.shard: cannot open"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn inspect_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    write_classes(&dir.path().join("photos"), 0..7);
+    expect(0, dir.path(), &["build", "photos"]);
+    let (text, _) = expect(0, dir.path(), &["inspect", "photos.shards"]);
+    assert!(text.contains("split train: 7 images"), "{text}");
+    let (json, _) = expect(0, dir.path(), &["inspect", "photos.shards", "--json"]);
+    let tree: Value = serde_json::from_str(&json).unwrap();
+    let counts = &tree["splits"][0]["counts"];
+    assert_eq!(counts["class_counts"], json!([2, 2, 3]));
+    assert_eq!(counts["codecs"], json!({"jpeg": 7, "raw": 0}));
+    assert_eq!(counts["width"]["min"], 20);
+    assert_eq!(counts["width"]["max"], 26);
+    assert_eq!(counts["width"]["mean"].as_f64().unwrap().round(), 23.0);
+}
