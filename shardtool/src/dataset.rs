@@ -181,6 +181,11 @@ impl<'a> Sample<'a> {
         self.shard.payload(self.index)
     }
 
+    /// Asks the kernel to fetch the stored bytes from disk, and does not wait for them.
+    pub fn prefetch(&self) {
+        self.shard.prefetch(self.index)
+    }
+
     /// Compares the payload with its checksum.
     pub fn verify(&self) -> Result<(), Error> {
         self.shard.verify(self.index)

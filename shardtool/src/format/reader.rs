@@ -79,6 +79,16 @@ impl Shard {
         &self.bytes[entry.offset as usize..][..entry.length as usize]
     }
 
+    /// Asks the kernel to fetch the payload of sample `i` from disk, and does not wait for it.
+    pub fn prefetch(&self, i: u32) {
+        let entry = self.entry(i);
+        let (offset, length) = (entry.offset as usize, entry.length as usize);
+        // A hint: where it fails, the payload is fetched when it is read.
+        let _ = self
+            .bytes
+            .advise_range(memmap2::Advice::WillNeed, offset, length);
+    }
+
     /// Compares the payload of sample `i` with its checksum.
     pub fn verify(&self, i: u32) -> Result<(), Error> {
         let entry = self.entry(i);
