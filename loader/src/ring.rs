@@ -70,7 +70,7 @@
 //! | version | end of [`create`] | [`attach`] | the header |
 //! | part | a part is finished | [`ClaimedSlot::is_complete`] | the part's bytes, between threads of the producer |
 //! | published | [`Publisher::publish`] | [`Consumer::next`] | the slot's bytes |
-//! | ended | [`Publisher::end`] | [`Consumer::next`] | the last value of `published` |
+//! | ended | [`Publisher::end`], [`Publisher::fail`] | [`Consumer::next`] | the last value of `published` |
 //! | released | [`Consumer::release`] | [`Claimer::claim`] | the end of all reads of the slot |
 //! | left | [`Consumer::leave`] | [`Claimer::claim`] | nothing: a flag |
 //! | word | after any of the last four | before looking for it | "look again" |
@@ -91,6 +91,8 @@
 //!   gets a new ring.
 //! * **A process is stopped, not dead.** The socket stays open; waits time out and the waiting side names the peer.
 
+mod control;
+mod error;
 mod geometry;
 mod slot;
 
@@ -101,119 +103,20 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use control::WaitCounters;
+pub use control::{Control, Waited};
+pub use error::Error;
 pub use geometry::Geometry;
 use geometry::{Layout, PAGE};
 pub use slot::{ClaimedSlot, FLAG_REPLACED, ImagePart, MaskPart, NO_LABEL, SlotReader};
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, Word};
+use crate::sync::{Ordering, Word};
 
 /// The layout and protocol described above. Any change to either raises it.
 pub const VERSION: u32 = 1;
 const MAGIC: u64 = u64::from_le_bytes(*b"IJEPRING");
 /// Bytes before the first slot: one page, so that slots start on pages.
 const HEADER_LEN: usize = PAGE;
-
-/// Everything that can go wrong with a ring.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A dimension is zero, or so large that offsets would overflow.
-    #[error("a ring cannot have {what} = {value}")]
-    Geometry {
-        /// The offending dimension.
-        what: &'static str,
-        /// Its value.
-        value: usize,
-    },
-    /// The memory is smaller than the ring, or not aligned to a page.
-    #[error(
-        "the ring needs {needed} bytes on a page boundary, the memory has {found} at {address:#x}"
-    )]
-    Memory {
-        /// Bytes that the ring takes.
-        needed: usize,
-        /// Bytes that there are.
-        found: usize,
-        /// Where the memory starts.
-        address: usize,
-    },
-    /// The memory does not hold a ring.
-    #[error("not a ring: the memory starts with {found:#018x}, a ring with {MAGIC:#018x}")]
-    Magic {
-        /// The first eight bytes.
-        found: u64,
-    },
-    /// The producer has not finished the header.
-    #[error("the ring is not ready: its version is still zero")]
-    NotReady,
-    /// The two programs were built from different sources.
-    #[error("the ring has version {found}, this program speaks version {VERSION}")]
-    Version {
-        /// Version in the memory.
-        found: u32,
-    },
-    /// The header contradicts itself.
-    #[error("the ring's header says {what} = {found}, expected {expected}")]
-    Header {
-        /// The field.
-        what: &'static str,
-        /// What it says.
-        found: u64,
-        /// What follows from the rest of the header.
-        expected: u64,
-    },
-    /// A consumer is attached already.
-    #[error("the ring already has a consumer")]
-    Taken,
-    /// A cursor written by the other side is impossible.
-    #[error("the {whose} cursor is {found}, which must lie in {low}..={high}")]
-    Cursor {
-        /// Which side wrote it.
-        whose: &'static str,
-        /// Its value.
-        found: u64,
-        /// The least possible value.
-        low: u64,
-        /// The largest possible value.
-        high: u64,
-    },
-    /// A published slot contradicts the ring's geometry.
-    #[error("slot {sequence} says {what} = {found}, which must lie in {low}..={high}")]
-    Slot {
-        /// Number of the slot.
-        sequence: u64,
-        /// The field.
-        what: &'static str,
-        /// What it says.
-        found: u64,
-        /// The least valid value.
-        low: u64,
-        /// The largest valid value.
-        high: u64,
-    },
-    /// A worker gave up one of the slot's parts unfinished.
-    #[error("slot {sequence} was not filled: a worker failed")]
-    Unfinished {
-        /// Number of the slot.
-        sequence: u64,
-    },
-    /// Nothing happened within the bound of a wait.
-    #[error("waited {waited:?} for {awaited}")]
-    TimedOut {
-        /// Whose move it is.
-        awaited: &'static str,
-        /// The bound.
-        waited: Duration,
-    },
-    /// The producer has published its last slot and all of them are taken.
-    #[error("the loader has ended the ring")]
-    Ended,
-    /// The producer gave up.
-    #[error("the loader has failed")]
-    Failed,
-    /// The consumer takes no more slots.
-    #[error("the consumer has left the ring")]
-    Left,
-}
 
 /// Memory in which a ring may live, kept alive as long as somebody holds it.
 ///
@@ -227,95 +130,6 @@ pub unsafe trait Memory: Send + Sync + std::fmt::Debug {
     /// Loom's atomics are not plain words, so under loom the header lives beside the block.
     #[cfg(loom)]
     fn control(&self) -> &Control;
-}
-
-/// The ring's header. Its layout is checked by a golden test.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub struct Control {
-    identity: Identity,
-    producer: ProducerLine,
-    consumer: ConsumerLine,
-}
-
-/// Two cache lines per writer: processors fetch lines in pairs.
-#[derive(Debug, Default)]
-#[repr(C, align(128))]
-struct Identity {
-    magic: AtomicU64,
-    version: AtomicU32,
-    header_len: AtomicU32,
-    geometry: [AtomicU32; 9],
-    total_len: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-#[repr(C, align(128))]
-struct ProducerLine {
-    published: AtomicU64,
-    word: Word,
-    ended: AtomicU32,
-    waits: WaitCounters,
-}
-
-#[derive(Debug, Default)]
-#[repr(C, align(128))]
-struct ConsumerLine {
-    released: AtomicU64,
-    word: Word,
-    left: AtomicU32,
-    attached: AtomicU32,
-    waits: WaitCounters,
-}
-
-/// Counters of one side, for people. Relaxed throughout: nothing is ordered by them and each has one writer.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-struct WaitCounters {
-    first_ns: AtomicU64,
-    steady_ns: AtomicU64,
-    count: AtomicU64,
-}
-
-/// Time that one side of a ring has spent waiting for the other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waited {
-    /// Start-up: before the other side's first slot (or release) came.
-    pub start: Duration,
-    /// All later waits.
-    pub steady: Duration,
-    /// How often there was something to wait for.
-    pub count: u64,
-}
-
-impl WaitCounters {
-    fn add(&self, waited: Duration, steady: bool) {
-        let (time, waited) = (
-            if steady {
-                &self.steady_ns
-            } else {
-                &self.first_ns
-            },
-            waited.as_nanos() as u64,
-        );
-        // Relaxed, and no read-modify-write needed: see the type.
-        time.store(time.load(Ordering::Relaxed) + waited, Ordering::Relaxed);
-    }
-
-    fn count(&self) {
-        // Relaxed: see the type.
-        self.count
-            .store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Waited {
-        // Relaxed: see the type.
-        Waited {
-            start: Duration::from_nanos(self.first_ns.load(Ordering::Relaxed)),
-            steady: Duration::from_nanos(self.steady_ns.load(Ordering::Relaxed)),
-            count: self.count.load(Ordering::Relaxed),
-        }
-    }
 }
 
 const ENDED: u32 = 1;
@@ -342,6 +156,11 @@ impl Ring {
 
     fn control(&self) -> &Control {
         control(&*self.memory)
+    }
+
+    fn waited(&self) -> (Waited, Waited) {
+        let control = self.control();
+        (control.producer.waits.get(), control.consumer.waits.get())
     }
 
     /// Start of the place of slot `sequence`.
@@ -542,10 +361,24 @@ impl Claimer {
         Ok(ClaimedSlot::new(&self.ring, claimed))
     }
 
-    /// How long the two sides of this ring have waited for each other: (producer, consumer).
+    /// A view of this ring's waiting times.
+    pub fn gauge(&self) -> Gauge {
+        Gauge {
+            ring: self.ring.clone(),
+        }
+    }
+}
+
+/// Shows how long the two sides of a ring have waited for each other, to threads that take no part in it.
+#[derive(Debug)]
+pub struct Gauge {
+    ring: Arc<Ring>,
+}
+
+impl Gauge {
+    /// Waiting so far of the producer (for room) and of the consumer (for slots). A wait counts when it ends or times out.
     pub fn waited(&self) -> (Waited, Waited) {
-        let control = self.ring.control();
-        (control.producer.waits.get(), control.consumer.waits.get())
+        self.ring.waited()
     }
 }
 
@@ -599,6 +432,11 @@ impl Publisher {
         self.finish(ENDED);
     }
 
+    /// Says that no slot will follow because the producer has failed.
+    pub fn fail(&mut self) {
+        self.finish(FAILED);
+    }
+
     fn finish(&mut self, how: u32) {
         if !std::mem::replace(&mut self.ended, true) {
             let producer = &self.ring.control().producer;
@@ -611,7 +449,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        self.finish(FAILED);
+        self.fail();
     }
 }
 
@@ -720,8 +558,7 @@ impl Consumer {
 
     /// How long the two sides of this ring have waited for each other: (producer, consumer).
     pub fn waited(&self) -> (Waited, Waited) {
-        let control = self.ring.control();
-        (control.producer.waits.get(), control.consumer.waits.get())
+        self.ring.waited()
     }
 }
 
