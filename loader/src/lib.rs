@@ -7,11 +7,15 @@ pub mod link;
 pub mod masks;
 pub mod memory;
 pub mod order;
+#[cfg(feature = "serve")]
+pub mod pipeline;
 pub mod random;
 #[cfg(feature = "serve")]
 pub mod resize;
 pub mod ring;
 pub mod sampler;
+#[cfg(feature = "serve")]
+pub mod serve;
 mod sync;
 #[cfg(test)]
 mod testing;

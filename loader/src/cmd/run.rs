@@ -1,0 +1,103 @@
+//! `loader run`: serve rings to trainers.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use loader::config::LoaderConfig;
+use loader::link::{Listener, default_socket_path};
+use loader::pipeline::{Pipeline, Source, default_workers};
+use loader::sampler::Sampler;
+use loader::serve::{Entrance, Manners, serve};
+
+/// Serve shuffled, cropped and masked images to the trainers of this machine
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file of the run, the same as the trainer's
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Socket to listen at [default: $XDG_RUNTIME_DIR/ijepa-UID/HASH.sock, where the trainer looks for it]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Take connections from this inherited descriptor instead (what `trainer launch` does)
+    #[arg(long, value_name = "N", conflicts_with_all = ["socket", "stay"])]
+    socket_fd: Option<RawFd>,
+    /// Directory of the shards, instead of the configuration's
+    #[arg(long, value_name = "DIR")]
+    shards: Option<PathBuf>,
+    /// Override a key of the configuration, such as loader.slots=8
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Keep serving when the last trainer has left
+    #[arg(long)]
+    stay: bool,
+    /// Worker threads [default: loader.workers, else one per CPU this process may use]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Seconds between two lines of statistics on stderr; 0 for none
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    statistics: f64,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // First of all, before this process opens a descriptor that could have the same number by mistake.
+    let channel = args.socket_fd.map(inherited).transpose()?;
+    let statistics = Duration::try_from_secs_f64(args.statistics).context("--statistics")?;
+    let config = LoaderConfig::load(&args.config, &args.sets, args.shards.as_deref())?;
+    let source = Source::open(&config.shards_dir()?, &config.loader.split)?;
+    let samples = source.split().len();
+    // What the configuration alone gets wrong is said now, not when a trainer asks.
+    Sampler::new(&config, samples, config.global_batch(1))?;
+    let (entrance, place) = match channel {
+        Some(channel) => (
+            Entrance::Inherited(channel),
+            "the launcher's channel".to_owned(),
+        ),
+        None => {
+            let path = args
+                .socket
+                .clone()
+                .unwrap_or_else(|| default_socket_path(config.sampling_hash()));
+            (
+                Entrance::Named(Listener::bind(&path)?),
+                path.display().to_string(),
+            )
+        }
+    };
+    let workers = args
+        .threads
+        .or(config.loader.workers)
+        .unwrap_or_else(default_workers);
+    let pipeline = Pipeline::start(source, workers, config.loader.pin_cores)?;
+    eprintln!(
+        "{samples} samples of split {:?} in groups of {}, {} worker threads; waiting for trainers at {place}",
+        config.loader.split,
+        config.data.batch_size,
+        pipeline.workers()
+    );
+    let manners = Manners {
+        stay: args.stay,
+        statistics,
+    };
+    serve(Arc::new(pipeline), config, entrance, manners).context("serving")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes over a descriptor that the launcher left open for us.
+fn inherited(number: RawFd) -> anyhow::Result<OwnedFd> {
+    anyhow::ensure!(
+        number > 2,
+        "--socket-fd {number}: not a descriptor for sockets"
+    );
+    std::fs::symlink_metadata(format!("/proc/self/fd/{number}"))
+        .with_context(|| format!("--socket-fd {number}: no such descriptor was inherited"))?;
+    // SAFETY: it is open, and nothing in this process owns it: the caller asks before anything else is opened.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
+        .with_context(|| format!("--socket-fd {number}"))?;
+    Ok(fd)
+}
