@@ -134,7 +134,6 @@ fn paint_loss(area: &DrawingArea<BitMapBackend, Shift>, records: &[Record]) -> D
         .iter()
         .map(|record| (record.step as f64, record.loss))
         .collect();
-    let smooth = smoothed(&raw);
     // A spike must not squeeze the rest into a line: the axis covers all but the wildest percent of the steps.
     let (low, high) = span(&raw, 0.005);
     let (from, to) = ends(&raw);
@@ -158,21 +157,18 @@ fn paint_loss(area: &DrawingArea<BitMapBackend, Shift>, records: &[Record]) -> D
         .x_label_formatter(&|step| count(*step))
         .y_label_formatter(&|loss| decimal(*loss, high - low))
         .draw()?;
-    let clipped = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
-        points
-            .iter()
-            .map(|&(step, loss)| (step, loss.clamp(low, high)))
-            .collect()
-    };
+    let raw: Vec<(f64, f64)> = raw
+        .into_iter()
+        .map(|(step, loss)| (step, loss.clamp(low, high)))
+        .collect();
+    // Clipped before it is smoothed: one wild step must not lift its neighbourhood.
+    let smooth = thinned(smoothed(&raw));
     chart
-        .draw_series(LineSeries::new(
-            clipped(&raw),
-            BLUE.mix(0.28).stroke_width(2),
-        ))?
+        .draw_series(LineSeries::new(raw, BLUE.mix(0.28).stroke_width(2)))?
         .label("every step")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 26, y)], BLUE.mix(0.28).stroke_width(3)));
     chart
-        .draw_series(LineSeries::new(clipped(&smooth), BLUE.stroke_width(4)))?
+        .draw_series(LineSeries::new(smooth, BLUE.stroke_width(4)))?
         .label("smoothed")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 26, y)], BLUE.stroke_width(4)));
     chart
@@ -213,22 +209,35 @@ fn paint_small(
         .x_label_formatter(&|step| count(*step))
         .y_label_formatter(&|value| decimal(*value, high - low))
         .draw()?;
-    chart.draw_series(LineSeries::new(points, color.stroke_width(3)))?;
+    chart.draw_series(LineSeries::new(thinned(points), color.stroke_width(3)))?;
     Ok(())
 }
 
-/// Bias-corrected exponential mean whose window is a thirtieth of the run, run forwards: it never looks ahead.
+/// Mean over a window around each step, a thirtieth of the run wide and narrower towards both ends, so that the curve
+/// neither lags behind the steps nor bends where they begin and end.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let keep = 1.0 - 1.0 / (points.len() as f64 / 30.0).max(2.0);
-    let (mut sum, mut weight) = (0.0, 0.0);
-    points
-        .iter()
-        .map(|&(step, value)| {
-            sum = keep * sum + (1.0 - keep) * value;
-            weight = keep * weight + (1.0 - keep);
-            (step, sum / weight)
-        })
-        .collect()
+    let mut sums = vec![0.0];
+    for point in points {
+        sums.push(sums[sums.len() - 1] + point.1);
+    }
+    let half = (points.len() / 60).max(2);
+    let mean = |(index, point): (usize, &(f64, f64))| {
+        let half = half.min(index).min(points.len() - 1 - index);
+        let sum = sums[index + half + 1] - sums[index - half];
+        (point.0, sum / (2 * half + 1) as f64)
+    };
+    points.iter().enumerate().map(mean).collect()
+}
+
+/// At most about 500 of the points, the last one among them: a line drawn through each pixel's own point is jagged.
+fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let stride = (points.len() / 500).max(1);
+    let last = points.len() - 1;
+    let kept = points
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| index % stride == 0 || *index == last);
+    kept.map(|(_, point)| point).collect()
 }
 
 /// The range of the finite values without a share `tail` at either end, with a margin; never empty.
@@ -277,7 +286,7 @@ fn decimal(value: f64, width: f64) -> String {
     if value != 0.0 && width < 2e-3 && value.abs() < 0.1 {
         return format!("{value:.1e}");
     }
-    let digits = (1.5 - width.max(1e-12).log10()).ceil().clamp(0.0, 8.0) as usize;
+    let digits = (1.0 - width.max(1e-12).log10()).ceil().clamp(0.0, 8.0) as usize;
     format!("{value:.digits$}")
 }
 
@@ -312,17 +321,69 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smoothing_starts_at_the_first_value_and_keeps_a_constant() {
-        let flat: Vec<(f64, f64)> = (0..100).map(|step| (f64::from(step), 0.25)).collect();
+    fn smoothing_keeps_lines_straight_and_meets_both_ends() {
+        let line: Vec<(f64, f64)> = (0..1000)
+            .map(|step| (f64::from(step), f64::from(step) * 0.5))
+            .collect();
+        for (one, other) in smoothed(&line).iter().zip(&line) {
+            assert!((one.1 - other.1).abs() < 1e-9 && one.0 == other.0);
+        }
+        let zigzag: Vec<(f64, f64)> = (0..1000)
+            .map(|step| (f64::from(step), f64::from(step % 2)))
+            .collect();
         assert!(
-            smoothed(&flat)
+            smoothed(&zigzag)[100..900]
                 .iter()
-                .all(|point| (point.1 - 0.25).abs() < 1e-12)
+                .all(|point| (point.1 - 0.5).abs() < 0.02)
         );
-        let jump = [(0.0, 4.0), (1.0, 2.0)];
-        let smooth = smoothed(&jump);
-        assert_eq!(smooth[0].1, 4.0);
-        assert!(smooth[1].1 > 2.0 && smooth[1].1 < 4.0);
+        assert_eq!(smoothed(&[(3.0, 7.0)]), [(3.0, 7.0)]);
+        let thin = thinned(line);
+        assert!(thin.len() <= 501 && thin[thin.len() - 1].0 == 999.0);
+    }
+
+    #[test]
+    fn the_picture_is_a_png_with_ink_in_both_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = |step: u64| Record {
+            step,
+            total_steps: 100,
+            epoch: 1,
+            itr: step,
+            loss: 0.5 - step as f64 * 1e-3,
+            context_len: 12.0,
+            target_len: 9.0,
+            lr: 1e-3,
+            weight_decay: 0.04,
+            momentum: 0.996,
+            images: 8,
+            replaced: 0,
+            step_ms: 1.0,
+            wait_ms: 0.0,
+            images_per_s: 8000.0,
+        };
+        let log = folder.path().join("jepa_r0.jsonl");
+        // A single step makes no line, but a picture; a torn row is skipped.
+        for steps in [1, 60] {
+            let rows: String = (0..steps)
+                .map(|step| serde_json::to_string(&record(step)).unwrap() + "\n")
+                .collect();
+            std::fs::write(&log, rows + "{\"step\":").unwrap();
+            let out = folder.path().join("loss.png");
+            draw(&read(folder.path()).unwrap(), "test", &out).unwrap();
+            let mut reader = png::Decoder::new(BufReader::new(File::open(&out).unwrap()))
+                .read_info()
+                .unwrap();
+            let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+            let info = reader.next_frame(&mut pixels).unwrap();
+            assert_eq!((info.width, info.height), SIZE);
+            for color in [BLUE, ORANGE, GREEN] {
+                let ink = [color.0, color.1, color.2];
+                assert!(
+                    steps == 1 || pixels.chunks(3).any(|pixel| pixel == ink),
+                    "{color:?} with {steps} steps"
+                );
+            }
+        }
     }
 
     #[test]
