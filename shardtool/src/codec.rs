@@ -149,9 +149,8 @@ impl Decoder {
                 got.0, got.1
             ));
         }
-        self.pixels.resize(3 * width as usize * height as usize, 0);
-        jpeg.decode_into(&mut self.pixels)
-            .map_err(|error| error.to_string())
+        let pixels = buffer(&mut self.pixels, width, height);
+        jpeg.decode_into(pixels).map_err(|error| error.to_string())
     }
 
     fn decode_raw(&mut self, payload: &[u8], width: u32, height: u32) -> Result<(), String> {
@@ -163,16 +162,26 @@ impl Decoder {
             }
             _ => return Err("not a zstd frame that records its content size".to_owned()),
         }
-        self.pixels.resize(length, 0);
+        let pixels = buffer(&mut self.pixels, width, height);
         let got = self
             .zstd
-            .decompress_to_buffer(payload, self.pixels.as_mut_slice())
+            .decompress_to_buffer(payload, pixels)
             .map_err(|error| error.to_string())?;
         match got == length {
             true => Ok(()),
             false => Err(format!("{got} bytes of pixels, expected {length}")),
         }
     }
+}
+
+/// The front of the scratch buffer, for an image of this size. It is grown, never cut: cutting
+/// would clear the difference again for each larger image.
+fn buffer(pixels: &mut Vec<u8>, width: u32, height: u32) -> &mut [u8] {
+    let length = 3 * width as usize * height as usize;
+    if pixels.len() < length {
+        pixels.resize(length, 0);
+    }
+    &mut pixels[..length]
 }
 
 #[cfg(test)]

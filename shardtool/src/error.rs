@@ -1,7 +1,9 @@
 //! Everything that can be wrong with a dataset, said in full.
 //!
 //! [`Error`] names the file; [`Fault`] is one violated sentence of `FORMAT.md` inside a shard,
-//! with what was expected, what was found and where.
+//! with what was expected, what was found and where. A message holds its cause's, so that it is
+//! complete when printed alone; causes are therefore no `source` of the error, which programs that
+//! print the whole chain would say twice.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,14 +12,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused.
-    #[error("{path}: cannot {action}: {source}", path = path.display())]
+    #[error("{path}: cannot {action}: {cause}", path = path.display())]
     Io {
         /// The file or directory concerned.
         path: PathBuf,
         /// What was being done, as a verb phrase: "open", "create", "write".
         action: &'static str,
         /// The system's reason.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A shard file violates the format.
     #[error("{path}: {fault}", path = path.display())]
@@ -57,12 +59,12 @@ pub enum Error {
         reason: String,
     },
     /// `dataset.json` is not JSON, or not of the specified shape.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {cause}", path = path.display())]
     Json {
         /// The manifest.
         path: PathBuf,
         /// Line, column and reason.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// A value in `dataset.json` violates the format.
     #[error("{path}: {key} is {got}, expected {expected}", path = path.display())]
@@ -116,10 +118,10 @@ impl Error {
     /// A closure for `map_err` that adds the file and the action to a system error.
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
-        move |source| Error::Io {
+        move |cause| Error::Io {
             path,
             action,
-            source,
+            cause,
         }
     }
 }

@@ -154,9 +154,9 @@ fn summarize(what: &str, notes: &[Note], in_report: &str) {
 /// Adds the cure to the one system error that a build must expect.
 fn explain_full_disk(error: build::Error) -> anyhow::Error {
     let full = match &error {
-        build::Error::Dataset(shardtool::Error::Io { source, .. }) => {
+        build::Error::Dataset(shardtool::Error::Io { cause, .. }) => {
             matches!(
-                source.kind(),
+                cause.kind(),
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
             )
         }

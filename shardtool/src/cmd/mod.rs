@@ -5,7 +5,8 @@ pub mod extract;
 pub mod inspect;
 pub mod verify;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,11 @@ impl Meter {
             false => ProgressBar::new(total),
         };
         bar.set_length(total);
-        let template = "{prefix} [{bar:30}] {human_pos}/{human_len} {msg}, {per_sec}, ETA {eta}";
+        let template = "{prefix} [{bar:20}] {human_pos}/{human_len} {msg}, {rate}/s, ETA {eta}";
         let style = ProgressStyle::with_template(template).expect("a valid template");
+        let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+            let _ = write!(out, "{:.0}", state.per_sec()); // into a buffer, which cannot fail
+        });
         bar.set_style(style.progress_chars("=> "));
         bar.set_prefix(verb);
         Meter {

@@ -102,6 +102,36 @@ fn other_dimensions_than_the_entrys_are_refused() {
     reason(Codec::Raw, &cut[..cut.len() - 1], WIDTH, HEIGHT);
 }
 
+/// What a JPEG decodes to in a decoder whose buffer is full of one value.
+fn decode_over(before: u8, payload: &[u8], side: (u32, u32)) -> Result<Vec<u8>, String> {
+    let mut decoder = Decoder::new();
+    let flat = zstd::bulk::compress(&[before; 3 * 100 * 100], 1).unwrap();
+    let square = region(0, 0, 100, 100);
+    decoder
+        .decode_payload(Codec::Raw, &flat, 100, 100, square)
+        .unwrap();
+    let all = region(0, 0, side.0, side.1);
+    let view = decoder.decode_payload(Codec::Jpeg, payload, side.0, side.1, all)?;
+    Ok(view.pixels.to_vec())
+}
+
+/// Pixels are a function of the payload alone: where a scan ends early, nothing of the image
+/// decoded before shows through.
+#[test]
+fn nothing_is_left_of_the_image_before() {
+    let noise = |i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8;
+    let pixels: Vec<u8> = (0..3 * 100 * 100).map(noise).collect();
+    let mut payload = Vec::new();
+    let color = image::ExtendedColorType::Rgb8;
+    image::codecs::jpeg::JpegEncoder::new(&mut payload)
+        .encode(&pixels, 100, 100, color)
+        .unwrap();
+    payload.truncate(payload.len() / 2);
+    payload.extend_from_slice(&[0xff, 0xd9]);
+    let side = (100, 100);
+    assert!(decode_over(1, &payload, side).unwrap() == decode_over(2, &payload, side).unwrap());
+}
+
 proptest! {
     /// A region is that part of the whole image, whatever the decoder decoded before.
     #[test]
@@ -126,19 +156,23 @@ proptest! {
         }
     }
 
-    /// A damaged payload gives wrong pixels or an error.
+    /// A damaged payload gives wrong pixels or an error; the same ones each time.
     #[test]
     fn damage_does_no_harm(
         changes in proptest::collection::vec((0usize..5000, any::<u8>()), 1..10),
         is_jpeg in any::<bool>(),
     ) {
-        let (codec, mut payload) = if is_jpeg { (Codec::Jpeg, jpeg()) } else { (Codec::Raw, raw()) };
+        let mut payload = if is_jpeg { jpeg() } else { raw() };
         for (at, value) in changes {
             let at = at % payload.len();
             payload[at] = value;
         }
-        let mut decoder = Decoder::new();
-        if let Ok(view) = decoder.decode_payload(codec, &payload, WIDTH, HEIGHT, whole()) {
+        if is_jpeg {
+            let side = (WIDTH, HEIGHT);
+            prop_assert!(decode_over(1, &payload, side) == decode_over(2, &payload, side));
+        } else if let Ok(view) =
+            Decoder::new().decode_payload(Codec::Raw, &payload, WIDTH, HEIGHT, whole())
+        {
             prop_assert_eq!(view.pixels.len(), pixels().len());
         }
     }

@@ -139,9 +139,9 @@ impl Manifest {
     pub fn read(dir: &Path) -> Result<Manifest, Error> {
         let path = dir.join(MANIFEST_FILE);
         let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-        let json = |source| Error::Json {
+        let json = |cause| Error::Json {
             path: path.clone(),
-            source,
+            cause,
         };
         // Format and version first: another version may have another shape.
         let tree: serde_json::Value = serde_json::from_slice(&bytes).map_err(json)?;
