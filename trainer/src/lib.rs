@@ -1,7 +1,7 @@
 //! I-JEPA pretraining on libtorch.
 //!
 //! The method is [`ijepa`]: a context encoder, a predictor and a slowly following target encoder, whose networks stand
-//! in [`model`] and start from [`init`]. [`optimizer`] and [`schedule`] move them. [`reference`] replays recorded runs
+//! in [`model`] and start from [`init`]. [`optimizer`] and [`schedule`] move them. [`mod@reference`] replays recorded runs
 //! of the official code through the same functions and says how far the results lie apart.
 //!
 //! A run is [`train`]: it takes batches from a [`source`], writes [`checkpoint`]s and a [`log`] into a [`run_dir`], and
@@ -18,6 +18,7 @@ pub mod log;
 pub mod model;
 pub mod optimizer;
 pub mod plot;
+pub mod reference;
 pub mod run_dir;
 pub mod schedule;
 pub mod shim;

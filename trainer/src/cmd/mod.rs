@@ -1,5 +1,6 @@
 //! The subcommands: each module holds its `Args` and a `run`.
 
+pub mod check_reference;
 pub mod launch;
 pub mod plot;
 pub mod train;
@@ -34,6 +35,8 @@ enum Command {
     Train(train::Args),
     /// Draw the loss curve of a run
     Plot(plot::Args),
+    /// Replay a recorded run of the official code and compare everything it recorded
+    CheckReference(check_reference::Args),
 }
 
 /// What decides a run; the same for `launch` and `train`.
@@ -60,5 +63,6 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Launch(args) => launch::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::CheckReference(args) => check_reference::run(&args),
     }
 }

@@ -1,0 +1,276 @@
+//! Measuring differences and judging them.
+//!
+//! The yardstick is torch itself: `meta.json` says how far its own float32 lies from float64, tensor by tensor. Two
+//! correct float32 implementations differ by about as much, in another direction; an error in the method differs by
+//! orders of magnitude more. So a difference passes up to [`MULTIPLE`] times that error, which counts as at least one
+//! rounding of the tensor's largest element.
+
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::set::Statistics;
+
+/// How many times torch's own float32 error a difference may reach.
+pub const MULTIPLE: f64 = 8.0;
+
+/// Half a unit in the last place of 1.0, relative: one rounding to float32.
+pub const ROUNDING: f64 = 1.0 / (1u64 << 24) as f64;
+
+/// Torch's own float32 error in one tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Own {
+    /// In its worst element.
+    pub max_abs: f64,
+    /// Root mean square, where it was recorded.
+    pub rms: Option<f64>,
+}
+
+impl Own {
+    /// An error of which only the largest is known.
+    pub fn at_most(max_abs: f64) -> Self {
+        Self { max_abs, rms: None }
+    }
+}
+
+/// Differences of one kind, over many tensors or numbers.
+#[derive(Serialize, Clone, Debug)]
+pub struct Group {
+    /// What was compared.
+    pub name: String,
+    /// How many tensors or numbers.
+    pub count: usize,
+    /// The largest absolute difference.
+    pub max_abs: f64,
+    /// The largest absolute difference of a tensor over its largest element.
+    pub max_rel: f64,
+    /// The largest difference over torch's own error in the same tensor.
+    pub ratio: f64,
+    /// The tensor in which that was.
+    pub worst: String,
+    /// How large the ratio may be; 0 where equality is asked for.
+    pub allowed: f64,
+    /// Whether it is not larger.
+    pub pass: bool,
+}
+
+impl Group {
+    /// An empty group whose differences may be `MULTIPLE` times torch's own error.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            count: 0,
+            max_abs: 0.0,
+            max_rel: 0.0,
+            ratio: 0.0,
+            worst: String::new(),
+            allowed: MULTIPLE,
+            pass: true,
+        }
+    }
+
+    /// An empty group that passes only if everything is equal.
+    pub fn exact(name: impl Into<String>) -> Self {
+        Self {
+            allowed: 0.0,
+            ..Self::new(name)
+        }
+    }
+
+    /// Compares two tensors of the same shape, in the worst element and, where torch's error is known, in the mean.
+    pub fn tensors(&mut self, name: &str, ours: &Tensor, reference: &Tensor, own: Own) {
+        let ours = ours
+            .detach()
+            .to_device(reference.device())
+            .to_kind(Kind::Double);
+        let reference = reference.to_kind(Kind::Double);
+        let difference = ours - &reference;
+        let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
+        let mean = |tensor: &Tensor| tensor.square().mean(None).sqrt().double_value(&[]);
+        let mut ratio = ratio(largest(&difference), own.max_abs, largest(&reference));
+        if let Some(rms) = own.rms {
+            ratio = worse(ratio, self::ratio(mean(&difference), rms, mean(&reference)));
+        }
+        self.note(name, largest(&difference), largest(&reference), ratio);
+    }
+
+    /// Compares two numbers; `own` is torch's error in it.
+    pub fn numbers(&mut self, name: &str, ours: f64, reference: f64, own: f64) {
+        let difference = (ours - reference).abs();
+        self.note(
+            name,
+            difference,
+            reference.abs(),
+            ratio(difference, own, reference.abs()),
+        );
+    }
+
+    /// Compares the statistics of a whole tensor, of which a reduced set holds only samples, with recorded ones. The
+    /// bounds follow from torch's largest and root-mean-square error in an element.
+    pub fn statistics(&mut self, name: &str, ours: &Tensor, reference: Statistics, own: Own) {
+        let x = ours
+            .detach()
+            .to_device(Device::Cpu)
+            .to_kind(Kind::Double)
+            .flatten(0, -1);
+        let count = x.numel() as f64;
+        let cosines = Tensor::arange(x.numel() as i64, (Kind::Double, Device::Cpu)).cos();
+        let rms = own
+            .rms
+            .unwrap_or(own.max_abs)
+            .max(ROUNDING * reference.l2 / count.sqrt());
+        let largest = own.max_abs.max(ROUNDING * reference.absmax);
+        for (what, ours, recorded, own) in [
+            ("sum", x.sum(None), reference.sum, count * rms),
+            ("l2", x.norm(), reference.l2, count.sqrt() * rms),
+            ("absmax", x.abs().max(), reference.absmax, largest),
+            (
+                "dotcos",
+                (&x * cosines).sum(None),
+                reference.dotcos,
+                count * rms,
+            ),
+        ] {
+            self.numbers(
+                &format!("{name}: {what}"),
+                ours.double_value(&[]),
+                recorded,
+                own,
+            );
+        }
+    }
+
+    fn note(&mut self, name: &str, difference: f64, scale: f64, ratio: f64) {
+        self.count += 1;
+        self.max_abs = worse(self.max_abs, difference);
+        self.max_rel = worse(
+            self.max_rel,
+            if difference == 0.0 {
+                0.0
+            } else {
+                difference / scale
+            },
+        );
+        if self.worst.is_empty() || worse(ratio, self.ratio) != self.ratio && !self.ratio.is_nan() {
+            self.worst = name.to_string();
+        }
+        self.ratio = worse(self.ratio, ratio);
+        self.pass = self.ratio <= self.allowed;
+    }
+}
+
+/// How many times torch's own error a difference is; `scale` is the size of what is compared.
+fn ratio(difference: f64, own: f64, scale: f64) -> f64 {
+    if difference == 0.0 {
+        0.0
+    } else {
+        difference / own.max(ROUNDING * scale)
+    }
+}
+
+/// The larger one, where not-a-number is worse than everything.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else {
+        a.max(b)
+    }
+}
+
+/// What a check found.
+#[derive(Serialize, Clone, Debug)]
+pub struct Report {
+    /// Whether every group passed.
+    pub pass: bool,
+    /// Everything that was compared.
+    pub groups: Vec<Group>,
+    /// Files that a complete set has and this one lacks.
+    pub absent: Vec<String>,
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let heads = [
+            "compared",
+            "count",
+            "max abs",
+            "max rel",
+            "x torch's",
+            "allowed",
+        ];
+        writeln!(
+            out,
+            "{:<44} {:>5} {:>9} {:>9} {:>9} {:>7}  ",
+            heads[0], heads[1], heads[2], heads[3], heads[4], heads[5]
+        )?;
+        for group in &self.groups {
+            let Group {
+                name,
+                count,
+                max_abs,
+                max_rel,
+                ratio,
+                allowed,
+                ..
+            } = group;
+            write!(
+                out,
+                "{name:<44} {count:>5} {max_abs:>9.1e} {max_rel:>9.1e} {ratio:>9.2} {allowed:>7}  "
+            )?;
+            if group.pass {
+                writeln!(out, "ok")?;
+            } else {
+                writeln!(out, "FAULT in {}", group.worst)?;
+            }
+        }
+        for name in &self.absent {
+            writeln!(out, "{name}: not in this set")?;
+        }
+        writeln!(
+            out,
+            "\n\"x torch's\": the difference over torch's own float32 error in the same tensor, at least one rounding."
+        )?;
+        let faults = self.groups.iter().filter(|group| !group.pass).count();
+        match faults {
+            0 => write!(out, "pass: all {} groups agree", self.groups.len()),
+            _ => write!(
+                out,
+                "FAULT: {faults} of {} groups disagree",
+                self.groups.len()
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_passes_up_to_the_multiple() {
+        let mut group = Group::new("losses");
+        group.numbers("one", 1.0 + 7.9e-6, 1.0, 1e-6);
+        assert!(group.pass, "{group:?}");
+        group.numbers("two", 1.0 + 8.1e-6, 1.0, 1e-6);
+        assert!(
+            !group.pass && group.worst == "two" && group.count == 2,
+            "{group:?}"
+        );
+    }
+
+    #[test]
+    fn not_a_number_never_passes() {
+        let mut group = Group::new("losses");
+        group.numbers("one", f64::NAN, 1.0, 1.0);
+        group.numbers("two", 1.0, 1.0, 1.0);
+        assert!(!group.pass && group.worst == "one", "{group:?}");
+    }
+
+    #[test]
+    fn exact_groups_allow_nothing() {
+        let mut group = Group::exact("lr");
+        group.numbers("one", 0.5, 0.5, 0.0);
+        assert!(group.pass);
+        group.numbers("two", 0.5 + f64::EPSILON, 0.5, 0.0);
+        assert!(!group.pass);
+    }
+}

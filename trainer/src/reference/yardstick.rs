@@ -1,0 +1,178 @@
+//! Torch's own float32 error in everything a set records: the yardstick of the check. Where `meta.json` has no number,
+//! it follows from those it has.
+
+use std::collections::BTreeMap;
+
+use super::compare::Own;
+use super::set::{Deviation, Meta};
+
+/// Torch's own error in one tensor.
+#[derive(Clone, Copy)]
+pub struct Yardstick {
+    /// In all of it, or in all but `keys`.
+    pub values: Own,
+    /// In the key third of a qkv.bias, where it differs from the rest.
+    pub keys: Option<Own>,
+}
+
+impl Yardstick {
+    /// The error that covers the whole tensor.
+    pub fn whole(&self) -> Own {
+        let keys = self.keys.map_or(0.0, |keys| keys.max_abs);
+        Own {
+            max_abs: self.values.max_abs.max(keys),
+            rms: self.values.rms,
+        }
+    }
+}
+
+impl Meta {
+    /// Torch's error in an intermediate result.
+    pub fn output_error(&self, name: &str) -> Own {
+        Own::at_most(
+            self.f32_vs_f64
+                .outputs
+                .get(name)
+                .map_or(0.0, |deviation| deviation.max_abs),
+        )
+    }
+
+    /// Torch's error in the norm of a gradient.
+    pub fn norm_error(&self, norm: f64) -> f64 {
+        let relative = self
+            .f32_vs_f64
+            .grads
+            .values()
+            .map(|deviation| deviation.rel_l2);
+        norm * relative.fold(0.0, f64::max)
+    }
+
+    /// Torch's error in a loss, from the steps that were also run in float64.
+    pub fn loss_error(&self, loss: f64) -> f64 {
+        let rows = self.steps.iter().zip(&self.tolerance.loss_f64);
+        loss * rows
+            .map(|(row, exact)| (row.loss / exact - 1.0).abs())
+            .fold(0.0, f64::max)
+    }
+
+    /// Torch's error in a gradient: the recorded one, but no less than a typical share of the largest element, since in
+    /// a small tensor it may be small by luck.
+    pub fn gradient_error(&self, step: u64, name: &str) -> Yardstick {
+        let table = self.gradients(step);
+        let Deviation {
+            max_abs,
+            ref_absmax,
+            ..
+        } = table.get(name).copied().unwrap_or_default();
+        let mut shares: Vec<f64> = table
+            .values()
+            .filter(|row| row.ref_absmax > 0.0)
+            .map(|row| row.max_abs / row.ref_absmax)
+            .collect();
+        shares.sort_by(f64::total_cmp);
+        let typical = shares.get(shares.len() / 2).copied().unwrap_or_default();
+        Yardstick {
+            values: Own::at_most(max_abs.max(typical * ref_absmax)),
+            keys: self.key_noise().map(Own::at_most),
+        }
+    }
+
+    /// Torch's error in a weight after some steps.
+    ///
+    /// Where a gradient is of the size of AdamW's epsilon, its rounding noise decides the step, so the worst element is
+    /// an outlier that may turn up in any tensor: it is measured by the worst of all trained tensors (or of the target
+    /// encoder's). The root mean square of each tensor stays its own, and is the sharp test.
+    pub fn state_error(&self, step: u64, name: &str) -> Yardstick {
+        let table = if step == 1 {
+            &self.tolerance.state_step1
+        } else {
+            &self.tolerance.state_step5
+        };
+        let is_target = |name: &str| name.starts_with("target_encoder.");
+        let peers = table.iter().filter(|(peer, _)| {
+            is_target(peer) == is_target(name)
+                && !peer.ends_with("qkv.bias")
+                && !peer.ends_with("pos_embed")
+        });
+        let worst = peers
+            .map(|(_, deviation)| deviation.max_abs)
+            .fold(0.0, f64::max);
+        let Deviation { max_abs, rms, .. } = table.get(name).copied().unwrap_or_default();
+        let max_abs = if name.ends_with("pos_embed") {
+            max_abs
+        } else {
+            worst
+        };
+        let parts = &self.tolerance.qkv_bias_k_part;
+        match parts.get(name) {
+            // The table's row is that of the keys.
+            Some(part) => Yardstick {
+                values: Own {
+                    max_abs,
+                    rms: Some(rms.min(part.state5_rest_maxdiff)),
+                },
+                keys: parts
+                    .values()
+                    .map(|part| {
+                        if step == 1 {
+                            part.state1_k_maxdiff
+                        } else {
+                            part.state5_k_maxdiff
+                        }
+                    })
+                    .reduce(f64::max)
+                    .map(Own::at_most),
+            },
+            None => Yardstick {
+                values: Own {
+                    max_abs,
+                    rms: Some(rms),
+                },
+                keys: None,
+            },
+        }
+    }
+
+    /// Moments are sums of gradients and of their squares: their error follows from that of the gradients.
+    pub fn moment_error(&self, name: &str) -> Yardstick {
+        let (squared, parameter) = match name.strip_prefix("exp_avg_sq.") {
+            Some(parameter) => (true, parameter),
+            None => (false, name.strip_prefix("exp_avg.").unwrap_or(name)),
+        };
+        let errors = [1, 5].map(|step| self.gradient_error(step, parameter).values.max_abs);
+        let sizes = [1, 5].map(|step| {
+            self.gradients(step)
+                .get(parameter)
+                .map_or(0.0, |row| row.ref_absmax)
+        });
+        // Five terms 0.001 g², each off by 0.002 g δ.
+        let moment = |size: f64, error: f64| {
+            Own::at_most(if squared {
+                5.0 * 0.002 * size * error
+            } else {
+                error
+            })
+        };
+        Yardstick {
+            values: moment(sizes[0].max(sizes[1]), errors[0].max(errors[1])),
+            keys: self.key_noise().map(|noise| moment(noise, noise)),
+        }
+    }
+
+    /// The gradient of a key bias is 0 but for rounding: the largest of all layers is the yardstick.
+    fn key_noise(&self) -> Option<f64> {
+        self.tolerance
+            .qkv_bias_k_part
+            .values()
+            .map(|part| part.k_absmax_f32)
+            .reduce(f64::max)
+    }
+
+    fn gradients(&self, step: u64) -> &BTreeMap<String, Deviation> {
+        if step == 1 {
+            &self.tolerance.grads_step1
+        } else {
+            &self.tolerance.grads_step5
+        }
+    }
+}
