@@ -1,3 +1,85 @@
-//! The subcommands, one file each: its arguments and `run`.
+//! The commands, and what those that look at steps share: which configuration, shards and steps are meant.
 
+pub mod bench;
+pub mod hash;
 pub mod run;
+pub mod show;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use loader::config::LoaderConfig;
+use loader::pipeline::{Attachment, Pipeline, Share, Source, default_workers, geometry};
+use loader::ring::Consumer;
+use loader::sampler::Sampler;
+
+/// Longer than any group takes: a pipeline that delivers nothing for so long never will.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What `bench`, `hash` and `show` look at.
+#[derive(Debug, clap::Args)]
+pub struct Selection {
+    /// Configuration file of the run, the same as the trainer's
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Directory of the shards, instead of the configuration's
+    #[arg(long, value_name = "DIR")]
+    shards: Option<PathBuf>,
+    /// Split, instead of the configuration's loader.split
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    /// Override a key of the configuration, such as loader.seed=1
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Number of ranks, which decides the global batch where optimization.global_batch does not
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    world: u64,
+    /// Worker threads [default: loader.workers, else one per CPU this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+/// A started pipeline and what it was started from.
+pub struct Session {
+    pub config: LoaderConfig,
+    pub sampler: Arc<Sampler>,
+    pub pipeline: Pipeline,
+}
+
+impl Selection {
+    /// Reads the configuration, opens the shards and starts the workers.
+    pub fn start(&self) -> anyhow::Result<Session> {
+        let mut config = LoaderConfig::load(&self.config, &self.sets, self.shards.as_deref())?;
+        if let Some(split) = &self.split {
+            config.loader.split.clone_from(split);
+        }
+        let source = Source::open(&config.shards_dir()?, &config.loader.split)?;
+        let sampler = Sampler::new(
+            &config,
+            source.split().len(),
+            config.global_batch(self.world),
+        )
+        .with_context(|| format!("split {:?}", config.loader.split))?;
+        let workers = self
+            .threads
+            .map(usize::from)
+            .or(config.loader.workers)
+            .unwrap_or_else(default_workers);
+        let pipeline = Pipeline::start(source, workers, config.loader.pin_cores)?;
+        Ok(Session {
+            config,
+            sampler: Arc::new(sampler),
+            pipeline,
+        })
+    }
+}
+
+impl Session {
+    /// Attaches a ring of this process to the pipeline.
+    pub fn attach(&self, share: Share) -> anyhow::Result<(Consumer, Attachment)> {
+        let geometry = geometry(&self.config, &self.sampler);
+        Ok(self.pipeline.local(geometry, self.sampler.clone(), share)?)
+    }
+}

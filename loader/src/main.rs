@@ -13,11 +13,17 @@ use clap::Parser;
 #[command(version)]
 enum Command {
     Run(cmd::run::Args),
+    Bench(cmd::bench::Args),
+    Hash(cmd::hash::Args),
+    Show(cmd::show::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Run(args) => cmd::run::run(&args),
+        Command::Bench(args) => cmd::bench::run(&args),
+        Command::Hash(args) => cmd::hash::run(&args),
+        Command::Show(args) => cmd::show::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("loader: {error:#}");

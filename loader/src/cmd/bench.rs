@@ -1,0 +1,193 @@
+//! `loader bench`: how fast the loader is when nobody makes it wait, and where its time goes.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use loader::pipeline::{Share, Stages};
+use serde::Serialize;
+
+use super::{PATIENCE, Selection};
+
+/// Measure the loader alone: a consumer that takes every group at once
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    selection: Selection,
+    /// How long to measure, once the first group is there
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    seconds: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Report {
+    threads: usize,
+    seconds: f64,
+    images: u64,
+    images_per_second: f64,
+    images_per_second_per_thread: f64,
+    microseconds_per_image: StageTimes,
+    bytes_per_image: f64,
+    startup_seconds: f64,
+    replaced_images: u64,
+    rss_bytes: u64,
+    rss_shards_bytes: u64,
+    rss_ring_bytes: u64,
+}
+
+/// Time of one thread per image.
+#[derive(Debug, Serialize)]
+struct StageTimes {
+    read: f64,
+    /// `None`: the codec cannot tell it from the rest of decoding, in which it is counted.
+    entropy: Option<f64>,
+    decode: f64,
+    resize: f64,
+    masks: f64,
+    /// Threads' time in none of the stages: hand-over, publishing, waiting for a free slot.
+    other: f64,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let duration = Duration::try_from_secs_f64(args.seconds).context("--seconds")?;
+    anyhow::ensure!(duration > Duration::ZERO, "--seconds must be above 0");
+    let begin = Instant::now();
+    let session = args.selection.start()?;
+    let share = Share {
+        rank: 0,
+        world: 1,
+        first_step: 0,
+        end_step: None,
+    };
+    let (mut consumer, attachment) = session.attach(share)?;
+    let slot = consumer.next(PATIENCE)?;
+    consumer.release(slot);
+
+    let (start, before) = (Instant::now(), session.pipeline.stages());
+    let startup = start - begin;
+    while start.elapsed() < duration {
+        let slot = consumer.next(PATIENCE)?;
+        consumer.release(slot);
+    }
+    let (seconds, work) = (
+        start.elapsed().as_secs_f64(),
+        session.pipeline.stages().since(&before),
+    );
+    let memory = Memory::now().context("/proc/self/status")?;
+
+    let threads = session.pipeline.workers();
+    let rate = work.images as f64 / seconds;
+    let report = Report {
+        threads,
+        seconds,
+        images: work.images,
+        images_per_second: rate,
+        images_per_second_per_thread: rate / threads as f64,
+        microseconds_per_image: StageTimes::of(&work, seconds * threads as f64),
+        bytes_per_image: work.bytes as f64 / work.images as f64,
+        startup_seconds: startup.as_secs_f64(),
+        replaced_images: attachment.replaced(),
+        rss_bytes: memory.all,
+        rss_shards_bytes: memory.files,
+        rss_ring_bytes: memory.shared,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        report.print();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl StageTimes {
+    fn of(work: &Stages, thread_seconds: f64) -> StageTimes {
+        let images = work.images as f64;
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / images;
+        let stages = [
+            work.read,
+            work.entropy,
+            work.decode,
+            work.resize,
+            work.masks,
+        ];
+        let counted: f64 = stages.iter().map(|&time| each(time)).sum();
+        StageTimes {
+            read: each(work.read),
+            entropy: (work.entropy > Duration::ZERO).then(|| each(work.entropy)),
+            decode: each(work.decode),
+            resize: each(work.resize),
+            masks: each(work.masks),
+            // Jobs under way at the two readings make it a little uncertain, and never less than nothing.
+            other: (thread_seconds * 1e6 / images - counted).max(0.0),
+        }
+    }
+}
+
+impl Report {
+    fn print(&self) {
+        let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+        println!(
+            "{:.0} images/s with {} threads ({:.0} per thread), {} images in {:.1} s",
+            self.images_per_second,
+            self.threads,
+            self.images_per_second_per_thread,
+            self.images,
+            self.seconds
+        );
+        let times = &self.microseconds_per_image;
+        println!("per image, in µs of one thread:");
+        println!("  read    {:8.1}", times.read);
+        match times.entropy {
+            Some(time) => println!("  entropy {time:8.1}"),
+            None => println!("  entropy        –  (this codec's is part of decode)"),
+        }
+        println!("  decode  {:8.1}", times.decode);
+        println!("  resize  {:8.1}", times.resize);
+        println!("  masks   {:8.1}", times.masks);
+        println!("  other   {:8.1}", times.other);
+        println!("{:.0} bytes read per image", self.bytes_per_image);
+        println!(
+            "{:.0} MiB resident, of which {:.0} are mapped shards and {:.0} the ring",
+            mebibytes(self.rss_bytes),
+            mebibytes(self.rss_shards_bytes),
+            mebibytes(self.rss_ring_bytes)
+        );
+        println!("first group after {:.2} s", self.startup_seconds);
+        if self.replaced_images > 0 {
+            println!(
+                "{} images stood in for damaged samples",
+                self.replaced_images
+            );
+        }
+    }
+}
+
+/// Resident memory of this process, in bytes.
+struct Memory {
+    all: u64,
+    files: u64,
+    shared: u64,
+}
+
+impl Memory {
+    fn now() -> anyhow::Result<Memory> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let field = |name: &str| -> anyhow::Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kibibytes = line
+                .and_then(|rest| rest.split_whitespace().next())
+                .with_context(|| format!("no {name}"))?;
+            Ok(kibibytes.parse::<u64>()? * 1024)
+        };
+        Ok(Memory {
+            all: field("VmRSS:")?,
+            files: field("RssFile:")?,
+            shared: field("RssShmem:")?,
+        })
+    }
+}
