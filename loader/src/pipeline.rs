@@ -18,6 +18,9 @@ mod assembly;
 mod stages;
 mod worker;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};

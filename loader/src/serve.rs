@@ -6,6 +6,9 @@
 //! left, unless told to stay; one that was started by a launcher lives as long as the launcher's channel. SIGTERM and
 //! SIGINT close all rings, with a word to the consumers; a second signal does not wait for that.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, Weak};

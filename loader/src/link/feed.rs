@@ -4,6 +4,9 @@
 //! up after the caller's patience; [`Feed::next`] looks at the loader's socket between two waits, reports its death, and
 //! names a loader that lives but does not move.
 
+#[cfg(all(test, not(miri), not(loom)))]
+mod tests;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;

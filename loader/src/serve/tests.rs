@@ -1,0 +1,204 @@
+//! Server and feed in one process, over real sockets.
+
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use super::*;
+use crate::link::{Endpoint, Error, Feed, send_stream};
+use crate::pipeline::tests::{Copied, Fixture};
+
+const LONG: Duration = Duration::from_secs(60);
+const QUIET: Manners = Manners {
+    stay: false,
+    statistics: Duration::ZERO,
+};
+
+struct Running {
+    fixture: Fixture,
+    socket: PathBuf,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+fn start(sets: &[&str]) -> Running {
+    let fixture = Fixture::new(sets);
+    let socket = fixture.directory.path().join("loader.sock");
+    let entrance = Entrance::Named(Listener::bind(&socket).unwrap());
+    let thread = spawn(&fixture, entrance, QUIET);
+    Running {
+        fixture,
+        socket,
+        thread,
+    }
+}
+
+fn spawn(fixture: &Fixture, entrance: Entrance, manners: Manners) -> JoinHandle<io::Result<()>> {
+    let pipeline = Arc::new(Pipeline::start(fixture.source(), 2, false).unwrap());
+    let config = fixture.config.clone();
+    std::thread::spawn(move || serve(pipeline, config, entrance, manners))
+}
+
+fn hello(fixture: &Fixture) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        pid: std::process::id(),
+        sampling_hash: fixture.config.sampling_hash(),
+        manifest_checksum: fixture.source().dataset().manifest().checksum(),
+        rank: 0,
+        world: 1,
+        global_batch: 8,
+        first_step: 0,
+        end_step: None,
+    }
+}
+
+fn at(path: &Path) -> Endpoint {
+    Endpoint::Path(path.to_owned())
+}
+
+/// Takes and releases `count` batches.
+fn take(feed: &mut Feed, count: usize) -> Vec<Copied> {
+    (0..count)
+        .map(|_| {
+            let batch = feed.next().unwrap();
+            let copy = Copied::of(&batch);
+            feed.release(batch);
+            copy
+        })
+        .collect()
+}
+
+#[test]
+fn batches_arrive_and_the_loader_ends_with_its_last_consumer() {
+    let running = start(&[]);
+    let hello = hello(&running.fixture);
+    let mut feed = Feed::connect(&at(&running.socket), &hello, LONG).unwrap();
+    assert_eq!(
+        (
+            feed.epoch_len(),
+            feed.welcome().samples,
+            feed.welcome().classes
+        ),
+        (3, 24, 2)
+    );
+    let all = take(&mut feed, 10);
+    // A second consumer, from a later step and while the first is there, sees the same.
+    let later = Hello {
+        first_step: 2,
+        ..hello
+    };
+    let mut second = Feed::connect(&at(&running.socket), &later, LONG).unwrap();
+    assert_eq!(take(&mut second, 6), all[4..]);
+    second.goodbye();
+    assert!(feed.next().is_ok());
+    feed.goodbye();
+    running.thread.join().unwrap().unwrap();
+    assert!(!running.socket.exists());
+}
+
+#[test]
+fn a_consumer_that_vanishes_with_slots_in_its_hands_ends_the_loader_too() {
+    let running = start(&[]);
+    let mut feed = Feed::connect(&at(&running.socket), &hello(&running.fixture), LONG).unwrap();
+    let held = (feed.next().unwrap(), feed.next().unwrap());
+    drop(feed);
+    running.thread.join().unwrap().unwrap();
+    assert_eq!(held.1.group(), 1, "what was taken stays readable");
+}
+
+#[test]
+fn refusals_reach_the_trainer_and_cost_the_loader_nothing() {
+    let running = start(&[]);
+    let good = hello(&running.fixture);
+    let refused = |hello: Hello| match Feed::connect(&at(&running.socket), &hello, LONG) {
+        Err(Error::Refused { reason }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let reason = refused(Hello {
+        sampling_hash: 7,
+        ..good.clone()
+    });
+    let ours = format!("{:016x}", good.sampling_hash);
+    assert!(
+        reason.contains("0000000000000007") && reason.contains(&ours),
+        "{reason}"
+    );
+    let reason = refused(Hello {
+        global_batch: 16,
+        ..good.clone()
+    });
+    assert!(reason.contains("16") && reason.contains('8'), "{reason}");
+    let reason = refused(Hello {
+        world: 3,
+        ..good.clone()
+    });
+    assert!(
+        reason.contains("2 groups") && reason.contains("3 ranks"),
+        "{reason}"
+    );
+    // Not even JSON: answered, and no reason to end.
+    let mut stranger = StdStream::connect(&running.socket).unwrap();
+    io::Write::write_all(&mut stranger, b"\x04\0\0\0what").unwrap();
+    let mut answer = Vec::new();
+    io::Read::read_to_end(&mut stranger, &mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer[4..]).contains("speaks link version 1"));
+    let mut feed = Feed::connect(&at(&running.socket), &good, LONG).unwrap();
+    take(&mut feed, 1);
+    feed.goodbye();
+    running.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn the_end_step_ends_the_feed_with_a_reason() {
+    let running = start(&[]);
+    let hello = Hello {
+        first_step: 1,
+        end_step: Some(3),
+        ..hello(&running.fixture)
+    };
+    let mut feed = Feed::connect(&at(&running.socket), &hello, LONG).unwrap();
+    take(&mut feed, 4);
+    let error = feed.next().unwrap_err();
+    assert!(
+        matches!(&error, Error::LoaderClosed { reason } if reason.contains("last step")),
+        "{error}"
+    );
+    feed.goodbye();
+    running.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_launcher_connects_its_children_and_connects_them_again() {
+    let fixture = Fixture::new(&[]);
+    let hello = hello(&fixture);
+    let (to_loader, loaders_end) = StdStream::pair().unwrap();
+    let (to_trainer, trainers_end) = StdStream::pair().unwrap();
+    let thread = spawn(&fixture, Entrance::Inherited(loaders_end.into()), QUIET);
+    let endpoint = Endpoint::Inherited(trainers_end.into());
+    let connect = || {
+        let (one, other) = StdStream::pair().unwrap();
+        send_stream(to_loader.as_fd(), one.into()).unwrap();
+        send_stream(to_trainer.as_fd(), other.into()).unwrap();
+        Feed::connect(&endpoint, &hello, LONG).unwrap()
+    };
+    let mut feed = connect();
+    let first = take(&mut feed, 2);
+    drop(feed);
+    // The loader outlives its consumer: the launcher may start another.
+    let mut feed = connect();
+    assert_eq!(take(&mut feed, 2), first);
+    drop(to_loader);
+    let error = (0..5)
+        .find_map(|_| feed.next().map(|batch| feed.release(batch)).err())
+        .unwrap();
+    assert!(
+        matches!(&error, Error::LoaderClosed { reason } if reason.contains("told to stop")),
+        "{error}"
+    );
+    thread.join().unwrap().unwrap();
+    drop(to_trainer);
+    assert!(matches!(
+        Feed::connect(&endpoint, &hello, LONG),
+        Err(Error::LauncherDied)
+    ));
+}
