@@ -1,21 +1,21 @@
 //! The pipeline on small generated data sets, with rings inside this process.
 
+mod dataset;
+
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
-use image::codecs::jpeg::JpegEncoder;
-use shardtool::dataset::{CodecOptions, Manifest, ShardRecord, SourceRecord, SplitRecord};
-use shardtool::format::{NewSample, ShardWriter};
-use shardtool::{Codec, Dataset};
+use shardtool::Dataset;
 
 use std::time::Duration;
+
+use dataset::{SAMPLES, write_dataset};
 
 use super::*;
 use crate::config::ConfigFile;
 use crate::ring::{FLAG_REPLACED, SlotReader};
 
 const LONG: Duration = Duration::from_secs(60);
-const SAMPLES: u64 = 24;
 
 /// A data set of `SAMPLES` JPEGs of different sizes in two classes, and a configuration for it.
 pub(crate) struct Fixture {
@@ -70,62 +70,6 @@ impl Fixture {
             file.write_all(&[!sample.payload()[middle]]).unwrap();
         }
     }
-}
-
-fn write_dataset(directory: &Path) {
-    let path = directory.join("train-00000.shard");
-    let mut writer = ShardWriter::create(&path, &[]).unwrap();
-    for number in 0..SAMPLES as u32 {
-        let (width, height) = (70 + 3 * number, 120 - 2 * number);
-        let pixels: Vec<u8> = (0..width * height * 3)
-            .map(|byte| (byte * 7 + byte / (3 * width) * (number + 1)) as u8 ^ (number * 11) as u8)
-            .collect();
-        let mut payload = Vec::new();
-        let mut encoder = JpegEncoder::new_with_quality(&mut payload, 90);
-        encoder
-            .encode(&pixels, width, height, image::ExtendedColorType::Rgb8)
-            .unwrap();
-        let sample = NewSample {
-            payload: &payload,
-            codec: Codec::Jpeg,
-            stored: (width, height),
-            source: (width, height),
-            class: Some(number % 2),
-            orientation: 1,
-            labels: &[],
-        };
-        writer.append(&sample).unwrap();
-    }
-    let written = writer.finish().unwrap();
-    let shard = ShardRecord {
-        file: "train-00000.shard".to_owned(),
-        samples: written.samples,
-        bytes: written.bytes,
-        checksum: written.checksum,
-    };
-    let split = SplitRecord {
-        name: "train".to_owned(),
-        samples: SAMPLES,
-        shards: vec![shard],
-    };
-    let source = SourceRecord {
-        name: "generated".to_owned(),
-        files: SAMPLES,
-        bytes: 0,
-        listing: 0,
-    };
-    let codec = CodecOptions {
-        name: Codec::Jpeg,
-        level: 0,
-        shard_size: 1 << 28,
-    };
-    let classes = vec!["even".to_owned(), "odd".to_owned()];
-    let manifest = Manifest::new(source, codec, classes, Vec::new(), vec![split]);
-    std::fs::write(
-        directory.join(shardtool::dataset::MANIFEST_FILE),
-        manifest.to_json(),
-    )
-    .unwrap();
 }
 
 /// All that a slot holds.
