@@ -2,8 +2,9 @@
 //!
 //! [`mod@format`] owns one shard file (writer, validating reader), [`dataset`] the directory around
 //! it (`dataset.json` and every shard), [`codec`] turns payloads into pixels (feature
-//! `codecs`), and [`build`] turns an image folder into a dataset (feature `build`). Readers map the files and copy nothing; everything but the payloads is validated
-//! when a dataset is opened, so that afterwards only payload damage can fail.
+//! `codecs`), and [`build`] turns an image folder into a dataset (feature `build`), of which
+//! [`synth`] makes one of our own. Readers map the files and copy nothing; everything but the
+//! payloads is validated when a dataset is opened, so that afterwards only payload damage can fail.
 //!
 //! The specification, which the code follows and a stranger could read alone:
 #![doc = include_str!("../FORMAT.md")]
@@ -15,6 +16,8 @@ pub mod codec;
 pub mod dataset;
 mod error;
 pub mod format;
+#[cfg(feature = "build")]
+pub mod synth;
 
 pub use dataset::{Dataset, Manifest, Sample, Split};
 pub use error::{Error, Fault};

@@ -22,6 +22,7 @@ enum Command {
     Verify(cmd::verify::Args),
     Inspect(cmd::inspect::Args),
     Extract(cmd::extract::Args),
+    Synth(cmd::synth::Args),
 }
 
 /// How a command that ran ended.
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Extract(args) => cmd::extract::run(&args),
+        Command::Synth(args) => cmd::synth::run(&args),
     };
     match result {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod extract;
 pub mod inspect;
+pub mod synth;
 pub mod verify;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
@@ -45,16 +46,18 @@ impl Meter {
 
     fn update(&mut self, done: u64, total: u64, faults: u64) {
         self.bar.set_length(total);
-        self.bar.set_message(format!("images, {faults} faulty"));
+        let faulty = match faults {
+            0 => String::new(),
+            faults => format!(", {faults} faulty"),
+        };
+        self.bar.set_message(format!("images{faulty}"));
         self.bar.set_position(done);
         if self.lines && self.last_line.elapsed() >= Duration::from_secs(10) {
             self.last_line = Instant::now();
             let rate = done as f64 / self.start.elapsed().as_secs_f64();
             let left = (total - done) as f64 / rate;
             let verb = self.verb;
-            eprintln!(
-                "{verb} {done}/{total} images, {faults} faulty, {rate:.0}/s, ETA {left:.0} s"
-            );
+            eprintln!("{verb} {done}/{total} images{faulty}, {rate:.0}/s, ETA {left:.0} s");
         }
     }
 
