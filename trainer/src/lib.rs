@@ -26,5 +26,6 @@ pub mod source;
 pub mod stop;
 pub mod taps;
 pub mod train;
+mod transformer;
 
 pub use error::Error;

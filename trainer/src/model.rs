@@ -15,13 +15,11 @@
 //! | P | width of the predictor |
 //! | H, K | attention heads, width of a head |
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::Error;
 use crate::taps::{Silent, Taps};
-
-/// Epsilon of every layer norm inside the networks.
-const LAYER_NORM_EPS: f64 = 1e-6;
+use crate::transformer::{Block, LayerNorm, Linear, Maker, Parameters};
 
 /// Width of the hidden layer of a block's MLP over the block's own width.
 const MLP_RATIO: i64 = 4;
@@ -136,162 +134,6 @@ impl ModelConfig {
     }
 }
 
-/// Parameters in the order in which a network makes them, under their official names.
-type Parameters = Vec<(String, Tensor)>;
-
-/// Makes zeroed parameters of one network, and remembers them; `name` is the path so far.
-struct Maker<'a> {
-    parameters: &'a mut Parameters,
-    name: String,
-    device: Device,
-}
-
-impl Maker<'_> {
-    fn at(&mut self, name: impl std::fmt::Display) -> Maker<'_> {
-        let name = format!("{}{name}.", self.name);
-        Maker {
-            parameters: self.parameters,
-            name,
-            device: self.device,
-        }
-    }
-
-    fn parameter(&mut self, name: &str, shape: &[i64]) -> Tensor {
-        self.keep(
-            name,
-            Tensor::zeros(shape, (Kind::Float, self.device)).set_requires_grad(true),
-        )
-    }
-
-    fn keep(&mut self, name: &str, tensor: Tensor) -> Tensor {
-        self.parameters
-            .push((format!("{}{name}", self.name), tensor.shallow_clone()));
-        tensor
-    }
-}
-
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Linear {
-    fn new(mut make: Maker<'_>, input: i64, output: i64) -> Self {
-        Self {
-            weight: make.parameter("weight", &[output, input]),
-            bias: make.parameter("bias", &[output]),
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
-    }
-}
-
-struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    width: i64,
-}
-
-impl LayerNorm {
-    fn new(mut make: Maker<'_>, width: i64) -> Self {
-        Self {
-            weight: make.parameter("weight", &[width]),
-            bias: make.parameter("bias", &[width]),
-            width,
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(
-            [self.width],
-            Some(&self.weight),
-            Some(&self.bias),
-            LAYER_NORM_EPS,
-            true,
-        )
-    }
-}
-
-struct Attention {
-    qkv: Linear,
-    proj: Linear,
-    heads: i64,
-}
-
-impl Attention {
-    fn new(mut make: Maker<'_>, width: i64, heads: i64) -> Self {
-        Self {
-            qkv: Linear::new(make.at("qkv"), width, 3 * width),
-            proj: Linear::new(make.at("proj"), width, width),
-            heads,
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let (b, n, d) = x.size3().expect("tokens are (B, N, D)");
-        let qkv = self
-            .qkv
-            .forward(x)
-            .view([b, n, 3, self.heads, d / self.heads]); // (B, N, 3, H, K)
-        let qkv = qkv.permute([2, 0, 3, 1, 4]).unbind(0); // 3 × (B, H, N, K)
-        let mixed = Tensor::scaled_dot_product_attention(
-            &qkv[0],
-            &qkv[1],
-            &qkv[2],
-            None::<&Tensor>,
-            0.0,   // no dropout
-            false, // not causal
-            None,  // scale 1/√K
-            false, // as many key heads as query heads
-        ); // (B, H, N, K)
-        self.proj.forward(&mixed.transpose(1, 2).reshape([b, n, d])) // (B, N, D)
-    }
-}
-
-struct Mlp {
-    fc1: Linear,
-    fc2: Linear,
-}
-
-impl Mlp {
-    fn new(mut make: Maker<'_>, width: i64, hidden: i64) -> Self {
-        Self {
-            fc1: Linear::new(make.at("fc1"), width, hidden),
-            fc2: Linear::new(make.at("fc2"), hidden, width),
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.fc2.forward(&self.fc1.forward(x).gelu("none")) // "none": the exact GELU, by the error function
-    }
-}
-
-/// A pre-norm transformer block.
-struct Block {
-    norm1: LayerNorm,
-    attn: Attention,
-    norm2: LayerNorm,
-    mlp: Mlp,
-}
-
-impl Block {
-    fn new(mut make: Maker<'_>, width: i64, heads: i64, hidden: i64) -> Self {
-        Self {
-            norm1: LayerNorm::new(make.at("norm1"), width),
-            attn: Attention::new(make.at("attn"), width, heads),
-            norm2: LayerNorm::new(make.at("norm2"), width),
-            mlp: Mlp::new(make.at("mlp"), width, hidden),
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x + self.attn.forward(&self.norm1.forward(x));
-        &x + self.mlp.forward(&self.norm2.forward(&x))
-    }
-}
-
 /// Encodes the patches of an image, all of them (the target encoder) or those a mask keeps (the context encoder).
 pub struct Encoder {
     pos_embed: Tensor, // (1, N, D)
@@ -315,11 +157,7 @@ impl Encoder {
             ..
         } = config;
         let mut parameters = Vec::new();
-        let mut make = Maker {
-            parameters: &mut parameters,
-            name: String::new(),
-            device,
-        };
+        let mut make = Maker::new(&mut parameters, device);
         let pos_embed = make.keep(
             "pos_embed",
             position_embedding(embed_dim, config.grid(), device),
@@ -429,11 +267,7 @@ impl Predictor {
             ..
         } = config;
         let mut parameters = Vec::new();
-        let mut make = Maker {
-            parameters: &mut parameters,
-            name: String::new(),
-            device,
-        };
+        let mut make = Maker::new(&mut parameters, device);
         let mask_token = make.parameter("mask_token", &[1, 1, width]);
         let predictor_pos_embed = make.keep(
             "predictor_pos_embed",

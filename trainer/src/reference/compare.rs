@@ -43,7 +43,7 @@ pub struct Group {
     pub max_abs: f64,
     /// The largest absolute difference of a tensor over its largest element.
     pub max_rel: f64,
-    /// The largest difference over torch's own error in the same tensor.
+    /// The largest difference over torch's own error there.
     pub ratio: f64,
     /// The tensor in which that was.
     pub worst: String,
@@ -227,7 +227,7 @@ impl std::fmt::Display for Report {
         }
         writeln!(
             out,
-            "\n\"x torch's\": the difference over torch's own float32 error in the same tensor, at least one rounding."
+            "\n\"x torch's\": the difference over torch's own float32 error there, at least one rounding."
         )?;
         let faults = self.groups.iter().filter(|group| !group.pass).count();
         match faults {

@@ -110,9 +110,9 @@ pub struct Tolerance {
 #[derive(Deserialize, Clone, Copy)]
 pub struct KeyBias {
     pub k_absmax_f32: f64,
+    pub q_absmax: f64,
     pub state1_k_maxdiff: f64,
     pub state5_k_maxdiff: f64,
-    pub state5_rest_maxdiff: f64,
 }
 
 /// What was recorded of one step.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::compare::Own;
+use super::compare::{Own, ROUNDING};
 use super::set::{Deviation, Meta};
 
 /// Torch's own error in one tensor.
@@ -79,57 +79,61 @@ impl Meta {
 
     /// Torch's error in a weight after some steps.
     ///
-    /// Where a gradient is of the size of AdamW's epsilon, its rounding noise decides the step, so the worst element is
-    /// an outlier that may turn up in any tensor: it is measured by the worst of all trained tensors (or of the target
-    /// encoder's). The root mean square of each tensor stays its own, and is the sharp test.
+    /// Where a gradient is of the size of AdamW's epsilon, its rounding noise decides the step: such outliers may turn
+    /// up in any tensor, so the worst of all trained tensors (or of the target encoder's) is the yardstick. The root
+    /// mean square is the sharp test: it is some ten thousand times smaller than what a step changes.
     pub fn state_error(&self, step: u64, name: &str) -> Yardstick {
         let table = if step == 1 {
             &self.tolerance.state_step1
         } else {
             &self.tolerance.state_step5
         };
-        let is_target = |name: &str| name.starts_with("target_encoder.");
-        let peers = table.iter().filter(|(peer, _)| {
-            is_target(peer) == is_target(name)
-                && !peer.ends_with("qkv.bias")
-                && !peer.ends_with("pos_embed")
-        });
-        let worst = peers
-            .map(|(_, deviation)| deviation.max_abs)
-            .fold(0.0, f64::max);
-        let Deviation { max_abs, rms, .. } = table.get(name).copied().unwrap_or_default();
-        let max_abs = if name.ends_with("pos_embed") {
-            max_abs
-        } else {
-            worst
-        };
-        let parts = &self.tolerance.qkv_bias_k_part;
-        match parts.get(name) {
-            // The table's row is that of the keys.
-            Some(part) => Yardstick {
-                values: Own {
-                    max_abs,
-                    rms: Some(rms.min(part.state5_rest_maxdiff)),
-                },
-                keys: parts
-                    .values()
-                    .map(|part| {
-                        if step == 1 {
-                            part.state1_k_maxdiff
-                        } else {
-                            part.state5_k_maxdiff
-                        }
-                    })
-                    .reduce(f64::max)
-                    .map(Own::at_most),
-            },
-            None => Yardstick {
+        if name.ends_with("pos_embed") {
+            // Never trained; the target encoder's own is rounded at every step.
+            let Deviation { max_abs, rms, .. } = table.get(name).copied().unwrap_or_default();
+            return Yardstick {
                 values: Own {
                     max_abs,
                     rms: Some(rms),
                 },
                 keys: None,
+            };
+        }
+        let is_target = |name: &str| name.starts_with("target_encoder.");
+        let peers = || {
+            let peers = table
+                .iter()
+                .filter(|(peer, _)| is_target(peer) == is_target(name));
+            peers
+                .filter(|(peer, _)| !peer.ends_with("qkv.bias") && !peer.ends_with("pos_embed"))
+                .map(|(_, row)| row)
+        };
+        let max_abs = peers().map(|row| row.max_abs).fold(0.0, f64::max);
+        let rms = peers().map(|row| row.rms).fold(0.0, f64::max);
+        let parts = &self.tolerance.qkv_bias_k_part;
+        let moved = parts.values().map(|part| {
+            if step == 1 {
+                part.state1_k_maxdiff
+            } else {
+                part.state5_k_maxdiff
+            }
+        });
+        let recorded = parts
+            .values()
+            .map(|part| part.k_absmax_f32)
+            .fold(0.0, f64::max);
+        let keys = self
+            .key_noise()
+            .zip(moved.reduce(f64::max))
+            .filter(|_| parts.contains_key(name));
+        // AdamW moves in proportion to noise far below its epsilon.
+        let keys = keys.map(|(noise, moved)| Own::at_most(moved * noise / recorded));
+        Yardstick {
+            values: Own {
+                max_abs,
+                rms: Some(rms),
             },
+            keys,
         }
     }
 
@@ -159,12 +163,12 @@ impl Meta {
         }
     }
 
-    /// The gradient of a key bias is 0 but for rounding: the largest of all layers is the yardstick.
+    /// The gradient of a key bias is 0 but for rounding: the largest of all layers, or one rounding of the query's
+    /// where that was small by luck, is the yardstick.
     fn key_noise(&self) -> Option<f64> {
-        self.tolerance
-            .qkv_bias_k_part
-            .values()
-            .map(|part| part.k_absmax_f32)
+        let parts = self.tolerance.qkv_bias_k_part.values();
+        parts
+            .map(|part| part.k_absmax_f32.max(ROUNDING * part.q_absmax))
             .reduce(f64::max)
     }
 

@@ -1,0 +1,180 @@
+//! The parts of a vision transformer, and the order and names of their parameters.
+//!
+//! Used by [`crate::model`], whose letters the shape comments share. A part makes its parameters through a [`Maker`],
+//! which remembers them under their official names in the order of making: that order is the official one too.
+
+use tch::{Device, Kind, Tensor};
+
+/// Epsilon of every layer norm inside the networks.
+const LAYER_NORM_EPS: f64 = 1e-6;
+
+/// Parameters in the order in which a network makes them, under their official names.
+pub type Parameters = Vec<(String, Tensor)>;
+
+/// Makes zeroed parameters of one network, and remembers them; `name` is the path so far.
+pub struct Maker<'a> {
+    parameters: &'a mut Parameters,
+    name: String,
+    device: Device,
+}
+
+impl<'a> Maker<'a> {
+    pub fn new(parameters: &'a mut Parameters, device: Device) -> Self {
+        Self {
+            parameters,
+            name: String::new(),
+            device,
+        }
+    }
+
+    /// Makes what stands under `name`.
+    pub fn at(&mut self, name: impl std::fmt::Display) -> Maker<'_> {
+        let name = format!("{}{name}.", self.name);
+        Maker {
+            parameters: self.parameters,
+            name,
+            device: self.device,
+        }
+    }
+
+    /// Makes a trained parameter.
+    pub fn parameter(&mut self, name: &str, shape: &[i64]) -> Tensor {
+        self.keep(
+            name,
+            Tensor::zeros(shape, (Kind::Float, self.device)).set_requires_grad(true),
+        )
+    }
+
+    /// Remembers a parameter as it is.
+    pub fn keep(&mut self, name: &str, tensor: Tensor) -> Tensor {
+        self.parameters
+            .push((format!("{}{name}", self.name), tensor.shallow_clone()));
+        tensor
+    }
+}
+
+/// A weight and a bias; also those of the patch projection.
+pub struct Linear {
+    pub weight: Tensor,
+    pub bias: Tensor,
+}
+
+impl Linear {
+    pub fn new(mut make: Maker<'_>, input: i64, output: i64) -> Self {
+        Self {
+            weight: make.parameter("weight", &[output, input]),
+            bias: make.parameter("bias", &[output]),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, Some(&self.bias))
+    }
+}
+
+/// Over the last dimension, with gain and bias.
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    width: i64,
+}
+
+impl LayerNorm {
+    pub fn new(mut make: Maker<'_>, width: i64) -> Self {
+        Self {
+            weight: make.parameter("weight", &[width]),
+            bias: make.parameter("bias", &[width]),
+            width,
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(
+            [self.width],
+            Some(&self.weight),
+            Some(&self.bias),
+            LAYER_NORM_EPS,
+            true,
+        )
+    }
+}
+
+/// Self-attention of all tokens with all.
+pub struct Attention {
+    qkv: Linear,
+    proj: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    pub fn new(mut make: Maker<'_>, width: i64, heads: i64) -> Self {
+        Self {
+            qkv: Linear::new(make.at("qkv"), width, 3 * width),
+            proj: Linear::new(make.at("proj"), width, width),
+            heads,
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let (b, n, d) = x.size3().expect("tokens are (B, N, D)");
+        let qkv = self
+            .qkv
+            .forward(x)
+            .view([b, n, 3, self.heads, d / self.heads]); // (B, N, 3, H, K)
+        let qkv = qkv.permute([2, 0, 3, 1, 4]).unbind(0); // 3 × (B, H, N, K)
+        let mixed = Tensor::scaled_dot_product_attention(
+            &qkv[0],
+            &qkv[1],
+            &qkv[2],
+            None::<&Tensor>,
+            0.0,   // no dropout
+            false, // not causal
+            None,  // scale 1/√K
+            false, // as many key heads as query heads
+        ); // (B, H, N, K)
+        self.proj.forward(&mixed.transpose(1, 2).reshape([b, n, d])) // (B, N, D)
+    }
+}
+
+/// Two layers, token by token.
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    pub fn new(mut make: Maker<'_>, width: i64, hidden: i64) -> Self {
+        Self {
+            fc1: Linear::new(make.at("fc1"), width, hidden),
+            fc2: Linear::new(make.at("fc2"), hidden, width),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.fc2.forward(&self.fc1.forward(x).gelu("none")) // "none": the exact GELU, by the error function
+    }
+}
+
+/// A pre-norm transformer block.
+pub struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    pub fn new(mut make: Maker<'_>, width: i64, heads: i64, hidden: i64) -> Self {
+        Self {
+            norm1: LayerNorm::new(make.at("norm1"), width),
+            attn: Attention::new(make.at("attn"), width, heads),
+            norm2: LayerNorm::new(make.at("norm2"), width),
+            mlp: Mlp::new(make.at("mlp"), width, hidden),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let x = x + self.attn.forward(&self.norm1.forward(x));
+        &x + self.mlp.forward(&self.norm2.forward(&x))
+    }
+}
