@@ -68,16 +68,14 @@ fn publish(claimer: &mut Claimer, publisher: &mut Publisher, step: u64) {
 }
 
 /// Runs `loader` against a feed that connects to it.
-fn with_loader<T: Send>(
-    loader: impl FnOnce(UnixListener) -> T + Send,
-    trainer: impl FnOnce(Feed) -> T,
-) {
+fn with_loader<T: Send>(loader: impl FnOnce(UnixListener) -> T + Send, trainer: impl FnOnce(Feed)) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("loader.sock");
     let listener = UnixListener::bind(&path).unwrap();
     thread::scope(|scope| {
         let loader = scope.spawn(|| loader(listener));
         trainer(Feed::connect(&Endpoint::Path(path), &hello(), PATIENCE).unwrap());
+        // What the loader returns is dropped here, after the feed.
         loader.join().unwrap();
     });
 }
@@ -88,9 +86,9 @@ fn a_loader_that_dies_is_reported_after_its_last_slot() {
         |listener| {
             let (stream, mut claimer, mut publisher) = welcome(&listener);
             publish(&mut claimer, &mut publisher, 4);
-            // As a killed process leaves it: the socket ends, the ring says nothing.
-            std::mem::forget(publisher);
+            // As a killed process leaves it: the socket ends, the ring says nothing (the publisher lives on).
             drop(stream);
+            publisher
         },
         |mut feed| {
             let batch = feed.next().unwrap();
