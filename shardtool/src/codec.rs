@@ -5,6 +5,8 @@
 //! is taken than the entry's checked dimensions ask for, and an image of other dimensions than
 //! the entry's is an error.
 
+use std::time::{Duration, Instant};
+
 use crate::{Codec, Entry, Error, Sample};
 use zstd::zstd_safe;
 use zune_jpeg::JpegDecoder;
@@ -72,6 +74,7 @@ impl<'a> RgbView<'a> {
 pub struct Decoder {
     zstd: zstd::bulk::Decompressor<'static>,
     pixels: Vec<u8>,
+    entropy: Duration,
 }
 
 impl Default for Decoder {
@@ -86,6 +89,7 @@ impl Decoder {
         Decoder {
             zstd: zstd::bulk::Decompressor::default(),
             pixels: Vec::new(),
+            entropy: Duration::ZERO,
         }
     }
 
@@ -101,6 +105,12 @@ impl Decoder {
                 offset: entry.offset,
                 reason,
             })
+    }
+
+    /// How much of the last decoding went into undoing the entropy coding. Zero for JPEG, whose
+    /// decoder does it together with the rest.
+    pub fn entropy_time(&self) -> Duration {
+        self.entropy
     }
 
     /// Decodes `region` of a payload that is in no shard yet, whose image must be `width` by
@@ -119,6 +129,7 @@ impl Decoder {
         if !crate::format::fits(width, height) {
             return Err(format!("{width}x{height} is larger than an image may be"));
         }
+        self.entropy = Duration::ZERO;
         match codec {
             Codec::Jpeg => self.decode_jpeg(payload, width, height)?,
             Codec::Raw => self.decode_raw(payload, width, height)?,
@@ -163,10 +174,12 @@ impl Decoder {
             _ => return Err("not a zstd frame that records its content size".to_owned()),
         }
         let pixels = buffer(&mut self.pixels, width, height);
+        let start = Instant::now();
         let got = self
             .zstd
             .decompress_to_buffer(payload, pixels)
             .map_err(|error| error.to_string())?;
+        self.entropy = start.elapsed();
         match got == length {
             true => Ok(()),
             false => Err(format!("{got} bytes of pixels, expected {length}")),

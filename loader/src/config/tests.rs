@@ -316,3 +316,27 @@ fn the_sampling_hash_covers_what_decides_samples_and_nothing_else() {
     }
     assert_eq!(base, 0x4df9_4ae5_5947_9984, "{base:#x}");
 }
+
+/// Every file in `configs/`, the official ones among them, is one the loader can run.
+#[test]
+fn the_shipped_configurations_are_sound() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(&dir).unwrap() {
+        let path = file.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            let config = LoaderConfig::load(&path, &[], None)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            crate::masks::MaskSampler::new(&config)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            names.push(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    assert!(
+        names.contains(&"in1k_vith14_ep300.yaml".to_owned()),
+        "{names:?}"
+    );
+}

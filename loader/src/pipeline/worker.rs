@@ -171,11 +171,13 @@ impl Worker {
         let mirror = assembly.sampler.flip(step, position);
         self.resizer.resize(&view, assembly.side, mirror, pixels);
         let done = Instant::now();
+        let entropy = self.decoder.entropy_time();
         self.count(Stages {
             images: 1,
             bytes: u64::from(entry.length),
             read: read - start,
-            decode: decoded - read,
+            entropy,
+            decode: (decoded - read).saturating_sub(entropy),
             resize: done - decoded,
             ..Stages::default()
         });
