@@ -31,7 +31,7 @@ use crate::memory::Mapping;
 use crate::pipeline::{Attachment, End, Pipeline, Share, Stages, geometry};
 use crate::sampler::Sampler;
 
-/// A peer that connects and says nothing is not waited for longer.
+/// A peer that connects to the named socket and says nothing is not waited for longer.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
@@ -93,7 +93,14 @@ async fn run(server: Arc<Server>, entrance: Entrance, manners: Manners) -> io::R
         tokio::select! {
             stream = door.accept(), if !closing => match stream {
                 Ok(Some(stream)) => {
-                    connections.spawn(connection(server.clone(), stream, stopping.clone()));
+                    // A launcher connects a trainer that may be busy for minutes yet: with the slots of the loader before
+                    // this one, with a long step, with a checkpoint. Giving up on it would leave both waiting, because
+                    // no other connection will come. Its death is seen as end-of-file.
+                    let patience = match door {
+                        Door::Inherited(_) => Duration::MAX,
+                        Door::Named { .. } | Door::Shut => HELLO_PATIENCE,
+                    };
+                    connections.spawn(connection(server.clone(), stream, patience, stopping.clone()));
                 }
                 Ok(None) => {
                     eprintln!("the launcher is gone; closing");
@@ -181,10 +188,11 @@ impl Door {
 async fn connection(
     server: Arc<Server>,
     mut stream: UnixStream,
+    patience: Duration,
     mut stopping: watch::Receiver<bool>,
 ) -> bool {
     let hello = tokio::select! {
-        hello = timeout(HELLO_PATIENCE, read_frame::<Request>(&mut stream)) => hello,
+        hello = timeout(patience, read_frame::<Request>(&mut stream)) => hello,
         () = stopped(&mut stopping) => return false,
     };
     let hello = match hello {
@@ -201,7 +209,7 @@ async fn connection(
             refuse(
                 &mut stream,
                 "a peer",
-                format!("no hello within {HELLO_PATIENCE:?}"),
+                format!("no hello within {patience:?}"),
             )
             .await;
             return false;
