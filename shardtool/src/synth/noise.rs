@@ -4,6 +4,7 @@
 //! lattice cell is hashed once for all the pixels in it. Plain arithmetic only, for the same reason as in `shape`.
 
 /// Mixes three integers into 32 well spread bits (the finalizer of MurmurHash3 over a linear form).
+#[inline]
 pub fn hash(seed: u32, x: i32, y: i32) -> u32 {
     let mut h = seed ^ (x as u32).wrapping_mul(0x9e37_79b1) ^ (y as u32).wrapping_mul(0x85eb_ca77);
     h ^= h >> 16;
@@ -14,10 +15,19 @@ pub fn hash(seed: u32, x: i32, y: i32) -> u32 {
 }
 
 /// The hash as a number in -1..1.
+#[inline]
 pub fn signed(seed: u32, x: i32, y: i32) -> f32 {
     (hash(seed, x, y) >> 8) as f32 * (2.0 / 16_777_216.0) - 1.0
 }
 
+/// `f32::floor` for what fits an `i32`: without SSE4.1, the standard one is a call into libm.
+#[inline(always)]
+pub fn floor(v: f32) -> f32 {
+    let whole = v as i32 as f32;
+    if whole > v { whole - 1.0 } else { whole }
+}
+
+#[inline(always)]
 fn smooth(t: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
@@ -32,7 +42,7 @@ pub fn point(seed: u32, u: f32, v: f32) -> f32 {
 /// Adds smooth noise to a row: pixel `i` gets `amplitude` times the noise at `(start[0] + i·step, start[1])`.
 pub fn add_row(row: &mut [f32], seed: u32, start: [f32; 2], step: f32, amplitude: f32) {
     let [u, v] = start;
-    let base = v.floor();
+    let base = floor(v);
     let (below, blend) = (base as i32, smooth(v - base));
     let column = |x: i32| {
         let (a, b) = (
@@ -45,8 +55,8 @@ pub fn add_row(row: &mut [f32], seed: u32, start: [f32; 2], step: f32, amplitude
     let (mut left, mut right) = (0.0, 0.0);
     for (i, out) in row.iter_mut().enumerate() {
         let at = u + step * i as f32;
-        let floor = at.floor();
-        let now = floor as i32;
+        let start = floor(at);
+        let now = start as i32;
         if now != cell {
             left = if now == cell.wrapping_add(1) {
                 right
@@ -56,7 +66,7 @@ pub fn add_row(row: &mut [f32], seed: u32, start: [f32; 2], step: f32, amplitude
             right = column(now.wrapping_add(1));
             cell = now;
         }
-        *out += amplitude * (left + (right - left) * smooth(at - floor));
+        *out += amplitude * (left + (right - left) * smooth(at - start));
     }
 }
 
@@ -99,6 +109,13 @@ impl Octaves {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floor_is_the_standard_one() {
+        for v in [-3.0f32, -2.5, -0.1, -0.0, 0.0, 0.9, 1.0, 7.25, 1e6, -1e6] {
+            assert_eq!(floor(v), v.floor());
+        }
+    }
 
     #[test]
     fn a_row_is_its_points() {

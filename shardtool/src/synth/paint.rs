@@ -3,9 +3,9 @@
 //! Everything is blended in linear light and only the last step takes square roots to display values. Plain arithmetic in
 //! `f32` throughout, so the same scene is the same bytes on every IEEE machine.
 
-use super::noise::{self, Octaves};
-use super::palette::{Colour, Laid};
-use super::scene::{CAMERA_HEIGHT, Object, Pattern, Scene, mix};
+use super::noise::{self, Octaves, floor};
+use super::palette::{Colour, Laid, each, mix};
+use super::scene::{CAMERA_HEIGHT, Object, Pattern, Scene};
 use super::shape::Shape;
 
 /// The ground beyond this looks like the horizon.
@@ -75,7 +75,8 @@ fn sky(scene: &Scene, rows: &mut [Colour]) {
             let density = smoothstep(edge - 0.15, edge + 0.6, *noise) * fade;
             let shade = 0.92 + 0.12 * noise;
             let lit = 1.0 + side * (x as f32 - camera.middle);
-            *pixel = mix(clear, sky.cloud.map(|c| c * shade), density * 0.9).map(|c| c * lit);
+            *pixel = mix(clear, each(|i| sky.cloud[i] * shade), density * 0.9);
+            *pixel = each(|i| pixel[i] * lit);
         }
     }
 }
@@ -158,7 +159,7 @@ fn ground(scene: &Scene, rows: &mut [Colour], first: usize) {
                 let cover = strewn(ground.seed ^ 0x5bd1_e995, at, z, share, size, footprint);
                 colour = mix(colour, speck, cover);
             }
-            let colour = [0, 1, 2].map(|i| colour[i] * shade * light[i]);
+            let colour = each(|i| colour[i] * shade * light[i]);
             *pixel = mix(colour, scene.sky.bottom, lost);
         }
     }
@@ -171,26 +172,26 @@ fn laid(scene: &Scene, colour: &mut Colour, x: f32, z: f32, footprint: f32) -> f
         let line = clamp01((0.5 * width - inside) / footprint.max(0.2 * width) + 0.5);
         1.0 - 0.5 * line * (width / (width + footprint))
     };
-    let (fraction, edge) = (|v: f32| v - v.floor(), |f: f32| f.min(1.0 - f));
+    let (fraction, edge) = (|v: f32| v - floor(v), |f: f32| f.min(1.0 - f));
     match ground.laid {
         Laid::Loose => 1.0,
         Laid::Slabs(size) => {
-            let row = (z / size).floor();
+            let row = floor(z / size);
             let u = x / size * 0.6 + 0.5 * (row as i32 & 1) as f32;
-            let tint = 1.0 + 0.16 * noise::signed(ground.seed, u.floor() as i32, row as i32);
+            let tint = 1.0 + 0.16 * noise::signed(ground.seed, floor(u) as i32, row as i32);
             let inside = edge(fraction(z / size)).min(edge(fraction(u)) / 0.6) * size;
             tint * joint(inside, 0.05 * size + 0.01)
         }
         Laid::Boards(size) => {
-            let column = (x / size).floor();
+            let column = floor(x / size);
             let shift = noise::signed(!ground.seed, column as i32, 0);
             let v = z / (size * 9.0) + shift;
-            let tint = 1.0 + 0.22 * noise::signed(ground.seed, column as i32, v.floor() as i32);
+            let tint = 1.0 + 0.22 * noise::signed(ground.seed, column as i32, floor(v) as i32);
             let inside = edge(fraction(x / size)).min(edge(fraction(v)) * 9.0) * size;
             tint * joint(inside, 0.02)
         }
         Laid::Checks(size) => {
-            let cell = (x / size).floor() as i32 + (z / size).floor() as i32;
+            let cell = floor(x / size) as i32 + floor(z / size) as i32;
             let contrast = clamp01(1.2 - footprint / size);
             let side = if cell & 1 == 0 {
                 0.5 - 0.5 * contrast
@@ -213,7 +214,7 @@ fn strewn(seed: u32, x: f32, z: f32, share: f32, size: f32, footprint: f32) -> f
         return 0.0;
     }
     let (u, v) = (x / size, z / size);
-    let (column, row) = (u.floor(), v.floor());
+    let (column, row) = (floor(u), floor(v));
     let bits = noise::hash(seed, column as i32, row as i32);
     if (bits & 255) as f32 >= share * 256.0 {
         return 0.0;
@@ -228,7 +229,7 @@ fn strewn(seed: u32, x: f32, z: f32, share: f32, size: f32, footprint: f32) -> f
 /// Light on a surface: `facing` is the cosine to the sun, `open` the share of the sky it sees.
 fn lit(scene: &Scene, facing: f32, open: f32) -> Colour {
     let light = &scene.light;
-    [0, 1, 2].map(|i| light.sun[i] * facing + light.ambient[i] * open)
+    each(|i| light.sun[i] * facing + light.ambient[i] * open)
 }
 
 fn shadows(scene: &Scene, rows: &mut [Colour], first: usize) {
@@ -239,12 +240,12 @@ fn shadows(scene: &Scene, rows: &mut [Colour], first: usize) {
     }
     // What remains in full shadow, next to full light.
     let (full, dark) = (lit(scene, 0.62, 1.0), lit(scene, 0.0, 0.85));
-    let factor = [0, 1, 2].map(|i| dark[i] / full[i]);
+    let factor = each(|i| dark[i] / full[i]);
     for (i, (pixel, share)) in rows.iter_mut().zip(&shade).enumerate() {
         if *share > 0.0 {
             let y = (first + i / width) as f32 + 0.5;
             let lost = haze(scene, scene.camera.ground(y).min(HORIZON_DISTANCE));
-            let shaded = [0, 1, 2].map(|c| {
+            let shaded = each(|c| {
                 let air = scene.sky.bottom[c] * lost;
                 (pixel[c] - air) * factor[c] + air
             });
@@ -357,7 +358,7 @@ fn stand(scene: &Scene, object: &Object, canvas: &mut [Colour]) {
             let above = object.y + (placed.y - py) * metres;
             let contact = 0.6 + 0.4 * clamp01(above / (0.35 * object.radius));
             let paint = pattern(object, local, placed.scale);
-            let colour = [0, 1, 2].map(|i| {
+            let colour = each(|i| {
                 let gleam = shine * object.gloss * 0.5 * scene.light.sun[i];
                 (paint[i] * light[i] + gleam) * contact
             });
@@ -390,7 +391,7 @@ fn pattern(object: &Object, [x, y]: [f32; 2], scale: f32) -> Colour {
     let repeats = (ru * ru + rv * rv).sqrt();
     // Pixels per repeat: edges are one pixel wide, and what is finer fades.
     let pixels = scale / repeats;
-    let wave = |t: f32| ((t - t.floor()) - 0.5).abs() - 0.25; // -0.25..0.25 over half a repeat
+    let wave = |t: f32| ((t - floor(t)) - 0.5).abs() - 0.25; // -0.25..0.25 over half a repeat
     let edge = |d: f32| clamp01(0.5 + d * pixels);
     let share = match object.pattern {
         Pattern::Plain => 0.0,
@@ -400,7 +401,7 @@ fn pattern(object: &Object, [x, y]: [f32; 2], scale: f32) -> Colour {
             a + b - 2.0 * a * b
         }
         Pattern::Dots => {
-            let centred = |t: f32| t - t.floor() - 0.5;
+            let centred = |t: f32| t - floor(t) - 0.5;
             let (a, b) = (centred(u * 1.3), centred(v * 1.3));
             edge(0.3 - (a * a + b * b).sqrt())
         }
@@ -421,21 +422,25 @@ fn pattern(object: &Object, [x, y]: [f32; 2], scale: f32) -> Colour {
 /// Lens and sensor: darker corners, noise, and the display's square-root response.
 fn develop(scene: &Scene, canvas: &[Colour]) -> Vec<u8> {
     let width = scene.width as usize;
-    let mut pixels = Vec::with_capacity(canvas.len() * 3);
+    let mut pixels = vec![0; canvas.len() * 3];
     let (cx, cy) = (0.5 * scene.width as f32, 0.5 * scene.height as f32);
     let corner = 1.0 / (cx * cx + cy * cy);
-    for (y, row) in canvas.chunks_exact(width).enumerate() {
+    let rows = canvas
+        .chunks_exact(width)
+        .zip(pixels.chunks_exact_mut(3 * width));
+    for (y, (row, bytes)) in rows.enumerate() {
         let dy = y as f32 + 0.5 - cy;
-        for (x, colour) in row.iter().enumerate() {
+        for (x, (colour, out)) in row.iter().zip(bytes.chunks_exact_mut(3)).enumerate() {
             let dx = x as f32 + 0.5 - cx;
             let lens = 1.0 - 0.28 * (dx * dx + dy * dy) * corner;
             let bits = noise::hash(scene.seed, x as i32, y as i32);
             // Brightness noise, the sum of two uniform draws, with a little of its own in every channel.
             let common = ((bits & 1023) + ((bits >> 10) & 1023)) as f32 / 1023.0 - 1.0;
-            for (i, c) in colour.iter().enumerate() {
-                let own = ((bits >> (20 + 4 * i as u32)) & 15) as f32 / 7.5 - 1.0;
-                let value = (c * lens).max(0.0).sqrt() + scene.grain * (common + 0.5 * own);
-                pixels.push((value * 255.0 + 0.5).clamp(0.0, 255.0) as u8);
+            for i in 0..3 {
+                let own = ((bits >> (20 + 4 * i)) & 15) as f32 / 7.5 - 1.0;
+                let value = (colour[i] * lens).max(0.0).sqrt() + scene.grain * (common + 0.5 * own);
+                // The cast clamps.
+                out[i] = (value * 255.0 + 0.5) as u8;
             }
         }
     }

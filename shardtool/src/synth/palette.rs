@@ -3,6 +3,18 @@
 /// Linear red, green, blue.
 pub type Colour = [f32; 3];
 
+/// A colour from its channels. `[0, 1, 2].map` says the same, but is compiled into calls, which cost a third of all time.
+#[inline(always)]
+pub fn each(channel: impl Fn(usize) -> f32) -> Colour {
+    [channel(0), channel(1), channel(2)]
+}
+
+/// `a` moved toward `b`.
+#[inline(always)]
+pub fn mix(a: Colour, b: Colour, share: f32) -> Colour {
+    each(|i| a[i] + (b[i] - a[i]) * share)
+}
+
 /// How the ground is laid.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Laid {

@@ -6,7 +6,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
-use super::palette::{Colour, GROUNDS, Laid, PAINTS, WEATHERS, colour};
+use super::palette::{Colour, GROUNDS, Laid, PAINTS, WEATHERS, colour, mix};
 use super::shape::Shape;
 
 /// Height of the camera above the ground. It is the same in every picture, so that distance can be learnt from the ground.
@@ -251,11 +251,6 @@ pub struct Scene {
     pub grain: f32,
     /// Of the sensor's noise.
     pub seed: u32,
-}
-
-/// `a` moved toward `b`.
-pub fn mix(a: Colour, b: Colour, share: f32) -> Colour {
-    [0, 1, 2].map(|i| a[i] + (b[i] - a[i]) * share)
 }
 
 impl Scene {
