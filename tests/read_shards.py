@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""Reads a dataset as shardtool/FORMAT.md describes it, and nothing else: proof that the page is enough.
+
+usage: read_shards.py DATASET
+
+Prints one JSON list a line for each sample: split, number, path, class, source size, stored size, codec, orientation, labels,
+"ok" or "damaged", the payload's xxh3-64 and SHA-256 as found. Every violation is a line on stderr.
+Exit codes: 0 fine, 1 violations, 2 could not run.
+"""
+
+import hashlib
+import json
+import os
+import re
+import struct
+import sys
+
+try:
+    import xxhash
+    import zstandard
+except ImportError as missing:
+    print(f"read_shards.py: the Python package {missing.name} is missing; `make python` installs it", file=sys.stderr)
+    sys.exit(2)
+
+MAGIC = bytes.fromhex("89494A5348415244")
+HEADER = struct.Struct("<8s4I5Q24sQ")
+UNLABELLED = 2**32 - 1
+LABEL_TYPES = {1: "int64", 2: "float64", 3: "utf8"}
+CODECS = {1: "jpeg", 2: "raw"}
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+class Violation(Exception):
+    """A sentence of the page with MUST in it does not hold."""
+
+
+def must(holds, text):
+    if not holds:
+        raise Violation(text)
+
+
+def checksum(data):
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def text(data, what):
+    try:
+        return bytes(data).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Violation(f"{what} is not UTF-8: {error}") from None
+
+
+def one_frame(data, size, what):
+    """The content of exactly one zstd frame that records its content size."""
+    data = bytes(data)
+    must(data[:4] == b"\x28\xb5\x2f\xfd", f"{what} does not begin with a zstd frame")
+    try:
+        parameters = zstandard.get_frame_parameters(data)
+        must(parameters.dict_id == 0, f"{what} needs a dictionary")
+        must(parameters.content_size == size, f"{what} records {parameters.content_size} bytes of content, not {size}")
+        # At once rather than as a stream: streams refuse frames with windows beyond 128 MiB.
+        content = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise Violation(f"{what} is no single zstd frame: {error}") from None
+    must(len(content) == size, f"{what} holds {len(content)} bytes, not {size}")
+    return content
+
+
+class Shard:
+    """One shard file, checked whole except for its payloads."""
+
+    def __init__(self, path):
+        with open(path, "rb") as file:
+            data = file.read()
+        must(len(data) >= HEADER.size, "shorter than a header")
+        (magic, version, flags, count, label_columns, codec_data, index_offset, index_length, index_raw_length,
+         index_checksum, reserved, self.checksum) = HEADER.unpack_from(data)
+        must(magic == MAGIC, "no magic number")
+        must(version == 1, f"version {version}, not 1")
+        must(self.checksum == checksum(data[:88]), "header checksum differs")
+        must(flags & 0xFFFF == 0, f"reserved flags are set: {flags:#x}")
+        must(reserved == bytes(24), "reserved bytes of the header are set")
+        must(1 <= count <= 1_048_576, f"{count} samples")
+        must(label_columns <= 256, f"{label_columns} label columns")
+        must(codec_data == 0, f"codec data of {codec_data} bytes")
+        must(index_offset >= HEADER.size + codec_data, f"index at {index_offset}")
+        must(index_offset + index_length == len(data), f"file of {len(data)} bytes, not {index_offset + index_length}")
+        must(44 * count <= index_raw_length <= 2**28, f"index of {index_raw_length} bytes")
+        packed = data[index_offset:]
+        must(checksum(packed) == index_checksum, "index checksum differs")
+        self.data, self.count = data, count
+        self._read_index(one_frame(packed, index_raw_length, "the index"), HEADER.size + codec_data, index_offset)
+        self._read_labels(label_columns)
+
+    def _read_index(self, index, begin, end):
+        n, at = self.count, 0
+        for name, code in [("offset", "Q"), ("checksums", "Q"), ("length", "I"), ("stored_width", "I"),
+                           ("stored_height", "I"), ("source_width", "I"), ("source_height", "I"), ("classes", "I"),
+                           ("flags", "H"), ("codec", "B"), ("orientation", "B")]:
+            column = struct.Struct(f"<{n}{code}")
+            setattr(self, name, column.unpack_from(index, at))
+            at += column.size
+        self.index, self.labels_at = index, at
+        for i in range(n):
+            must(self.length[i] != 0, f"sample {i}: empty payload")
+            must(self.offset[i] == begin, f"sample {i}: offset {self.offset[i]}, not {begin}")
+            begin += self.length[i]
+            for width, height in [(self.stored_width[i], self.stored_height[i]),
+                                  (self.source_width[i], self.source_height[i])]:
+                must(1 <= width <= 65535 and 1 <= height <= 65535, f"sample {i}: {width} x {height} pixels")
+                must(width * height <= 178_956_970, f"sample {i}: {width} x {height} pixels")
+            must(self.flags[i] & 0xFF == 0, f"sample {i}: reserved flags are set: {self.flags[i]:#x}")
+            must(self.codec[i] in CODECS, f"sample {i}: unknown codec {self.codec[i]}")
+            must(1 <= self.orientation[i] <= 8, f"sample {i}: orientation {self.orientation[i]}")
+        must(begin == end, f"the payloads end at {begin}, not {end}")
+
+    def _read_labels(self, columns):
+        n, index, at = self.count, self.index, self.labels_at
+        self.labels = {}
+        for column in range(columns):
+            what = f"label column {column}"
+            must(at + 8 <= len(index), f"{what} is cut short")
+            kind, name_length, reserved, data_length = struct.unpack_from("<BBHI", index, at)
+            at += 8
+            must(at + name_length + data_length <= len(index), f"{what} is cut short")
+            must(kind in LABEL_TYPES, f"{what}: unknown type {kind}")
+            must(reserved == 0, f"{what}: reserved bytes are set")
+            name = text(index[at:at + name_length], f"the name of {what}")
+            must(name, f"{what} has no name")
+            must(name not in self.labels, f"two label columns are called {name!r}")
+            data = index[at + name_length:at + name_length + data_length]
+            at += name_length + data_length
+            if LABEL_TYPES[kind] == "utf8":
+                values = self._texts(data, what)
+            else:
+                must(data_length == 8 * n, f"{what}: {data_length} bytes, not {8 * n}")
+                values = struct.unpack(f"<{n}{'q' if kind == 1 else 'd'}", data)
+            # None stands for a missing value; a NaN is the one number that differs from itself.
+            missing = {"int64": lambda v: v == -2**63, "float64": lambda v: v != v, "utf8": lambda v: v == ""}
+            self.labels[name] = [None if missing[LABEL_TYPES[kind]](value) else value for value in values]
+        must(at == len(index), f"{len(index) - at} bytes follow the last label column")
+
+    def _texts(self, data, what):
+        n = self.count
+        must(len(data) >= 4 * n, f"{what}: {len(data)} bytes cannot hold {n} ends")
+        ends, texts = struct.unpack_from(f"<{n}I", data), data[4 * n:]
+        values, begin = [], 0
+        for i, end in enumerate(ends):
+            must(begin <= end <= len(texts), f"{what}, sample {i}: the text ends at {end}")
+            # A text cut inside a character is not UTF-8, so this also checks the boundaries.
+            values.append(text(texts[begin:end], f"{what}, sample {i}"))
+            begin = end
+        must(begin == len(texts), f"{what}: the last text ends at {begin}, not {len(texts)}")
+        return values
+
+    def payload(self, i):
+        return self.data[self.offset[i]:self.offset[i] + self.length[i]]
+
+    def check_payload(self, i):
+        """What can be said of a payload without decoding a JPEG."""
+        payload = self.payload(i)
+        must(checksum(payload) == self.checksums[i], "checksum differs")
+        if CODECS[self.codec[i]] == "raw":
+            one_frame(payload, 3 * self.stored_width[i] * self.stored_height[i], "the payload")
+        else:
+            must(payload[:2] == b"\xff\xd8", "does not begin as a JPEG")
+            must(b"\xff\xd9" in payload, "has no end-of-image marker")
+
+
+class Reader:
+    """Walks a dataset, collecting violations instead of stopping at the first."""
+
+    def __init__(self, directory):
+        self.directory, self.violations = directory, 0
+
+    def report(self, where, problem):
+        self.violations += 1
+        print(f"{where}: {problem}", file=sys.stderr)
+
+    def run(self):
+        path = os.path.join(self.directory, "dataset.json")
+        with open(path, "rb") as file:
+            data = file.read()
+        try:
+            manifest = self.manifest(data)
+        except Violation as violation:
+            return self.report(path, violation)
+        for split in manifest["splits"]:
+            number = 0
+            for listed in split["shards"]:
+                shard_path = os.path.join(self.directory, listed["file"])
+                try:
+                    shard = Shard(shard_path)
+                    self.compare(shard, listed, manifest)
+                except (Violation, OSError) as problem:
+                    self.report(shard_path, problem)
+                    number += listed["samples"]
+                    continue
+                for i in range(shard.count):
+                    self.sample(shard_path, shard, i, split["name"], number)
+                    number += 1
+
+    def manifest(self, data):
+        try:
+            manifest = json.loads(text(data, "the manifest"))
+        except ValueError as error:
+            raise Violation(f"not JSON: {error}") from None
+        try:
+            must(manifest["format"] == "ijepa-shards", f"format {manifest['format']!r}")
+            must(manifest["version"] == 1, f"version {manifest['version']!r}, not 1")
+            must(len(set(manifest["classes"])) == len(manifest["classes"]), "class names are not distinct")
+            files, names = [], []
+            for split in manifest["splits"]:
+                names.append(split["name"])
+                files += [shard["file"] for shard in split["shards"]]
+                total = sum(shard["samples"] for shard in split["shards"])
+                must(split["samples"] == total, f"split {split['name']}: {split['samples']} samples, shards hold {total}")
+                for shard in split["shards"]:
+                    must(re.fullmatch("[0-9a-f]{16}", shard["checksum"]), f"{shard['file']}: checksum {shard['checksum']!r}")
+                    must(isinstance(shard["bytes"], int), f"{shard['file']}: bytes {shard['bytes']!r}")
+            for kind, list_of in [("split", names), ("file", files)]:
+                must(len(set(list_of)) == len(list_of), f"{kind} names are not distinct")
+                for name in list_of:
+                    must(NAME.fullmatch(name), f"{kind} name {name!r}")
+        except (KeyError, TypeError) as error:
+            raise Violation(f"a key is missing or of the wrong type: {error!r}") from None
+        return manifest
+
+    def compare(self, shard, listed, manifest):
+        must(len(shard.data) == listed["bytes"], f"{len(shard.data)} bytes, the manifest says {listed['bytes']}")
+        must(shard.count == listed["samples"], f"{shard.count} samples, the manifest says {listed['samples']}")
+        must(shard.checksum == int(listed["checksum"], 16), "not the shard that the manifest lists: its checksum differs")
+        for i, number in enumerate(shard.classes):
+            known = number == UNLABELLED or number < len(manifest["classes"])
+            must(known, f"sample {i}: class {number} of {len(manifest['classes'])}")
+        self.classes = manifest["classes"]
+
+    def sample(self, where, shard, i, split, number):
+        paths = shard.labels.get("path")
+        path = paths[i] if paths is not None else None
+        state = "ok"
+        try:
+            shard.check_payload(i)
+        except Violation as violation:
+            state = "damaged"
+            self.report(where, f"sample {i} ({path}) at offset {shard.offset[i]}: {violation}")
+        label = shard.classes[i]
+        print(json.dumps([
+            split, number, path, None if label == UNLABELLED else self.classes[label],
+            [shard.source_width[i], shard.source_height[i]], [shard.stored_width[i], shard.stored_height[i]],
+            CODECS[shard.codec[i]], shard.orientation[i],
+            {name: values[i] for name, values in shard.labels.items()},
+            state, f"{checksum(shard.payload(i)):016x}", hashlib.sha256(shard.payload(i)).hexdigest(),
+        ]))
+
+
+def main():
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    reader = Reader(sys.argv[1])
+    try:
+        reader.run()
+    except OSError as error:
+        print(f"read_shards.py: {error}", file=sys.stderr)
+        return 2
+    return 1 if reader.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

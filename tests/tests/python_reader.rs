@@ -1,0 +1,184 @@
+//! FORMAT.md is enough: a reader that a stranger could have written from it, `tests/read_shards.py`, agrees with
+//! shardtool's own on the golden dataset, and reports damage where there is some.
+//!
+//! Needs Python 3 with `zstandard` and `xxhash`, which `make python` installs; skipped, loudly, where they are absent.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Map, Value, json};
+use shardtool::format::Label;
+use shardtool::{Dataset, Sample};
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a member lies in the workspace")
+}
+
+fn golden() -> PathBuf {
+    workspace().join("tests/golden/dataset")
+}
+
+/// Runs the reader, or says why it cannot run.
+fn read(dataset: &Path) -> Result<Output, String> {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), PathBuf::from);
+    let own = target.join("venv/bin/python");
+    let python = if own.exists() { own } else { "python3".into() };
+    let output = Command::new(&python)
+        .arg(workspace().join("tests/read_shards.py"))
+        .arg(dataset)
+        .env("PYTHONPATH", target.join("python"))
+        .output()
+        .map_err(|error| format!("{}: {error}", python.display()))?;
+    match output.status.code() {
+        Some(2) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        _ => Ok(output),
+    }
+}
+
+/// True if the reader runs here; otherwise says loudly that the test is skipped.
+fn available() -> bool {
+    match read(&golden()) {
+        Ok(_) => true,
+        Err(why)
+            if why.contains("is missing")
+                || why.contains("No such file or directory (os error 2)") =>
+        {
+            eprintln!("SKIPPED: the Python reader was not run: {why}");
+            false
+        }
+        Err(why) => panic!("the Python reader could not run: {why}"),
+    }
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = std::str::from_utf8(&output.stdout).expect("JSON is UTF-8");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect()
+}
+
+/// A sample's line as shardtool would have written it, without the SHA-256.
+fn expected(dataset: &Dataset, split: &str, number: u64, sample: Sample<'_>) -> Value {
+    sample.verify().expect("the golden dataset is whole");
+    let entry = sample.entry();
+    let manifest = dataset.manifest();
+    let labels: Map<String, Value> = manifest
+        .labels
+        .iter()
+        .map(|column| {
+            let value = match sample.label(&column.name) {
+                None => Value::Null,
+                Some(Label::Int(value)) => json!(value),
+                Some(Label::Float(value)) => json!(value),
+                Some(Label::Text(value)) => json!(value),
+            };
+            (column.name.clone(), value)
+        })
+        .collect();
+    json!([
+        split,
+        number,
+        sample.name(),
+        entry.class.map(|class| &manifest.classes[class as usize]),
+        [entry.source_width, entry.source_height],
+        [entry.stored_width, entry.stored_height],
+        entry.codec.name(),
+        entry.orientation,
+        labels,
+        "ok",
+        format!("{:016x}", entry.checksum),
+    ])
+}
+
+#[test]
+fn python_and_shardtool_read_the_same() {
+    if !available() {
+        return;
+    }
+    let output = read(&golden()).expect("it ran a moment ago");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut found = lines(&output);
+    for line in &mut found {
+        let sha256 = line
+            .as_array_mut()
+            .and_then(Vec::pop)
+            .expect("each line is a list");
+        assert_eq!(sha256.as_str().map(str::len), Some(64));
+    }
+    let dataset = Dataset::open(&golden()).expect("the golden dataset opens");
+    let mut wanted = Vec::new();
+    for split in dataset.splits() {
+        for number in 0..split.len() {
+            wanted.push(expected(
+                &dataset,
+                split.name(),
+                number,
+                split.sample(number),
+            ));
+        }
+    }
+    assert!(wanted.len() >= 5);
+    assert_eq!(found, wanted);
+}
+
+/// A copy of the golden dataset in which the byte at `offset` of one shard differs.
+fn damaged(file: &str, offset: usize) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    for entry in fs::read_dir(golden()).expect("the golden dataset") {
+        let path = entry.expect("an entry").path();
+        fs::copy(&path, copy.path().join(path.file_name().expect("a file"))).expect("a copy");
+    }
+    let path = copy.path().join(file);
+    let mut bytes = fs::read(&path).expect("the shard");
+    bytes[offset] ^= 0x10;
+    fs::write(&path, bytes).expect("the damaged shard");
+    copy
+}
+
+#[test]
+fn python_reports_a_flipped_byte() {
+    if !available() {
+        return;
+    }
+    let file = "train-00001.shard";
+    let whole = lines(&read(&golden()).expect("it ran a moment ago"));
+    let size = fs::metadata(golden().join(file)).expect("the shard").len() as usize;
+    // Magic, version, reserved, header checksum, and the last byte of the index: the shard is refused.
+    for offset in [0, 9, 70, 90, size - 1] {
+        let copy = damaged(file, offset);
+        let output = read(copy.path()).expect("it ran a moment ago");
+        assert_eq!(output.status.code(), Some(1), "byte {offset}");
+        let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            reason.contains(file) && reason.lines().count() == 1,
+            "byte {offset}: {reason}"
+        );
+        assert_eq!(
+            lines(&output),
+            [&whole[..1], &whole[3..]].concat(),
+            "byte {offset}"
+        );
+        assert!(Dataset::open(copy.path()).is_err(), "byte {offset}");
+    }
+    // Inside the first payload: that sample alone is damaged, and shardtool says so too.
+    let copy = damaged(file, 100);
+    let output = read(copy.path()).expect("it ran a moment ago");
+    assert_eq!(output.status.code(), Some(1));
+    let states: Vec<_> = lines(&output).iter().map(|line| line[9].clone()).collect();
+    assert_eq!(states, ["ok", "damaged", "ok", "ok", "ok"]);
+    let dataset = Dataset::open(copy.path()).expect("payloads are not checked at open");
+    let split = dataset.split("train").expect("the golden dataset has it");
+    let faults: Vec<_> = (0..split.len())
+        .map(|number| split.sample(number).verify().is_err())
+        .collect();
+    assert_eq!(faults, [false, true, false, false]);
+}
