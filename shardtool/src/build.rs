@@ -17,6 +17,7 @@ use output::{Destination, Staging};
 use serde::{Deserialize, Serialize};
 use source::{Source, SourceFile};
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Name of the report in a dataset's directory.
@@ -36,13 +37,18 @@ pub enum Error {
     /// A directory contains itself through a symbolic link.
     #[error("{path}: links back to a folder above it", path = .0.display())]
     Loop(PathBuf),
-    /// The folder has no image, or none that could be kept.
-    #[error("{path}: {found} image files found, none kept", path = path.display())]
-    NoImages {
+    /// The folder has no image.
+    #[error("{path}: no image files found", path = .0.display())]
+    NoImages(PathBuf),
+    /// None of the images could be kept.
+    #[error("{path}: none of {found} image files could be kept; the first: {first}", path = path.display())]
+    NoneKept {
         /// The source folder.
         path: PathBuf,
         /// Number of candidates.
         found: u64,
+        /// Path and reason of the first.
+        first: Note,
     },
     /// A line of `labels.csv` cannot be understood.
     #[error("{path}:{line}: {reason}", path = path.display())]
@@ -120,6 +126,19 @@ pub struct Note {
     pub path: String,
     /// What became of it, and why.
     pub reason: String,
+}
+
+/// One line, whatever the file is called: a newline or an escape sequence in a name must not reach the terminal.
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.path.chars() {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => write!(f, "{c}")?,
+            }
+        }
+        write!(f, ": {}", self.reason)
+    }
 }
 
 /// What a build left out or changed; `report.json`.
@@ -256,9 +275,14 @@ fn build(
         }
     }
     if report.kept == 0 {
-        return Err(Error::NoImages {
-            path: options.images.clone(),
-            found: source.record.files,
+        // No dataset means no report either, so the error has to say why.
+        return Err(match report.rejected.into_iter().next() {
+            None => Error::NoImages(options.images.clone()),
+            Some(first) => Error::NoneKept {
+                path: options.images.clone(),
+                found: source.record.files,
+                first,
+            },
         });
     }
     let manifest = Manifest::new(

@@ -36,8 +36,8 @@ pub const LEAST_SIDE: u32 = 32;
 /// The largest side of an image.
 pub const LARGEST_SIDE: u32 = 4096;
 
-/// Names the parameters of a set, inside it.
-const RECIPE_FILE: &str = "synth.json";
+/// Names the parameters of a set, inside it; hidden, so that a build does not list it as ignored.
+const RECIPE_FILE: &str = ".synth.json";
 const LABELS_HEADER: &str = "path,count,distance,ground";
 /// Changes whenever the same parameters give other bytes.
 const VERSION: u32 = 1;
@@ -294,15 +294,15 @@ fn present(out: &Path, recipe: &Recipe) -> Result<Option<u64>, Error> {
     let path = out.join(RECIPE_FILE);
     let text = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(occupied("it holds no synth.json"));
+            return Err(occupied("it holds no .synth.json"));
         }
         read => read.map_err(at(&path))?,
     };
     let found: Recipe =
-        serde_json::from_slice(&text).map_err(|_| occupied("its synth.json is not understood"))?;
+        serde_json::from_slice(&text).map_err(|_| occupied("its .synth.json is not understood"))?;
     if found != *recipe {
         return Err(occupied(
-            "it was made with other parameters, see its synth.json",
+            "it was made with other parameters, see its .synth.json",
         ));
     }
     let path = out.join(LABELS_FILE);
@@ -347,7 +347,7 @@ fn claim(out: &Path) -> Result<(PathBuf, File), Error> {
     if entries.peek().is_some() && !partial.join(RECIPE_FILE).exists() {
         return Err(Error::Occupied {
             path: partial,
-            why: "it holds no synth.json".into(),
+            why: "it holds no .synth.json".into(),
         });
     }
     for entry in entries {

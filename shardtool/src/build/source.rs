@@ -96,10 +96,7 @@ impl Source {
         let (labels, labels_bytes) = Labels::read(&root.join(LABELS_FILE))?;
         let record = record(root, &splits, &labels_bytes)?;
         if record.files == 0 {
-            return Err(Error::NoImages {
-                path: root.to_owned(),
-                found: 0,
-            });
+            return Err(Error::NoImages(root.to_owned()));
         }
         Ok(Source {
             record,

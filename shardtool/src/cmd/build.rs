@@ -144,7 +144,7 @@ fn summarize(what: &str, notes: &[Note], in_report: &str) {
     let files = count(notes.len() as u64, "file");
     println!("  {files} {what}{in_report}");
     for note in notes.iter().take(SHOWN) {
-        println!("    {}: {}", note.path, note.reason);
+        println!("    {note}");
     }
     if notes.len() > SHOWN {
         println!("    and {} more", notes.len() - SHOWN);

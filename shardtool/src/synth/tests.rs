@@ -262,7 +262,7 @@ fn an_interrupted_run_is_cleared_and_a_running_one_respected() {
         ),
         "it may be the user's"
     );
-    fs::write(partial.join("synth.json"), "{}").unwrap();
+    fs::write(partial.join(".synth.json"), "{}").unwrap();
     {
         let running = File::open(&partial).unwrap();
         running.lock().unwrap();

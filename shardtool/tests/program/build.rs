@@ -370,7 +370,11 @@ fn what_exists_is_not_overwritten() {
     assert!(stderr.contains("nowhere: not a folder"), "{stderr}");
     fs::create_dir(root.join("empty")).unwrap();
     let (_, stderr) = expect(2, root, &["build", "empty"]);
-    assert!(stderr.contains("0 image files found"), "{stderr}");
+    assert!(stderr.contains("empty: no image files found"), "{stderr}");
+    write(&root.join("bad"), "c/line\nbreak.jpg", b"no image");
+    let (_, stderr) = expect(2, root, &["build", "bad"]);
+    let reason = "none of 1 image files could be kept; the first: c/line\\nbreak.jpg: not an image";
+    assert!(stderr.contains(reason), "{stderr}");
 }
 
 #[test]
