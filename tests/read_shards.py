@@ -27,6 +27,13 @@ HEADER = struct.Struct("<8s4I5Q24sQ")
 UNLABELLED = 2**32 - 1
 LABEL_TYPES = {1: "int64", 2: "float64", 3: "utf8"}
 CODECS = {1: "jpeg", 2: "raw"}
+# What the manifest has to hold. A list stands for any number of its only element.
+SHARD = {"file": str, "samples": int, "bytes": int, "checksum": str}
+MANIFEST = {
+    "format": str, "version": int, "source": {"name": str, "files": int, "bytes": int, "listing": str},
+    "codec": {"name": str, "level": int, "shard_size": int}, "classes": [str], "labels": [{"name": str, "type": str}],
+    "splits": [{"name": str, "samples": int, "shards": [SHARD]}],
+}
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -48,6 +55,29 @@ def text(data, what):
         return bytes(data).decode("utf-8")
     except UnicodeDecodeError as error:
         raise Violation(f"{what} is not UTF-8: {error}") from None
+
+
+def pairs(items):
+    """A JSON object whose keys are distinct."""
+    must(len(dict(items)) == len(items), f"a key occurs twice among {[key for key, _ in items]}")
+    return dict(items)
+
+
+def conform(value, schema, where):
+    """Checks presence and types; keys beyond the schema are ignored."""
+    if isinstance(schema, dict):
+        must(isinstance(value, dict), f"{where} is not an object")
+        for key, inner in schema.items():
+            must(key in value, f"{where} has no key {key!r}")
+            conform(value[key], inner, f"{where}.{key}")
+    elif isinstance(schema, list):
+        must(isinstance(value, list), f"{where} is not a list")
+        for i, item in enumerate(value):
+            conform(item, schema[0], f"{where}[{i}]")
+    else:
+        # To Python, true and false are integers as well.
+        fits = isinstance(value, schema) and not isinstance(value, bool)
+        must(fits and not (schema is int and value < 0), f"{where} is {value!r}")
 
 
 def one_frame(data, size, what):
@@ -202,28 +232,27 @@ class Reader:
 
     def manifest(self, data):
         try:
-            manifest = json.loads(text(data, "the manifest"))
-        except ValueError as error:
+            manifest = json.loads(text(data, "the manifest"), object_pairs_hook=pairs)
+        except (ValueError, RecursionError) as error:
             raise Violation(f"not JSON: {error}") from None
-        try:
-            must(manifest["format"] == "ijepa-shards", f"format {manifest['format']!r}")
-            must(manifest["version"] == 1, f"version {manifest['version']!r}, not 1")
-            must(len(set(manifest["classes"])) == len(manifest["classes"]), "class names are not distinct")
-            files, names = [], []
-            for split in manifest["splits"]:
-                names.append(split["name"])
-                files += [shard["file"] for shard in split["shards"]]
-                total = sum(shard["samples"] for shard in split["shards"])
-                must(split["samples"] == total, f"split {split['name']}: {split['samples']} samples, shards hold {total}")
-                for shard in split["shards"]:
-                    must(re.fullmatch("[0-9a-f]{16}", shard["checksum"]), f"{shard['file']}: checksum {shard['checksum']!r}")
-                    must(isinstance(shard["bytes"], int), f"{shard['file']}: bytes {shard['bytes']!r}")
-            for kind, list_of in [("split", names), ("file", files)]:
-                must(len(set(list_of)) == len(list_of), f"{kind} names are not distinct")
-                for name in list_of:
-                    must(NAME.fullmatch(name), f"{kind} name {name!r}")
-        except (KeyError, TypeError) as error:
-            raise Violation(f"a key is missing or of the wrong type: {error!r}") from None
+        conform(manifest, MANIFEST, "manifest")
+        must(manifest["format"] == "ijepa-shards", f"format {manifest['format']!r}")
+        must(manifest["version"] == 1, f"version {manifest['version']}, not 1")
+        must(len(set(manifest["classes"])) == len(manifest["classes"]), "class names are not distinct")
+        must(manifest["codec"]["name"] in CODECS.values(), f"codec {manifest['codec']['name']!r}")
+        for column in manifest["labels"]:
+            must(column["type"] in LABEL_TYPES.values(), f"label {column['name']!r} of type {column['type']!r}")
+        shards = [shard for split in manifest["splits"] for shard in split["shards"]]
+        for shard_sum in [manifest["source"]["listing"], *(shard["checksum"] for shard in shards)]:
+            must(re.fullmatch("[0-9a-f]{16}", shard_sum), f"checksum {shard_sum!r}")
+        for split in manifest["splits"]:
+            total = sum(shard["samples"] for shard in split["shards"])
+            must(split["samples"] == total, f"split {split['name']}: {split['samples']} samples, shards hold {total}")
+        for kind, names in [("split", [split["name"] for split in manifest["splits"]]),
+                            ("file", [shard["file"] for shard in shards])]:
+            must(len(set(names)) == len(names), f"{kind} names are not distinct")
+            for name in names:
+                must(NAME.fullmatch(name), f"{kind} name {name!r}")
         return manifest
 
     def compare(self, shard, listed, manifest):

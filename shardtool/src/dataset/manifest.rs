@@ -104,11 +104,16 @@ mod hex {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         let text = String::deserialize(from)?;
-        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digits = text.len() == 16
+            && text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         digits
             .then(|| u64::from_str_radix(&text, 16).ok())
             .flatten()
-            .ok_or_else(|| D::Error::custom(format!("{text:?} is not 16 hexadecimal digits")))
+            .ok_or_else(|| {
+                D::Error::custom(format!("{text:?} is not 16 lower-case hexadecimal digits"))
+            })
     }
 }
 
