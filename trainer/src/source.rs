@@ -38,6 +38,8 @@ pub struct Batch {
     pub sample_ids: Vec<u64>,
     /// Images that stand in for damaged ones.
     pub replaced: u64,
+    /// How long the trainer was blocked until the group was there: waiting for data, without the copy.
+    pub waited: Duration,
 }
 
 /// A group as it lies in memory.
@@ -101,6 +103,7 @@ impl Batch {
                 .iter()
                 .filter(|flags| **flags & FLAG_REPLACED != 0)
                 .count() as u64,
+            waited: Duration::ZERO,
         })
     }
 }
@@ -202,7 +205,7 @@ impl LoaderSource {
 
 impl Source for LoaderSource {
     fn take(&mut self, step: u64, group: u64) -> Result<Option<Batch>> {
-        let wanted = (step, self.groups.start + group);
+        let (start, wanted) = (Instant::now(), (step, self.groups.start + group));
         let (mut attempts, mut asked) = (0, None);
         loop {
             let Some(feed) = &mut self.feed else {
@@ -213,6 +216,7 @@ impl Source for LoaderSource {
             };
             match feed.next_within(TICK) {
                 Ok(Some(slot)) => {
+                    let waited = start.elapsed();
                     let batch = if (slot.step(), slot.group()) == wanted {
                         let geometry = *feed.geometry();
                         let raw = Raw {
@@ -227,7 +231,10 @@ impl Source for LoaderSource {
                             sample_ids: slot.sample_ids(),
                             flags: slot.flags(),
                         };
-                        Some(Batch::new(&raw, self.device)?)
+                        Some(Batch {
+                            waited,
+                            ..Batch::new(&raw, self.device)?
+                        })
                     } else {
                         // A loader that took over in the middle of a step begins it again: seen already.
                         None

@@ -72,6 +72,7 @@ struct Seen {
     context_len: f64,
     target_len: f64,
     replaced: u64,
+    waited: Duration,
 }
 
 impl Run {
@@ -127,16 +128,14 @@ impl Run {
                 self.schedule.weight_decay(step),
                 self.schedule.momentum(step),
             );
-            let (mut seen, mut waited) = (Seen::default(), Duration::ZERO);
+            let mut seen = Seen::default();
 
             // ---------------------------------------------------------------------------------- training begins
             self.optimizer.zero_grad()?;
             for group in 0..source.groups() {
-                let asked = Instant::now();
                 let Some(batch) = source.take(step, group)? else {
                     break;
                 };
-                waited += asked.elapsed();
 
                 let loss = {
                     let _mixed = self
@@ -186,7 +185,7 @@ impl Run {
                 images,
                 replaced: seen.replaced,
                 step_ms: elapsed * 1e3,
-                wait_ms: waited.as_secs_f64() * 1e3,
+                wait_ms: seen.waited.as_secs_f64() * 1e3,
                 images_per_s: images as f64 / elapsed,
             };
             self.state.loss = Some(record.loss);
@@ -232,6 +231,7 @@ impl Seen {
         self.context_len += batch.context.first().map_or(0, |mask| mask.size()[1]) as f64;
         self.target_len += batch.targets.first().map_or(0, |mask| mask.size()[1]) as f64;
         self.replaced += batch.replaced;
+        self.waited += batch.waited;
         Ok(())
     }
 

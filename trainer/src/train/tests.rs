@@ -60,6 +60,7 @@ impl Source for MadeUp {
             targets: vec![mask(shift, 4), mask(shift + 2, 4)],
             sample_ids: (first as u64..(first + self.images) as u64).collect(),
             replaced: 0,
+            waited: Duration::ZERO,
         }))
     }
 
