@@ -443,7 +443,7 @@ impl Statistics {
             let share =
                 waited.saturating_sub(self.waited).as_secs_f64() / seconds / rings.len() as f64;
             eprintln!(
-                "{:.0} images/s to {} ranks; rings full {:.1} % of the time; {} damaged samples; {}",
+                "{:.0} images/s to {} rank(s); rings full {:.1} % of the time; {} damaged samples; {}",
                 work.images as f64 / seconds,
                 rings.len(),
                 100.0 * share.min(1.0),

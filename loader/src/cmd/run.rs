@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Seconds between two lines of statistics on stderr; 0 for none
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     statistics: f64,
 }
 

@@ -133,9 +133,9 @@ fn tile(session: &Session, slot: &SlotReader, image: usize, context: usize) -> R
 /// Behind a slate veil: recognisable, and clearly unlike a dark patch that is lit.
 fn veiled(Rgb([red, green, blue]): Rgb<u8>) -> Rgb<u8> {
     let grey = (u32::from(red) * 77 + u32::from(green) * 150 + u32::from(blue) * 29) / 256;
-    let mut veil = [40, 44, 54].into_iter();
+    let mut veil = [26, 29, 38].into_iter();
     Rgb([red, green, blue].map(|value| {
-        let faded = (u32::from(value) + 2 * grey) / 3 * 72 / 256;
+        let faded = (u32::from(value) + 2 * grey) / 3 * 132 / 256;
         (faded + veil.next().expect("three channels")) as u8
     }))
 }
