@@ -25,14 +25,12 @@ fn golden() -> PathBuf {
 fn read(dataset: &Path) -> Result<Output, String> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace().join("target"), PathBuf::from);
-    let own = target.join("venv/bin/python");
-    let python = if own.exists() { own } else { "python3".into() };
-    let output = Command::new(&python)
+    let output = Command::new("python3")
         .arg(workspace().join("tests/read_shards.py"))
         .arg(dataset)
         .env("PYTHONPATH", target.join("python"))
         .output()
-        .map_err(|error| format!("{}: {error}", python.display()))?;
+        .map_err(|error| format!("python3: {error}"))?;
     match output.status.code() {
         Some(2) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         _ => Ok(output),
