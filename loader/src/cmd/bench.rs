@@ -132,7 +132,7 @@ impl Report {
     fn print(&self) {
         let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
         println!(
-            "{:.0} images/s with {} threads ({:.0} per thread), {} images in {:.1} s",
+            "{:.0} images/s with {} thread(s) ({:.0} per thread), {} images in {:.1} s",
             self.images_per_second,
             self.threads,
             self.images_per_second_per_thread,
