@@ -351,16 +351,18 @@ impl LoaderConfig {
 }
 
 fn needed<'a>(key: &str, value: Option<&'a str>) -> Result<&'a str, Error> {
+    let (key, cure) = (
+        key.to_owned(),
+        format!(
+            "set it in the file or with --set {key}=…, or say where the shards are with --shards DIR"
+        ),
+    );
     match value {
-        None => Err(Error::MissingKey {
-            key: key.to_owned(),
-        }),
+        None => Err(Error::MissingKey { key, cure }),
         Some(text) if is_placeholder(text) => Err(Error::Placeholder {
-            key: key.to_owned(),
+            key,
             value: text.to_owned(),
-            cure: format!(
-                "set it in the file or with --set {key}=…, or say where the shards are with --shards DIR"
-            ),
+            cure,
         }),
         Some(text) => Ok(text),
     }

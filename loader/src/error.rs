@@ -39,10 +39,12 @@ pub enum Error {
         nearest: Option<String>,
     },
     /// A key without a default is absent.
-    #[error("{key}: missing; this key has no default")]
+    #[error("{key}: missing; {cure}")]
     MissingKey {
         /// The full path of the key.
         key: String,
+        /// What to do about it.
+        cure: String,
     },
     /// A needed key still holds the official files' `$replace_this…` text.
     #[error("{key}: still the placeholder {value:?}; {cure}")]

@@ -164,6 +164,7 @@ fn typed<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T, Error> {
         {
             return Error::MissingKey {
                 key: format!("{key}.{field}"),
+                cure: "this key has no default".to_owned(),
             };
         }
         let culprit = culprit.unwrap_or(value);
