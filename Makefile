@@ -69,6 +69,8 @@ python: ## the packages of the Python shard reader, into target/python/
 # The multi-process tests spawn the programs, so those are built first.
 .PHONY: unit
 unit: ## unit, property, golden and multi-process tests
+	@test -d "$${IJEPA_SHARED:-../shared}/reference" || echo "SKIPPED inside the tests: comparisons with recordings of the official code \
+	that are not shipped (no $${IJEPA_SHARED:-../shared}/reference; IJEPA_SHARED=DIR names another place)"
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
 
