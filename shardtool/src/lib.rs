@@ -16,6 +16,10 @@ pub mod codec;
 pub mod dataset;
 mod error;
 pub mod format;
+#[cfg(feature = "codecs")]
+pub mod planes;
+#[cfg(feature = "codecs")]
+pub mod simd;
 #[cfg(feature = "build")]
 pub mod synth;
 
