@@ -14,6 +14,8 @@ pub mod build;
 #[cfg(feature = "codecs")]
 pub mod codec;
 pub mod dataset;
+#[cfg(feature = "codecs")]
+pub mod dct;
 mod error;
 pub mod format;
 #[cfg(feature = "codecs")]
