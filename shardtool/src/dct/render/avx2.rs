@@ -1,0 +1,188 @@
+//! A row of blocks with AVX2: two blocks at a time, one in each half of a register.
+
+use std::arch::x86_64::*;
+
+use super::{Escape, Row};
+use crate::dct::idct::{COSINES, FRACTION};
+
+/// Set bits, eight bytes at a time.
+#[target_feature(enable = "popcnt")]
+pub(super) fn ones(masks: &[u8]) -> usize {
+    super::count_ones(masks)
+}
+
+/// Where the values of a mask's bits lie: for each bit the number of bits below it, or 128, which makes a shuffle give 0.
+static PLACES: [u64; 256] = {
+    let mut places = [0; 256];
+    let mut mask = 0;
+    while mask < 256 {
+        let mut bytes = [128; 8];
+        let (mut bit, mut place) = (0, 0);
+        while bit < 8 {
+            if mask >> bit & 1 == 1 {
+                bytes[bit] = place;
+                place += 1;
+            }
+            bit += 1;
+        }
+        places[mask] = u64::from_le_bytes(bytes);
+        mask += 1;
+    }
+    places
+};
+
+/// Renders one row of blocks.
+///
+/// # Safety
+/// The machine must have [`crate::simd::Simd::Avx2`].
+pub(super) unsafe fn row(row: &Row<'_>, samples: &mut [u8]) {
+    assert!(samples.len() >= row.scale.rows * row.stride);
+    let kernel = KERNELS[row.scale.columns - 1][row.scale.rows - 1];
+    // SAFETY: the instructions are there, says the caller.
+    unsafe { kernel(row, samples) }
+}
+
+type Kernel = unsafe fn(&Row<'_>, &mut [u8]);
+
+macro_rules! kernels {
+    ($($columns:literal)*) => { [$(kernels!(@ $columns 1 2 3 4 5 6 7 8)),*] };
+    (@ $columns:literal $($rows:literal)*) => { [$(blocks::<$columns, $rows>),*] };
+}
+
+/// A function for each scale, by columns and rows.
+static KERNELS: [[Kernel; 8]; 8] = kernels!(1 2 3 4 5 6 7 8);
+
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut [u8]) {
+    let mut values: [*const u8; 8] = row.values.map(<[u8]>::as_ptr);
+    let mut escapes = row.escapes;
+    let mut block = 0;
+    while block < row.blocks {
+        let mut vectors = [_mm256_setzero_si256(); 8];
+        for u in 0..COLUMNS {
+            // SAFETY: the row's invariant: a mask for each block of the group and beyond, and slack behind the values
+            // of which the group takes at most 16.
+            vectors[u] = unsafe {
+                let masks = row.masks[u]
+                    .as_ptr()
+                    .add(block)
+                    .cast::<u16>()
+                    .read_unaligned();
+                let first = PLACES[usize::from(masks & 255)];
+                let second = PLACES[usize::from(masks >> 8)];
+                let ahead = (masks & 255).count_ones();
+                let places = _mm_set_epi64x(
+                    (second + 0x0101_0101_0101_0101 * u64::from(ahead)) as i64,
+                    first as i64,
+                );
+                let packed = _mm_loadu_si128(values[u].cast());
+                values[u] = values[u].add(masks.count_ones() as usize);
+                _mm256_cvtepi8_epi16(_mm_shuffle_epi8(packed, places))
+            };
+        }
+        if let Some(escape) = escapes.first()
+            && (escape.block as usize) < block + 2
+        {
+            escapes = apply(escapes, block, &mut vectors);
+        }
+        let dc = |at: usize| _mm_cvtsi32_si128(i32::from(row.dc[block + at]));
+        let dc = _mm256_set_m128i(dc(1), dc(0));
+        vectors[0] = _mm256_blend_epi16::<1>(vectors[0], dc);
+        for u in 0..COLUMNS {
+            // SAFETY: eight factors are 128 bits.
+            let factors = unsafe { _mm_loadu_si128(row.factors[u].as_ptr().cast()) };
+            vectors[u] = _mm256_mullo_epi16(vectors[u], _mm256_broadcastsi128_si256(factors));
+        }
+        let between = transpose(inverse::<COLUMNS>(vectors));
+        let lines = inverse::<ROWS>(between);
+        let shift = _mm256_set1_epi16((1 << (FRACTION - 1)) + (128 << FRACTION));
+        let last = |line| _mm256_srai_epi16::<{ FRACTION as i32 }>(_mm256_adds_epi16(line, shift));
+        for pair in 0..ROWS.div_ceil(2) {
+            let y = 2 * pair;
+            let below = if y + 1 < ROWS { lines[y + 1] } else { lines[y] };
+            let bytes = _mm256_packus_epi16(last(lines[y]), last(below));
+            let (left, right) = (
+                _mm256_castsi256_si128(bytes),
+                _mm256_extracti128_si256::<1>(bytes),
+            );
+            // SAFETY: the stride has room for eight bytes from the last block of the group on. What a store writes
+            // beyond its block's samples, the next block's overwrites or nobody reads.
+            unsafe {
+                let at = samples.as_mut_ptr().add(y * row.stride + block * COLUMNS);
+                _mm_storel_epi64(at.cast(), left);
+                _mm_storel_epi64(at.add(COLUMNS).cast(), right);
+                if y + 1 < ROWS {
+                    let at = at.add(row.stride);
+                    _mm_storeh_pd(at.cast(), _mm_castsi128_pd(left));
+                    _mm_storeh_pd(at.add(COLUMNS).cast(), _mm_castsi128_pd(right));
+                }
+            }
+        }
+        block += 2;
+    }
+}
+
+/// Adds the high bytes of a group's escapes; returns those of the blocks behind it.
+#[cold]
+#[target_feature(enable = "avx2")]
+fn apply<'a>(escapes: &'a [Escape], block: usize, vectors: &mut [__m256i; 8]) -> &'a [Escape] {
+    let count = escapes.partition_point(|escape| (escape.block as usize) < block + 2);
+    for escape in &escapes[..count] {
+        let (u, v) = (
+            usize::from(escape.place >> 3),
+            usize::from(escape.place & 7),
+        );
+        let lane = 8 * (escape.block as usize - block) + v;
+        let mut lanes = [0i16; 16];
+        // SAFETY: sixteen 16-bit lanes are 256 bits.
+        unsafe {
+            _mm256_storeu_si256(lanes.as_mut_ptr().cast(), vectors[u]);
+            lanes[lane] = lanes[lane].wrapping_add(i16::from(escape.high) << 8);
+            vectors[u] = _mm256_loadu_si256(lanes.as_ptr().cast());
+        }
+    }
+    &escapes[count..]
+}
+
+/// One dimension of the inverse DCT, lane by lane; see [`crate::dct::idct::inverse`].
+#[target_feature(enable = "avx2")]
+#[inline]
+fn inverse<const LENGTH: usize>(x: [__m256i; 8]) -> [__m256i; 8] {
+    let mut samples = [_mm256_setzero_si256(); 8];
+    let weigh = |n: usize, u: usize| {
+        _mm256_mulhrs_epi16(x[u], _mm256_set1_epi16(COSINES[LENGTH - 1][n][u]))
+    };
+    for n in 0..LENGTH.div_ceil(2) {
+        let mut even = weigh(n, 0);
+        for u in (2..LENGTH).step_by(2) {
+            even = _mm256_adds_epi16(even, weigh(n, u));
+        }
+        if 2 * n + 1 == LENGTH {
+            samples[n] = even;
+            continue;
+        }
+        let mut odd = weigh(n, 1);
+        for u in (3..LENGTH).step_by(2) {
+            odd = _mm256_adds_epi16(odd, weigh(n, u));
+        }
+        samples[n] = _mm256_adds_epi16(even, odd);
+        samples[LENGTH - 1 - n] = _mm256_subs_epi16(even, odd);
+    }
+    samples
+}
+
+/// Swaps rows and columns of each half's 8 × 8 numbers.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn transpose(r: [__m256i; 8]) -> [__m256i; 8] {
+    let pair16 = |a, b| (_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b));
+    let pair32 = |a, b| (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    let pair64 = |a, b| (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    let ((a0, a1), (b0, b1)) = (pair16(r[0], r[1]), pair16(r[2], r[3]));
+    let ((c0, c1), (d0, d1)) = (pair16(r[4], r[5]), pair16(r[6], r[7]));
+    let ((e0, e1), (e2, e3)) = (pair32(a0, b0), pair32(a1, b1));
+    let ((f0, f1), (f2, f3)) = (pair32(c0, d0), pair32(c1, d1));
+    let ((x0, x1), (x2, x3)) = (pair64(e0, f0), pair64(e1, f1));
+    let ((x4, x5), (x6, x7)) = (pair64(e2, f2), pair64(e3, f3));
+    [x0, x1, x2, x3, x4, x5, x6, x7]
+}
