@@ -21,6 +21,8 @@ pub mod format;
 #[cfg(feature = "codecs")]
 pub mod planes;
 #[cfg(feature = "codecs")]
+pub mod rans;
+#[cfg(feature = "codecs")]
 pub mod simd;
 #[cfg(feature = "build")]
 pub mod synth;
