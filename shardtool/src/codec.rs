@@ -38,7 +38,7 @@ impl Region {
         }
     }
 
-    fn is_inside(&self, width: u32, height: u32) -> bool {
+    pub(crate) fn is_inside(&self, width: u32, height: u32) -> bool {
         let end = |start: u32, length: u32| u64::from(start) + u64::from(length);
         self.width > 0
             && self.height > 0

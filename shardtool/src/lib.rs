@@ -3,7 +3,7 @@
 //! [`mod@format`] owns one shard file (writer, validating reader), [`dataset`] the directory around
 //! it (`dataset.json` and every shard), [`codec`] turns payloads into pixels (feature
 //! `codecs`), and [`build`] turns an image folder into a dataset (feature `build`), of which
-//! [`synth`] makes one of our own. Readers map the files and copy nothing; everything but the
+//! [`synth`] makes one of our own. [`turbo`] is the way to libjpeg-turbo, which only conversion needs. Readers map the files and copy nothing; everything but the
 //! payloads is validated when a dataset is opened, so that afterwards only payload damage can fail.
 //!
 //! The specification, which the code follows and a stranger could read alone:
@@ -26,6 +26,10 @@ pub mod rans;
 pub mod simd;
 #[cfg(feature = "build")]
 pub mod synth;
+#[cfg(test)]
+mod testing;
+#[cfg(feature = "turbo")]
+pub mod turbo;
 
 pub use dataset::{Dataset, Manifest, Sample, Split};
 pub use error::{Error, Fault};
