@@ -99,14 +99,14 @@ fn main() {
     for _ in 0..PASSES {
         for (simd, row) in Simd::available().iter().zip(&mut rows) {
             let mut encoder = Encoder::new(*simd);
-            row.encode.time(|| {
-                for (segments, run) in segments.iter().zip(&mut runs) {
+            for (index, (segments, run)) in segments.iter().zip(&mut runs).enumerate() {
+                row.encode.time(index, || {
                     run.clear();
                     encoder.encode(segments, run).unwrap();
-                }
-            });
-            row.decode.time(|| {
-                for (image, run) in images.iter().zip(&runs) {
+                });
+            }
+            for (index, (image, run)) in images.iter().zip(&runs).enumerate() {
+                row.decode.time(index, || {
                     let mut decoder = Decoder::new(*simd, run).unwrap();
                     let mut rest = &mut out[..];
                     for (table, symbols) in image {
@@ -116,24 +116,24 @@ fn main() {
                     }
                     decoder.finish().unwrap();
                     black_box(&mut out);
-                }
-            });
+                });
+            }
             row.bytes = runs.iter().map(|run| run.len()).sum();
         }
         let row = rows.last_mut().unwrap();
-        row.encode.time(|| {
-            for (joined, run) in joined.iter().zip(&mut runs) {
+        for (index, (joined, run)) in joined.iter().zip(&mut runs).enumerate() {
+            row.encode.time(index, || {
                 run.clear();
                 run.reserve(zstd::zstd_safe::compress_bound(joined.len()));
                 zstd_writer.compress2(run, joined).unwrap();
-            }
-        });
-        row.decode.time(|| {
-            for run in &runs {
+            });
+        }
+        for (index, run) in runs.iter().enumerate() {
+            row.decode.time(index, || {
                 zstd_reader.decompress(&mut out[..], run).unwrap();
                 black_box(&mut out);
-            }
-        });
+            });
+        }
         row.bytes = runs.iter().map(|run| run.len()).sum();
     }
     println!(
@@ -151,20 +151,25 @@ fn main() {
     }
 }
 
-/// Seconds that passes took.
+/// Seconds that each image took in each pass.
 #[derive(Default)]
-struct Times(Vec<f64>);
+struct Times(Vec<Vec<f64>>);
 
 impl Times {
-    fn time(&mut self, pass: impl FnOnce()) {
+    fn time(&mut self, image: usize, work: impl FnOnce()) {
+        self.0.resize_with(self.0.len().max(image + 1), Vec::new);
         let start = Instant::now();
-        pass();
-        self.0.push(start.elapsed().as_secs_f64());
+        work();
+        self.0[image].push(start.elapsed().as_secs_f64());
     }
 
+    /// The sum of each image's median, as a neighbour's burst of work does not hit the same image in most passes.
     fn median(&mut self) -> f64 {
-        self.0.sort_by(f64::total_cmp);
-        self.0[self.0.len() / 2]
+        let median = |times: &mut Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        };
+        self.0.iter_mut().map(median).sum()
     }
 }
 

@@ -60,12 +60,15 @@ fn encode(simd: Simd, segments: &Segments) -> Vec<u8> {
     run.split_off(3)
 }
 
-/// The symbols, where each segment's decoding left the decoder, and whether the run ended properly.
-fn decode(
-    simd: Simd,
-    run: &[u8],
-    segments: &Segments,
-) -> Result<(Vec<Vec<u8>>, Vec<(States, usize)>, bool), Corrupt> {
+#[derive(Debug, Clone, PartialEq)]
+struct Decoded {
+    symbols: Vec<Vec<u8>>,
+    /// Where each segment left the decoder.
+    places: Vec<(States, usize)>,
+    finished: bool,
+}
+
+fn decode(simd: Simd, run: &[u8], segments: &Segments) -> Result<Decoded, Corrupt> {
     let mut decoder = Decoder::new(simd, run)?;
     let (mut symbols, mut places) = (Vec::new(), Vec::new());
     for (frequencies, expected) in segments {
@@ -74,19 +77,25 @@ fn decode(
         symbols.push(out);
         places.push(decoder.place());
     }
-    Ok((symbols, places, decoder.finish().is_ok()))
+    Ok(Decoded {
+        symbols,
+        places,
+        finished: decoder.finish().is_ok(),
+    })
 }
 
 proptest! {
     #[test]
     fn every_family_writes_the_same_run_and_reads_it_back(segments in segments()) {
         let run = encode(Simd::Scalar, &segments);
-        let (_, places, _) = decode(Simd::Scalar, &run, &segments).unwrap();
+        let expected = Decoded {
+            symbols: segments.iter().map(|(_, symbols)| symbols.clone()).collect(),
+            finished: true,
+            ..decode(Simd::Scalar, &run, &segments).unwrap()
+        };
         for simd in Simd::available() {
             prop_assert_eq!(&encode(*simd, &segments), &run);
-            let decoded = decode(*simd, &run, &segments).unwrap();
-            let symbols: Vec<_> = segments.iter().map(|(_, symbols)| symbols.clone()).collect();
-            prop_assert_eq!(decoded, (symbols, places.clone(), true));
+            prop_assert_eq!(&decode(*simd, &run, &segments).unwrap(), &expected);
         }
     }
 
@@ -145,15 +154,18 @@ fn lengths_around_a_round_survive() {
         let run = encode(Simd::Scalar, &segments);
         for simd in Simd::available() {
             assert_eq!(encode(*simd, &segments), run);
-            let (symbols, _, finished) = decode(*simd, &run, &segments).unwrap();
-            assert_eq!((&symbols[0], finished), (&segments[0].1, true));
+            let decoded = decode(*simd, &run, &segments).unwrap();
+            assert_eq!(
+                (&decoded.symbols[0], decoded.finished),
+                (&segments[0].1, true)
+            );
         }
     }
 }
 
 #[test]
 fn a_cut_or_lengthened_run_is_damaged() {
-    let symbols: Vec<u8> = (0..3000u32).map(|i| (i * i >> 3) as u8).collect();
+    let symbols: Vec<u8> = (0..3000u32).map(|i| ((i * i) >> 3) as u8).collect();
     let segments = vec![(normalize(&[1; 256], true), symbols)];
     let run = encode(Simd::Scalar, &segments);
     for simd in Simd::available() {
@@ -161,12 +173,10 @@ fn a_cut_or_lengthened_run_is_damaged() {
             assert!(decode(*simd, &run[..cut], &segments).is_err(), "{cut}");
         }
         let longer = [&run[..], &[0, 0]].concat();
-        let (_, _, finished) = decode(*simd, &longer, &segments).unwrap();
-        assert!(!finished);
+        assert!(!decode(*simd, &longer, &segments).unwrap().finished);
         let mut shorter = segments.clone();
         shorter[0].1.pop();
-        let (_, _, finished) = decode(*simd, &run, &shorter).unwrap();
-        assert!(!finished);
+        assert!(!decode(*simd, &run, &shorter).unwrap().finished);
     }
 }
 
@@ -223,7 +233,7 @@ fn the_specification_gives_these_bytes() {
                 words[lane] = *state as u16;
                 *state >>= 16;
             }
-            *state = (*state / 2048 << 12) + *state % 2048 + 2048 * lane as u32;
+            *state = ((*state / 2048) << 12) + *state % 2048 + 2048 * lane as u32;
         }
     }
     for index in 0..LANES {
