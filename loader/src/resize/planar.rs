@@ -1,0 +1,350 @@
+//! Antialiased bilinear resize of planes, each on its own grid, to a square of RGB.
+//!
+//! # Definition
+//! The arithmetic is all integers, but for the weights, so every machine writes the same bytes. Filtering goes across
+//! first, then down, then comes the conversion of colour.
+//!
+//! **Taps.** Along an axis, a stretch of `length` samples from `start` on becomes `side` outputs. In IEEE double
+//! precision, operation by operation as written:
+//!
+//! ```text
+//! scale   = length / side                      reach = max(scale, 1)
+//! low     = min(floor(start), samples − 1)     high  = min(max(ceil(start + length), low + 1), samples)
+//! n       = min(ceil(2·reach), high − low)
+//! centre  = start + (output + 0.5)·scale       output = 0 … side − 1
+//! first   = min(max(floor((centre − reach) + 0.5), low), high − n)
+//! raw(k)  = max(0, 1 − |((first + 0.5) − centre) + k|·(1 / reach))          k = 0 … n − 1
+//! sum(k)  = raw(0) + raw(1) + … + raw(k), added in this order
+//! upto(k) = round(sum(k) · (unit / sum(n − 1)))       round: to the nearest integer, ties to even
+//! w(k)    = upto(k) − upto(k − 1)                     upto(−1) = 0
+//! ```
+//!
+//! Rounding what was given out so far, not each weight alone, makes weights sum to exactly one, and the errors of
+//! neighbours cancel. The list is short if n ≤ 8. `unit` is 2⁸ for short lists across, else 2¹⁴; weights with the
+//! unit 2⁸ are then multiplied by 2⁶, so that one is always 2¹⁴.
+//!
+//! **Across.** With samples x of a row, `a = (Σ w(k)·(x(first + k) − 128) + 2⁵) >> 6`: 8 fractional bits. For short
+//! lists nothing is rounded here.
+//!
+//! **Down.** With `m(a, b) = (a·b + 2¹⁴) >> 15`, short lists give `v = Σ m(a(first + k), w(k))`, others
+//! `v = (Σ a(first + k)·w(k) + 2¹⁴) >> 15`: 7 fractional bits. Shifts round towards −∞.
+//!
+//! **Colour.** With v of the three planes as Y, Cb and Cr (128 is already taken off them), by JFIF:
+//!
+//! ```text
+//! R = Y + Cr + m(Cr, 13173)
+//! G = Y − m(Cb, 11277) − m(Cr, 23401)
+//! B = Y + Cb + m(Cb, 25297)
+//! ```
+//!
+//! RGB planes are taken as they are, gray three times. A byte is `((value + 2⁶) >> 7) + 128`, clamped to 0 … 255.
+//! Mirroring reverses the rows of this outcome.
+//!
+//! The geometry is that of Pillow's `BILINEAR` on the cropped image, which never sees what lies outside. Weights of 8
+//! bits across, where bytes can be multiplied at twice the speed, cost less than the rounding to bytes at the end does.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+mod strand;
+mod taps;
+#[cfg(test)]
+mod tests;
+mod windows;
+
+use shardtool::codec::RgbView;
+use shardtool::planes::{Colour, Plane, Planes};
+use shardtool::simd::Simd;
+
+use strand::Rows;
+use taps::{Axis, Taps, WEIGHT_BITS};
+use windows::Windows;
+
+/// Resizes planes to squares. Keep one per thread: its buffers grow to the largest image seen, and stay.
+pub struct PlanarResizer {
+    simd: Simd,
+    across: [Across; 3],
+    down: [Taps; 3],
+    rows: Rows,
+    /// Two rows of packed RGB, taken apart: red, green and blue of the one, then of the other.
+    split: Vec<u8>,
+}
+
+/// Taps across, in the form that the instructions at hand want.
+#[derive(Default)]
+struct Across {
+    taps: Taps,
+    windows: Windows,
+}
+
+impl PlanarResizer {
+    /// A resizer with empty buffers.
+    ///
+    /// # Panics
+    /// If this machine lacks the instructions.
+    pub fn new(simd: Simd) -> PlanarResizer {
+        assert!(
+            Simd::available().contains(&simd),
+            "this machine has no {simd:?}"
+        );
+        PlanarResizer {
+            simd,
+            across: Default::default(),
+            down: Default::default(),
+            rows: Rows::default(),
+            split: Vec::new(),
+        }
+    }
+
+    /// Fills `out` (red, green, blue, each `side` × `side`) with the wanted part of the planes, mirrored left to right
+    /// if asked.
+    ///
+    /// # Panics
+    /// If `out` is not three times `side` × `side` bytes, `side` is 0, or a plane lacks samples that it promises.
+    pub fn resize(&mut self, planes: &Planes<'_>, side: u32, mirror: bool, out: &mut [u8]) {
+        let side = side as usize;
+        let mut lines = Lines::new(out, side);
+        let count = planes.colour.planes();
+        let given = &planes.planes[..count];
+        given.iter().for_each(check);
+        let axes = |plane: &Plane<'_>| Axes {
+            across: axis_across(plane.left, plane.width, plane.columns, side, mirror),
+            down: axis_down(plane.top, plane.height, plane.rows, side),
+        };
+        let axes: [Axes; 3] = [0, 1, 2].map(|plane| axes(&given[plane.min(count - 1)]));
+        let tables = self.prepare(&axes);
+
+        for y in 0..side {
+            for (plane, given) in given.iter().enumerate() {
+                let Table { across, down } = tables[plane];
+                while let Some(row) = self.rows.missing(plane, &self.down[down], y) {
+                    let samples = |row: usize| {
+                        let start = row * given.stride;
+                        &given.samples[start..start + given.columns + Plane::PADDING]
+                    };
+                    let pair = [samples(row), samples((row + 1).min(given.rows - 1))];
+                    filter_across(self.simd, &self.across[across], pair, self.rows.pair(plane));
+                }
+            }
+            self.filter_down(tables, planes.colour, y, &mut lines);
+        }
+    }
+
+    /// The same of packed RGB, all of it.
+    ///
+    /// # Panics
+    /// If `out` is not three times `side` × `side` bytes, `side` is 0, or the view's pixels do not fit its size.
+    pub fn resize_packed(&mut self, view: &RgbView<'_>, side: u32, mirror: bool, out: &mut [u8]) {
+        let side = side as usize;
+        let mut lines = Lines::new(out, side);
+        let (columns, rows) = (view.width as usize, view.height as usize);
+        assert!(columns > 0 && rows > 0, "a view without pixels");
+        let axes = Axes {
+            across: axis_across(0.0, columns as f64, columns, side, mirror),
+            down: axis_down(0.0, rows as f64, rows, side),
+        };
+        let tables = self.prepare(&[axes; 3]);
+        let pitch = columns + Plane::PADDING;
+        if self.split.len() < 6 * pitch {
+            self.split.resize(6 * pitch, 0);
+        }
+
+        for y in 0..side {
+            while let Some(row) = self.rows.missing(0, &self.down[0], y) {
+                for (line, split) in self.split.chunks_exact_mut(3 * pitch).take(2).enumerate() {
+                    let start = 3 * view.stride_px * (row + line).min(rows - 1);
+                    split_row(
+                        self.simd,
+                        &view.pixels[start..start + 3 * columns],
+                        split,
+                        pitch,
+                    );
+                }
+                let mut split = self.split.chunks_exact(pitch);
+                let upper: [&[u8]; 3] = std::array::from_fn(|_| split.next().expect("six"));
+                let lower: [&[u8]; 3] = std::array::from_fn(|_| split.next().expect("six"));
+                for plane in 0..3 {
+                    let pair = [upper[plane], lower[plane]];
+                    filter_across(self.simd, &self.across[0], pair, self.rows.pair(plane));
+                }
+            }
+            self.filter_down(tables, Colour::Rgb, y, &mut lines);
+        }
+    }
+
+    /// Makes the tables of all planes; says which to use for each, as those of equal geometry share theirs.
+    fn prepare(&mut self, axes: &[Axes; 3]) -> [Table; 3] {
+        let mut tables = [Table { across: 0, down: 0 }; 3];
+        for plane in 0..3 {
+            let same = |of: &dyn Fn(&Axes) -> Axis| {
+                axes.iter().position(|other| of(other) == of(&axes[plane]))
+            };
+            let across = same(&|axes| axes.across).expect("itself at least");
+            let down = same(&|axes| axes.down).expect("itself at least");
+            if across == plane {
+                self.across[plane].prepare(&axes[plane].across, self.simd);
+            }
+            if down == plane {
+                self.down[plane].prepare(&axes[plane].down, self.simd);
+            }
+            tables[plane] = Table { across, down };
+        }
+        let width = self.across[0].taps.padded;
+        self.rows
+            .prepare(width, tables.map(|table| &self.down[table.down]));
+        tables
+    }
+
+    /// Writes an output row, for which all rows are there.
+    fn filter_down(&self, tables: [Table; 3], colour: Colour, y: usize, lines: &mut Lines<'_>) {
+        let strands = [0, 1, 2].map(|plane| {
+            let plane = plane.min(colour.planes() - 1);
+            self.rows.strand(plane, &self.down[tables[plane].down], y)
+        });
+        let out = lines.line(y);
+        match self.simd {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `new` made sure that the machine has this family.
+            Simd::Avx2 | Simd::Avx512 => unsafe { avx2::down(&strands, colour, out) },
+            _ => scalar::down(&strands, colour, out),
+        }
+    }
+}
+
+impl Across {
+    fn prepare(&mut self, axis: &Axis, simd: Simd) {
+        self.taps.prepare(axis, simd);
+        #[cfg(target_arch = "x86_64")]
+        if simd >= Simd::Avx2 {
+            self.windows.prepare(&self.taps, avx2::LANE_ORDER);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Axes {
+    across: Axis,
+    down: Axis,
+}
+
+/// Which plane's tables a plane uses.
+#[derive(Clone, Copy)]
+struct Table {
+    across: usize,
+    down: usize,
+}
+
+fn axis_across(start: f64, length: f64, samples: usize, side: usize, mirror: bool) -> Axis {
+    Axis {
+        start,
+        length,
+        samples,
+        side,
+        reversed: mirror,
+        steps: 1 << 8,
+    }
+}
+
+fn axis_down(start: f64, length: f64, samples: usize, side: usize) -> Axis {
+    Axis {
+        start,
+        length,
+        samples,
+        side,
+        reversed: false,
+        steps: 1 << WEIGHT_BITS,
+    }
+}
+
+/// Panics unless the plane is as its fields promise.
+fn check(plane: &Plane<'_>) {
+    let inside = |start: f64, length: f64, samples: usize| {
+        start >= 0.0 && length > 0.0 && start + length <= samples as f64
+    };
+    assert!(
+        inside(plane.left, plane.width, plane.columns)
+            && inside(plane.top, plane.height, plane.rows),
+        "a part of {}x{} at {}, {} of {}x{} samples",
+        plane.width,
+        plane.height,
+        plane.left,
+        plane.top,
+        plane.columns,
+        plane.rows
+    );
+    // Far beyond any image, and far enough from where these sums could overflow.
+    const MOST: usize = 1 << 24;
+    assert!(
+        plane.columns <= MOST && plane.rows <= MOST && plane.stride <= 1 << 32,
+        "{}x{} samples",
+        plane.columns,
+        plane.rows
+    );
+    let needed = (plane.rows - 1) * plane.stride + plane.columns + Plane::PADDING;
+    assert!(
+        plane.stride >= plane.columns && plane.samples.len() >= needed,
+        "{} samples for {} rows of {} in steps of {}",
+        plane.samples.len(),
+        plane.rows,
+        plane.columns,
+        plane.stride
+    );
+}
+
+fn filter_across(simd: Simd, across: &Across, rows: [&[u8]; 2], out: &mut [i16]) {
+    match simd {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `new` made sure that the machine has this family.
+        Simd::Avx2 | Simd::Avx512 => unsafe { avx2::across(&across.windows, rows, out) },
+        _ => {
+            let width = out.len() / 2;
+            for (row, out) in rows.into_iter().zip(out.chunks_exact_mut(width)) {
+                scalar::across(&across.taps, row, out);
+            }
+        }
+    }
+}
+
+/// Takes a row of packed RGB apart, to planes that begin `pitch` apart.
+fn split_row(simd: Simd, packed: &[u8], split: &mut [u8], pitch: usize) {
+    let (red, rest) = split.split_at_mut(pitch);
+    let (green, blue) = rest.split_at_mut(pitch);
+    let done = match simd {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `new` made sure that the machine has this family.
+        Simd::Avx2 | Simd::Avx512 => unsafe { avx2::split(packed, [red, green, blue]) },
+        _ => 0,
+    };
+    for (at, pixel) in packed.chunks_exact(3).enumerate().skip(done) {
+        (red[at], green[at], blue[at]) = (pixel[0], pixel[1], pixel[2]);
+    }
+}
+
+/// The rows of the output's planes.
+struct Lines<'a> {
+    planes: [&'a mut [u8]; 3],
+    side: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn new(out: &'a mut [u8], side: usize) -> Lines<'a> {
+        assert!(
+            side > 0 && side.checked_mul(3 * side) == Some(out.len()),
+            "{} bytes for planes of side {side}",
+            out.len()
+        );
+        let (red, rest) = out.split_at_mut(side * side);
+        let (green, blue) = rest.split_at_mut(side * side);
+        Lines {
+            planes: [red, green, blue],
+            side,
+        }
+    }
+
+    fn line(&mut self, y: usize) -> [&mut [u8]; 3] {
+        let range = y * self.side..(y + 1) * self.side;
+        self.planes
+            .each_mut()
+            .map(|plane| &mut plane[range.clone()])
+    }
+}
