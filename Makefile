@@ -10,7 +10,7 @@ HOST := x86_64-unknown-linux-gnu
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # --- set-up and build ---------------------------------------------------------------------------------------------
 
@@ -42,6 +42,14 @@ demo: build ## a minute or two of I-JEPA on the CPU, ending with a loss curve an
 	$(BIN)/trainer plot $(DEMO)/run --out $(DEMO)/loss.png
 	@echo
 	@echo "Done. Loss curve: $(DEMO)/loss.png   crops and masks: $(DEMO)/crops.png   log and checkpoints: $(DEMO)/run/   shards: $(SHARDS)/"
+
+# --- benchmarks: dated records, no tests ----------------------------------------------------------------------------
+
+# IMAGES=DIR: class folders of JPEGs. ARGS="--rounds 5 --only ffcv-jpeg,ours-jpeg": see loader/benches/rivals.py --help.
+.PHONY: bench-rivals
+bench-rivals: ## this loader beside torchvision, DALI, FFCV and others (IMAGES=DIR: class folders of JPEGs)
+	$(CARGO) build --release -p shardtool -p loader --bins
+	python3 loader/benches/rivals.py $(if $(filter-out file,$(origin IMAGES)),--images "$(IMAGES)") $(ARGS)
 
 # --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
 
