@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -159,6 +160,7 @@ class Bench:
                     rates[workers] = self.measure(each, cores, workers, self.chosen.seconds / 2)
                 except Failed as error:
                     failure = error
+                    say(f"{each.name}, {cores} core(s), {workers} workers: {error}")
             if failure and not rates:
                 self.drop(each, failure)
                 continue
@@ -234,6 +236,8 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
+    # As an interrupt does: what is being measured is ended as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bench = Bench(arguments())
     begin = time.monotonic()
     bench.gather()
