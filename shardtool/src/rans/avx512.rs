@@ -1,4 +1,4 @@
-//! Rounds of rANS by AVX-512: two vectors of sixteen lanes.
+//! Rounds of rANS by AVX-512: four vectors of sixteen lanes.
 
 use std::arch::x86_64::*;
 use std::array;
@@ -6,6 +6,9 @@ use std::array;
 use super::decode::Done;
 use super::encode::{ROOM, Uncodable};
 use super::{LANES, LOWEST, ROUND_BYTES, SCALE_BITS, SLOTS, States};
+
+/// How many vectors make a round.
+const VECTORS: usize = LANES / 16;
 
 /// Decodes rounds until there are no more, or fewer than [`ROUND_BYTES`] of words.
 #[target_feature(
@@ -19,44 +22,40 @@ pub(super) fn decode(
 ) -> Done {
     let slot_mask = _mm512_set1_epi32(SLOTS as i32 - 1);
     let lowest = _mm512_set1_epi32(LOWEST as i32);
-    let (parts, _) = states.0.as_chunks_mut::<16>();
-    // SAFETY: reads sixteen lanes, which each part has.
-    let mut x: [__m512i; 2] =
-        array::from_fn(|v| unsafe { _mm512_loadu_si512(parts[v].as_ptr().cast()) });
+    let mut x = load(states);
+    let look_up = |x: __m512i| {
+        let slots = _mm512_and_si512(x, slot_mask);
+        // SAFETY: the slots are masked to the table's length.
+        unsafe { _mm512_i32gather_epi32::<4>(slots, table.as_ptr().cast()) }
+    };
+    let mut entries: [__m512i; VECTORS] = array::from_fn(|v| look_up(x[v]));
     let mut used = 0;
     let mut done = 0;
     for round in rounds.iter_mut() {
         if words.len() - used < ROUND_BYTES {
             break;
         }
-        let entries: [__m512i; 2] = array::from_fn(|v| {
-            let slots = _mm512_and_si512(x[v], slot_mask);
-            // SAFETY: the slots are masked to the table's length.
-            unsafe { _mm512_i32gather_epi32::<4>(slots, table.as_ptr().cast()) }
-        });
-        for v in 0..2 {
-            let frequency = _mm512_srli_epi32::<20>(entries[v]);
-            let offset = _mm512_and_si512(_mm512_srli_epi32::<8>(entries[v]), slot_mask);
+        for v in 0..VECTORS {
+            let entry = entries[v];
+            let frequency = _mm512_srli_epi32::<20>(entry);
+            let offset = _mm512_and_si512(_mm512_srli_epi32::<8>(entry), slot_mask);
             let quotient = _mm512_srli_epi32::<SCALE_BITS>(x[v]);
             let next = _mm512_add_epi32(_mm512_mullo_epi32(frequency, quotient), offset);
             let lanes = _mm512_cmplt_epu32_mask(next, lowest);
-            // SAFETY: a vector before this one took at most 32 bytes, and `ROUND_BYTES` were there.
+            // SAFETY: each vector before this one took at most 32 bytes, and `ROUND_BYTES` were there.
             let sixteen = unsafe { _mm256_loadu_si256(words.as_ptr().add(used).cast()) };
             let own = _mm512_maskz_expand_epi32(lanes, _mm512_cvtepu16_epi32(sixteen));
             x[v] = _mm512_or_si512(_mm512_mask_slli_epi32::<16>(next, lanes, next), own);
+            // For the next round, as early as can be: this is what takes longest.
+            entries[v] = look_up(x[v]);
             used += 2 * lanes.count_ones() as usize;
-        }
-        for (v, entries) in entries.into_iter().enumerate() {
-            let symbols = _mm512_cvtepi32_epi8(entries);
-            // SAFETY: writes 16 of the 32 bytes that a round has, from 16 * v on.
+            let symbols = _mm512_cvtepi32_epi8(entry);
+            // SAFETY: writes 16 of the symbols that a round has, from `16 * v` on.
             unsafe { _mm_storeu_si128(round.as_mut_ptr().add(16 * v).cast(), symbols) };
         }
         done += 1;
     }
-    for v in 0..2 {
-        // SAFETY: writes sixteen lanes, which each part has.
-        unsafe { _mm512_storeu_si512(parts[v].as_mut_ptr().cast(), x[v]) };
-    }
+    store(states, x);
     Done { rounds: done, used }
 }
 
@@ -75,14 +74,11 @@ pub(super) fn encode(
     assert!(at <= words.len() && at >= ROOM + ROUND_BYTES * rounds.len());
     const DOWN: i32 = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
     let slot_mask = _mm512_set1_epi32(SLOTS as i32 - 1);
-    let (parts, _) = states.0.as_chunks_mut::<16>();
-    // SAFETY: reads sixteen lanes, which each part has.
-    let mut x: [__m512i; 2] =
-        array::from_fn(|v| unsafe { _mm512_loadu_si512(parts[v].as_ptr().cast()) });
+    let mut x = load(states);
     let mut least = slot_mask;
     for round in rounds.iter().rev() {
-        for v in [1, 0] {
-            // SAFETY: reads 16 of the 32 bytes that a round has, from 16 * v on.
+        for v in (0..VECTORS).rev() {
+            // SAFETY: reads 16 of the symbols that a round has, from `16 * v` on.
             let symbols = unsafe { _mm_loadu_si128(round.as_ptr().add(16 * v).cast()) };
             let symbols = _mm512_cvtepu8_epi32(symbols);
             // SAFETY: bytes are less than 256, the table's length.
@@ -120,12 +116,25 @@ pub(super) fn encode(
             x[v] = _mm512_add_epi32(high, rest);
         }
     }
-    for v in 0..2 {
-        // SAFETY: writes sixteen lanes, which each part has.
-        unsafe { _mm512_storeu_si512(parts[v].as_mut_ptr().cast(), x[v]) };
-    }
+    store(states, x);
     match _mm512_testn_epi32_mask(least, least) {
         0 => Ok(at),
         _ => Err(Uncodable),
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn load(states: &States) -> [__m512i; VECTORS] {
+    let (parts, _) = states.0.as_chunks::<16>();
+    // SAFETY: reads sixteen lanes, which each part has.
+    array::from_fn(|v| unsafe { _mm512_loadu_si512(parts[v].as_ptr().cast()) })
+}
+
+#[target_feature(enable = "avx512f")]
+fn store(states: &mut States, x: [__m512i; VECTORS]) {
+    let (parts, _) = states.0.as_chunks_mut::<16>();
+    for (part, x) in parts.iter_mut().zip(x) {
+        // SAFETY: writes sixteen lanes, which each part has.
+        unsafe { _mm512_storeu_si512(part.as_mut_ptr().cast(), x) };
     }
 }
