@@ -151,12 +151,10 @@ fn dots(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16]) {
                     *sum = _mm256_add_epi32(*sum, products);
                 }
             }
-            let fours = [0, 4].map(|at| {
-                _mm256_hadd_epi32(
-                    _mm256_hadd_epi32(sums[at], sums[at + 1]),
-                    _mm256_hadd_epi32(sums[at + 2], sums[at + 3]),
-                )
-            });
+            let fours = [
+                sums_of_four(sums[0], sums[1], sums[2], sums[3]),
+                sums_of_four(sums[4], sums[5], sums[6], sums[7]),
+            ];
             let sums = _mm256_add_epi32(
                 _mm256_permute2x128_si256::<0x20>(fours[0], fours[1]),
                 _mm256_permute2x128_si256::<0x31>(fours[0], fours[1]),
@@ -171,6 +169,13 @@ fn dots(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16]) {
             unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), packed) };
         }
     }
+}
+
+/// Sums of four vectors' halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sums_of_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
+    _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d))
 }
 
 /// Filters down and converts colour: one row of output from the rows that each plane's strand names.
@@ -189,11 +194,16 @@ pub fn down(strands: &[Strand<'_>; 3], colour: Colour, out: [&mut [u8]; 3]) {
 #[target_feature(enable = "avx2")]
 fn coloured<const TAPS: usize>(strands: &[Strand<'_>; 3], colour: Colour, out: [&mut [u8]; 3]) {
     match colour {
-        Colour::Gray => rows::<TAPS, 0>(strands, out),
-        Colour::YCbCr => rows::<TAPS, 1>(strands, out),
-        Colour::Rgb => rows::<TAPS, 2>(strands, out),
+        Colour::Gray => rows::<TAPS, GRAY>(strands, out),
+        Colour::YCbCr => rows::<TAPS, YCBCR>(strands, out),
+        Colour::Rgb => rows::<TAPS, RGB>(strands, out),
     }
 }
+
+// Colours as constants to compile for.
+const GRAY: u8 = 0;
+const YCBCR: u8 = 1;
+const RGB: u8 = 2;
 
 /// A strand with its rows looked up: `TAPS` of them, or any number where that is 0.
 struct Column<'a, const TAPS: usize> {
@@ -206,16 +216,17 @@ impl<'a, const TAPS: usize> Column<'a, TAPS> {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn new(strand: &Strand<'a>) -> Column<'a, TAPS> {
-        // A strand with fewer taps reads its first row again, with no weight.
-        let exists = |tap: usize| tap < strand.count;
         let mut column = Column {
             strand: *strand,
             rows: [strand.row(0); TAPS],
             weights: [_mm256_setzero_si256(); TAPS],
         };
-        for tap in (0..TAPS).filter(|&tap| exists(tap)) {
-            column.rows[tap] = strand.row(tap);
-            column.weights[tap] = _mm256_set1_epi16(strand.weight(tap));
+        // Where a strand has fewer taps, its first row is read again, with no weight.
+        for tap in 0..TAPS {
+            if tap < strand.count {
+                column.rows[tap] = strand.row(tap);
+                column.weights[tap] = _mm256_set1_epi16(strand.weight(tap));
+            }
         }
         column
     }
@@ -276,8 +287,12 @@ impl<'a, const TAPS: usize> Column<'a, TAPS> {
 
 #[target_feature(enable = "avx2")]
 fn rows<const TAPS: usize, const COLOUR: u8>(strands: &[Strand<'_>; 3], out: [&mut [u8]; 3]) {
-    let columns =
-        [0, 1, 2].map(|plane| Column::<TAPS>::new(&strands[if COLOUR == 0 { 0 } else { plane }]));
+    let [first, second, third] = strands;
+    let columns = [
+        Column::<TAPS>::new(first),
+        Column::<TAPS>::new(second),
+        Column::<TAPS>::new(third),
+    ];
     let padded = columns[0].strand.row(0).len();
     assert!(
         columns
@@ -291,12 +306,18 @@ fn rows<const TAPS: usize, const COLOUR: u8>(strands: &[Strand<'_>; 3], out: [&m
     );
     for at in (0..padded).step_by(BLOCK) {
         // SAFETY: all rows are `padded` long, a multiple of 32.
-        let halves = [at, at + 16].map(|at| unsafe { pixels::<TAPS, COLOUR>(&columns, at) });
-        let bytes = [0, 1, 2].map(|channel| {
-            let both = _mm256_packs_epi16(halves[0][channel], halves[1][channel]);
-            _mm256_xor_si256(both, _mm256_set1_epi8(-128))
-        });
-        for (out, bytes) in [&mut *red, &mut *green, &mut *blue].into_iter().zip(bytes) {
+        let (near, far) = unsafe {
+            (
+                pixels::<TAPS, COLOUR>(&columns, at),
+                pixels::<TAPS, COLOUR>(&columns, at + 16),
+            )
+        };
+        let parts = [
+            (&mut *red, bytes(near[0], far[0])),
+            (&mut *green, bytes(near[1], far[1])),
+            (&mut *blue, bytes(near[2], far[2])),
+        ];
+        for (out, bytes) in parts {
             if at + BLOCK <= side {
                 store(out, at, bytes);
             } else if at < side {
@@ -308,7 +329,21 @@ fn rows<const TAPS: usize, const COLOUR: u8>(strands: &[Strand<'_>; 3], out: [&m
     }
 }
 
-/// 16 pixels: whole numbers from -128 on, not yet clamped to bytes.
+/// Rounds 7 fractional bits away and packs to bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bytes(near: __m256i, far: __m256i) -> __m256i {
+    let packed = _mm256_packs_epi16(scaled(near, 1 << 8), scaled(far, 1 << 8));
+    _mm256_xor_si256(packed, _mm256_set1_epi8(-128))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scaled(value: __m256i, by: i16) -> __m256i {
+    _mm256_mulhrs_epi16(value, _mm256_set1_epi16(by))
+}
+
+/// 16 pixels, with 7 fractional bits and 128 taken off.
 ///
 /// # Safety
 /// `at + 16` is at most the length of the columns' rows.
@@ -320,22 +355,19 @@ unsafe fn pixels<const TAPS: usize, const COLOUR: u8>(
 ) -> [__m256i; 3] {
     // SAFETY: as the caller promises.
     let value = |plane: usize| unsafe { columns[plane].values(at) };
-    let scaled = |value, by| _mm256_mulhrs_epi16(value, _mm256_set1_epi16(by));
-    // Rounds 7 fractional bits away.
-    let whole = |value| scaled(value, 1 << 8);
-    match COLOUR {
-        0 => [whole(value(0)); 3],
-        1 => {
-            let [y, cb, cr] = [value(0), value(1), value(2)];
-            // Saturation changes only what is far outside a byte's range, on the same side of it.
-            let red = _mm256_adds_epi16(y, _mm256_adds_epi16(cr, scaled(cr, CR_TO_RED)));
-            let green = _mm256_subs_epi16(y, scaled(cb, CB_TO_GREEN));
-            let green = _mm256_subs_epi16(green, scaled(cr, CR_TO_GREEN));
-            let blue = _mm256_adds_epi16(y, _mm256_adds_epi16(cb, scaled(cb, CB_TO_BLUE)));
-            [red, green, blue].map(whole)
-        }
-        _ => [0, 1, 2].map(|plane| whole(value(plane))),
+    if COLOUR == GRAY {
+        return [value(0); 3];
     }
+    let [y, cb, cr] = [value(0), value(1), value(2)];
+    if COLOUR == RGB {
+        return [y, cb, cr];
+    }
+    // Saturation changes only what is far outside a byte's range, on the same side of it.
+    let red = _mm256_adds_epi16(y, _mm256_adds_epi16(cr, scaled(cr, CR_TO_RED)));
+    let green = _mm256_subs_epi16(y, scaled(cb, CB_TO_GREEN));
+    let green = _mm256_subs_epi16(green, scaled(cr, CR_TO_GREEN));
+    let blue = _mm256_adds_epi16(y, _mm256_adds_epi16(cb, scaled(cb, CB_TO_BLUE)));
+    [red, green, blue]
 }
 
 /// Takes a row of packed RGB apart, as far as whole blocks of 32 pixels go; returns how many pixels that were.
