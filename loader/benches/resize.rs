@@ -11,7 +11,7 @@ use shardtool::planes::{Colour, Plane, Planes};
 use shardtool::simd::Simd;
 
 const SIDE: u32 = 224;
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 400;
 
 /// What is resized: luma's size, chroma's, and the colour.
 const CASES: [([usize; 2], [usize; 2], Colour); 9] = [

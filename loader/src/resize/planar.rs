@@ -45,6 +45,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 mod strand;
 mod taps;
@@ -197,15 +199,21 @@ impl PlanarResizer {
 
     /// Writes an output row, for which all rows are there.
     fn filter_down(&self, tables: [Table; 3], colour: Colour, y: usize, lines: &mut Lines<'_>) {
-        let strands = [0, 1, 2].map(|plane| {
-            let plane = plane.min(colour.planes() - 1);
-            self.rows.strand(plane, &self.down[tables[plane].down], y)
-        });
+        let last = colour.planes() - 1;
+        let taps = |plane: usize| &self.down[tables[plane].down];
+        let strands = [
+            self.rows.strand(0, taps(0), y),
+            self.rows.strand(1.min(last), taps(1.min(last)), y),
+            self.rows.strand(2.min(last), taps(2.min(last)), y),
+        ];
         let out = lines.line(y);
         match self.simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `new` made sure that the machine has this family.
-            Simd::Avx2 | Simd::Avx512 => unsafe { avx2::down(&strands, colour, out) },
+            Simd::Avx2 => unsafe { avx2::down(&strands, colour, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Simd::Avx512 => unsafe { avx512::down(&strands, colour, out) },
             _ => scalar::down(&strands, colour, out),
         }
     }
@@ -215,8 +223,10 @@ impl Across {
     fn prepare(&mut self, axis: &Axis, simd: Simd) {
         self.taps.prepare(axis, simd);
         #[cfg(target_arch = "x86_64")]
-        if simd >= Simd::Avx2 {
-            self.windows.prepare(&self.taps, avx2::LANE_ORDER);
+        match simd {
+            Simd::Scalar => {}
+            Simd::Avx2 => self.windows.prepare(&self.taps, avx2::LANE_ORDER, false),
+            Simd::Avx512 => self.windows.prepare(&self.taps, [0, 1, 2, 3], true),
         }
     }
 }
@@ -275,7 +285,7 @@ fn check(plane: &Plane<'_>) {
     // Far beyond any image, and far enough from where these sums could overflow.
     const MOST: usize = 1 << 24;
     assert!(
-        plane.columns <= MOST && plane.rows <= MOST && plane.stride <= 1 << 32,
+        plane.columns <= MOST && plane.rows <= MOST && plane.stride <= u32::MAX as usize,
         "{}x{} samples",
         plane.columns,
         plane.rows
@@ -295,7 +305,10 @@ fn filter_across(simd: Simd, across: &Across, rows: [&[u8]; 2], out: &mut [i16])
     match simd {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `new` made sure that the machine has this family.
-        Simd::Avx2 | Simd::Avx512 => unsafe { avx2::across(&across.windows, rows, out) },
+        Simd::Avx2 => unsafe { avx2::across(&across.windows, rows, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Simd::Avx512 => unsafe { avx512::across(&across.windows, rows, out) },
         _ => {
             let width = out.len() / 2;
             for (row, out) in rows.into_iter().zip(out.chunks_exact_mut(width)) {
@@ -343,8 +356,11 @@ impl<'a> Lines<'a> {
 
     fn line(&mut self, y: usize) -> [&mut [u8]; 3] {
         let range = y * self.side..(y + 1) * self.side;
-        self.planes
-            .each_mut()
-            .map(|plane| &mut plane[range.clone()])
+        let [red, green, blue] = &mut self.planes;
+        [
+            &mut red[range.clone()],
+            &mut green[range.clone()],
+            &mut blue[range],
+        ]
     }
 }

@@ -9,7 +9,7 @@ use shardtool::planes::Colour;
 
 use super::scalar::{CB_TO_BLUE, CB_TO_GREEN, CR_TO_GREEN, CR_TO_RED};
 use super::strand::Strand;
-use super::taps::BLOCK;
+use super::taps::{BLOCK, SHORT};
 use super::windows::{Layout, Windows};
 
 /// Where the lanes of 32 outputs come from.
@@ -27,7 +27,9 @@ pub fn across(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16]) {
         Layout::Pairs { pairs: 1, .. } => pairs::<1, true>(windows, rows, out),
         Layout::Pairs { shared: true, .. } => pairs::<2, true>(windows, rows, out),
         Layout::Pairs { .. } => pairs::<2, false>(windows, rows, out),
-        Layout::Quads => quads(windows, rows, out),
+        Layout::Wide { .. } => unreachable!("laid out for wider vectors"),
+        Layout::Quads { shared: true } => quads::<true>(windows, rows, out),
+        Layout::Quads { .. } => quads::<false>(windows, rows, out),
         Layout::Dots => dots(windows, rows, out),
     }
 }
@@ -104,29 +106,36 @@ fn pairs<const PAIRS: usize, const SHARED: bool>(
 }
 
 #[target_feature(enable = "avx2")]
-fn quads(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16]) {
+fn quads<const SHARED: bool>(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16]) {
     let width = out.len() / 2;
-    for block in 0..width / 16 {
-        let bases = &windows.bases[4 * block..4 * block + 4];
-        for (row, out) in rows.into_iter().zip(out.chunks_exact_mut(width)) {
-            let half = |half: usize| {
+    let (upper, lower) = out.split_at_mut(width);
+    let outs = upper.chunks_exact_mut(16).zip(lower.chunks_exact_mut(16));
+    let bases = windows.bases.chunks_exact(4);
+    let shuffles = windows.shuffles.chunks_exact(64);
+    let weights = windows.weights.chunks_exact(128);
+    for ((outs, bases), (shuffles, weights)) in outs.zip(bases).zip(shuffles.zip(weights)) {
+        for (row, out) in rows.into_iter().zip([outs.0, outs.1]) {
+            let mut halves = [_mm256_setzero_si256(); 2];
+            for (half, sum) in halves.iter_mut().enumerate() {
                 let (low, high) = (bases[2 * half] as usize, bases[2 * half + 1] as usize);
-                let shuffle = load(&windows.shuffles, (2 * block + half) * 32);
-                let weights =
-                    |quad: usize| load(&windows.weights, (4 * block + 2 * half + quad) * 32);
+                let shuffle = load(shuffles, 32 * half);
                 // SAFETY: `across` compared the row's length with where the last window ends.
-                let (near, far) = unsafe {
-                    (
-                        windows_at(row, low, high),
-                        windows_at(row, low + 4, high + 4),
-                    )
+                let samples = unsafe { windows_at(row, low, high) };
+                let near = _mm256_shuffle_epi8(samples, shuffle);
+                let far = if SHARED {
+                    let farther = _mm256_add_epi8(shuffle, _mm256_set1_epi8(4));
+                    _mm256_shuffle_epi8(samples, farther)
+                } else {
+                    // SAFETY: as above; the second window is counted in.
+                    let samples = unsafe { windows_at(row, low + 4, high + 4) };
+                    _mm256_shuffle_epi8(samples, shuffle)
                 };
-                _mm256_add_epi16(
-                    _mm256_maddubs_epi16(weights(0), _mm256_shuffle_epi8(near, shuffle)),
-                    _mm256_maddubs_epi16(weights(1), _mm256_shuffle_epi8(far, shuffle)),
-                )
-            };
-            store(out, 16 * block, _mm256_hadd_epi16(half(0), half(1)));
+                *sum = _mm256_add_epi16(
+                    _mm256_maddubs_epi16(load(weights, 64 * half), near),
+                    _mm256_maddubs_epi16(load(weights, 64 * half + 32), far),
+                );
+            }
+            store(out, 0, _mm256_hadd_epi16(halves[0], halves[1]));
         }
     }
 }
@@ -187,6 +196,9 @@ pub fn down(strands: &[Strand<'_>; 3], colour: Colour, out: [&mut [u8]; 3]) {
         1..=2 => coloured::<2>(strands, colour, out),
         3 => coloured::<3>(strands, colour, out),
         4 => coloured::<4>(strands, colour, out),
+        5 => coloured::<5>(strands, colour, out),
+        6 => coloured::<6>(strands, colour, out),
+        7..=SHORT => coloured::<SHORT>(strands, colour, out),
         _ => coloured::<0>(strands, colour, out),
     }
 }
@@ -206,8 +218,9 @@ const YCBCR: u8 = 1;
 const RGB: u8 = 2;
 
 /// A strand with its rows looked up: `TAPS` of them, or any number where that is 0.
+#[derive(Clone, Copy)]
 struct Column<'a, const TAPS: usize> {
-    strand: Strand<'a>,
+    strand: &'a Strand<'a>,
     rows: [&'a [i16]; TAPS],
     weights: [__m256i; TAPS],
 }
@@ -215,18 +228,18 @@ struct Column<'a, const TAPS: usize> {
 impl<'a, const TAPS: usize> Column<'a, TAPS> {
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn new(strand: &Strand<'a>) -> Column<'a, TAPS> {
+    fn new(strand: &'a Strand<'a>) -> Column<'a, TAPS> {
         let mut column = Column {
-            strand: *strand,
-            rows: [strand.row(0); TAPS],
+            strand,
+            rows: [&[]; TAPS],
             weights: [_mm256_setzero_si256(); TAPS],
         };
-        // Where a strand has fewer taps, its first row is read again, with no weight.
         for tap in 0..TAPS {
-            if tap < strand.count {
-                column.rows[tap] = strand.row(tap);
-                column.weights[tap] = _mm256_set1_epi16(strand.weight(tap));
-            }
+            // Where a strand has fewer taps, its first row is read again, with no weight.
+            let exists = tap < strand.count;
+            let weight = if exists { strand.weight(tap) } else { 0 };
+            column.rows[tap] = strand.row(if exists { tap } else { 0 });
+            column.weights[tap] = _mm256_set1_epi16(weight);
         }
         column
     }
@@ -251,7 +264,7 @@ impl<'a, const TAPS: usize> Column<'a, TAPS> {
             }
             return sum;
         }
-        let strand = &self.strand;
+        let strand = self.strand;
         if strand.short {
             let mut sum = _mm256_setzero_si256();
             for tap in 0..strand.count {
@@ -287,12 +300,11 @@ impl<'a, const TAPS: usize> Column<'a, TAPS> {
 
 #[target_feature(enable = "avx2")]
 fn rows<const TAPS: usize, const COLOUR: u8>(strands: &[Strand<'_>; 3], out: [&mut [u8]; 3]) {
-    let [first, second, third] = strands;
-    let columns = [
-        Column::<TAPS>::new(first),
-        Column::<TAPS>::new(second),
-        Column::<TAPS>::new(third),
-    ];
+    let mut columns = [Column::<TAPS>::new(&strands[0]); 3];
+    if COLOUR != GRAY {
+        columns[1] = Column::new(&strands[1]);
+        columns[2] = Column::new(&strands[2]);
+    }
     let padded = columns[0].strand.row(0).len();
     assert!(
         columns

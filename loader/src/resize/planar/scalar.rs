@@ -1,33 +1,36 @@
-//! The definition of the arithmetic, one sample after the other.
+//! The definition of the arithmetic, in portable code.
 
 use super::strand::Strand;
-use super::taps::Taps;
+use super::taps::{BLOCK, Taps};
 use shardtool::planes::Colour;
 
 /// Filters a row across: `out` has one value for each output, padding included.
 pub fn across(taps: &Taps, row: &[u8], out: &mut [i16]) {
     for (output, (&first, out)) in taps.first.iter().zip(out).enumerate() {
         let samples = &row[first as usize..first as usize + taps.count];
-        let weights = taps.weights[output..].iter().step_by(taps.padded);
-        let sum: i32 = samples
-            .iter()
-            .zip(weights)
-            .map(|(&sample, &weight)| i32::from(weight) * (i32::from(sample) - 128))
-            .sum();
-        *out = ((sum + 32) >> 6) as i16;
+        let mut sum = 32;
+        for (tap, &sample) in samples.iter().enumerate() {
+            let weight = taps.weights[tap * taps.padded + output];
+            sum += i32::from(weight) * (i32::from(sample) - 128);
+        }
+        *out = (sum >> 6) as i16;
     }
 }
 
 /// Filters down and converts colour: one row of output from the rows that each plane's strand names.
-pub fn down(strands: &[Strand<'_>; 3], colour: Colour, out: [&mut [u8]; 3]) {
-    let [red, green, blue] = out;
-    for at in 0..red.len() {
-        let [r, g, b] = match colour {
-            Colour::Gray => [value(&strands[0], at); 3],
-            Colour::Rgb => [0, 1, 2].map(|plane| value(&strands[plane], at)),
-            Colour::YCbCr => convert([0, 1, 2].map(|plane| value(&strands[plane], at))),
+pub fn down(strands: &[Strand<'_>; 3], colour: Colour, mut out: [&mut [u8]; 3]) {
+    for at in (0..out[0].len()).step_by(BLOCK) {
+        let first = values(&strands[0], at);
+        let pixels = match colour {
+            Colour::Gray => [first; 3],
+            Colour::Rgb => [first, values(&strands[1], at), values(&strands[2], at)],
+            Colour::YCbCr => convert(first, values(&strands[1], at), values(&strands[2], at)),
         };
-        (red[at], green[at], blue[at]) = (byte(r), byte(g), byte(b));
+        for (out, values) in out.iter_mut().zip(pixels) {
+            for (out, value) in out[at..].iter_mut().zip(values) {
+                *out = byte(value);
+            }
+        }
     }
 }
 
@@ -36,17 +39,21 @@ fn scaled(a: i32, b: i32) -> i32 {
     (a * b + (1 << 14)) >> 15
 }
 
-fn value(strand: &Strand<'_>, at: usize) -> i32 {
-    let taps = (0..strand.count).map(|tap| {
-        (
-            i32::from(strand.row(tap)[at]),
-            i32::from(strand.weight(tap)),
-        )
-    });
-    if strand.short {
-        taps.map(|(value, weight)| scaled(value, weight)).sum()
-    } else {
-        (taps.map(|(value, weight)| value * weight).sum::<i32>() + (1 << 14)) >> 15
+/// A block of outputs of a plane, from `at` on. Blocks, as compilers can use vectors for them.
+fn values(strand: &Strand<'_>, at: usize) -> [i32; BLOCK] {
+    let mut sums = [0; BLOCK];
+    for tap in 0..strand.count {
+        let weight = i32::from(strand.weight(tap));
+        for (sum, &value) in sums.iter_mut().zip(&strand.row(tap)[at..at + BLOCK]) {
+            *sum += match strand.short {
+                true => scaled(i32::from(value), weight),
+                false => i32::from(value) * weight,
+            };
+        }
+    }
+    match strand.short {
+        true => sums,
+        false => sums.map(|sum| (sum + (1 << 14)) >> 15),
     }
 }
 
@@ -59,12 +66,15 @@ pub const CR_TO_GREEN: i16 = 23401;
 /// See [`CR_TO_RED`].
 pub const CB_TO_BLUE: i16 = 25297;
 
-fn convert([y, cb, cr]: [i32; 3]) -> [i32; 3] {
-    [
-        y + cr + scaled(cr, i32::from(CR_TO_RED)),
-        y - scaled(cb, i32::from(CB_TO_GREEN)) - scaled(cr, i32::from(CR_TO_GREEN)),
-        y + cb + scaled(cb, i32::from(CB_TO_BLUE)),
-    ]
+fn convert(y: [i32; BLOCK], cb: [i32; BLOCK], cr: [i32; BLOCK]) -> [[i32; BLOCK]; 3] {
+    let mut pixels = [y; 3];
+    for at in 0..BLOCK {
+        let (cb, cr) = (cb[at], cr[at]);
+        pixels[0][at] += cr + scaled(cr, i32::from(CR_TO_RED));
+        pixels[1][at] -= scaled(cb, i32::from(CB_TO_GREEN)) + scaled(cr, i32::from(CR_TO_GREEN));
+        pixels[2][at] += cb + scaled(cb, i32::from(CB_TO_BLUE));
+    }
+    pixels
 }
 
 fn byte(value: i32) -> u8 {

@@ -28,8 +28,10 @@ struct Ring {
 pub struct Strand<'a> {
     ring: &'a [i16],
     width: usize,
-    /// The first tap's slot.
+    /// The first tap's slot, before it is wrapped around.
     slot: usize,
+    /// Rows that the ring has room for, less one.
+    wrap: usize,
     /// Weights from the first tap's on, `pitch` apart.
     weights: &'a [i16],
     pitch: usize,
@@ -43,8 +45,7 @@ impl<'a> Strand<'a> {
     /// The row under a tap; exactly as long as outputs are padded to.
     #[inline(always)]
     pub fn row(&self, tap: usize) -> &'a [i16] {
-        let capacity = self.ring.len() / self.width;
-        let start = ((self.slot + tap) & (capacity - 1)) * self.width;
+        let start = ((self.slot + tap) & self.wrap) * self.width;
         &self.ring[start..start + self.width]
     }
 
@@ -93,12 +94,14 @@ impl Rows {
     }
 
     /// The rows under an output row.
+    #[inline(always)]
     pub fn strand<'a>(&'a self, plane: usize, taps: &'a Taps, output: usize) -> Strand<'a> {
         let ring = &self.rings[plane];
         Strand {
             ring: &self.values[ring.start..ring.start + ring.capacity * self.width],
             width: self.width,
             slot: taps.first[output] as usize - ring.origin,
+            wrap: ring.capacity - 1,
             weights: &taps.weights[output..],
             pitch: taps.padded,
             count: taps.count,

@@ -23,8 +23,17 @@ pub enum Layout {
         /// Whether one load is enough.
         shared: bool,
     },
-    /// A window brings four taps to each of 4 outputs; a second one, 4 samples further right, the other four.
-    Quads,
+    /// A window of 64 bytes brings all taps to each of 32 outputs.
+    Wide {
+        /// Pairs of taps, one or two.
+        pairs: usize,
+    },
+    /// A window brings four taps to each of 4 outputs; a second one, 4 samples further right, the other four. Where
+    /// `shared`, the first window holds them all.
+    Quads {
+        /// Whether one load is enough.
+        shared: bool,
+    },
     /// A window brings 16 taps to one output; there are this many, each 16 samples further right.
     #[default]
     Dots,
@@ -35,7 +44,7 @@ pub enum Layout {
 pub struct Windows {
     /// Which tables are in use, and how.
     pub layout: Layout,
-    /// Where each window begins: one per lane for pairs, two for quads, eight for dots.
+    /// Where each window begins: one per lane for pairs, two for quads, eight for dots, one per four lanes if wide.
     pub bases: Vec<u32>,
     /// The shuffle of each window, 16 bytes; none for dots.
     pub shuffles: Vec<u8>,
@@ -50,10 +59,11 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Lays out taps. `order` says which lane of four comes where, as packing instructions mix them.
-    pub fn prepare(&mut self, taps: &Taps, order: [usize; 4]) {
+    /// Lays out taps. `order` says which lane of four comes where, as packing instructions mix them; `wide` whether bytes
+    /// can be shuffled across 64 of them, for which the order must be the natural one.
+    pub fn prepare(&mut self, taps: &Taps, order: [usize; 4], wide: bool) {
         let tried = match taps.count {
-            1..=4 => self.pairs(taps, order),
+            1..=4 => (wide && self.wide_pairs(taps)) || self.lane_pairs(taps, order),
             5..=8 => self.quads(taps, order),
             _ => false,
         };
@@ -62,14 +72,36 @@ impl Windows {
         }
         let windows = match self.layout {
             Layout::Pairs { pairs, .. } => 2 * (pairs - 1) + WINDOW,
-            Layout::Quads => 4 + WINDOW,
+            Layout::Wide { .. } => 2 * BLOCK,
+            Layout::Quads { .. } => 4 + WINDOW,
             Layout::Dots => self.dots * WINDOW,
         };
         let last = self.bases.iter().max().expect("at least one lane");
         self.reach = *last as usize + windows;
     }
 
-    fn pairs(&mut self, taps: &Taps, order: [usize; 4]) -> bool {
+    fn lane_pairs(&mut self, taps: &Taps, order: [usize; 4]) -> bool {
+        let widest = self.pairs::<LANE, 2>(taps, order);
+        let pairs = taps.count.div_ceil(2);
+        let shared = widest + 2 * pairs <= WINDOW;
+        self.layout = Layout::Pairs { pairs, shared };
+        widest + 2 <= WINDOW
+    }
+
+    fn wide_pairs(&mut self, taps: &Taps) -> bool {
+        let widest = self.pairs::<BLOCK, 1>(taps, [0, 1, 2, 3]);
+        let pairs = taps.count.div_ceil(2);
+        self.layout = Layout::Wide { pairs };
+        widest + 2 * pairs <= 2 * BLOCK
+    }
+
+    /// Tables of pairs for windows of `LANE` outputs, of which vectors hold `LANES`. Returns how far apart the outputs
+    /// of a window begin at most; the tables are wrong where that is beyond what shuffles can express.
+    fn pairs<const LANE: usize, const LANES: usize>(
+        &mut self,
+        taps: &Taps,
+        order: [usize; 4],
+    ) -> usize {
         let pairs = taps.count.div_ceil(2);
         self.bases.resize(taps.padded / LANE, 0);
         self.shuffles.resize(taps.padded * 2, 0);
@@ -77,13 +109,15 @@ impl Windows {
         let mut widest = 0;
         let lanes = self.shuffles.chunks_exact_mut(2 * LANE);
         for (slot, (base, shuffles)) in self.bases.iter_mut().zip(lanes).enumerate() {
-            let start = lane(slot, order) * LANE;
+            let slot_of = if LANES == 1 { slot } else { lane(slot, order) };
+            let start = slot_of * LANE;
             let mut firsts = [0; LANE];
             firsts.copy_from_slice(&taps.first[start..start + LANE]);
-            // The lane's part of the vector that it shares with its neighbour.
-            let weights_at = slot / 2 * (4 * LANE * pairs) + slot % 2 * (2 * LANE);
+            // The window's part of its vector.
+            let vector = 2 * LANE * LANES;
+            let weights_at = slot / LANES * (vector * pairs) + slot % LANES * (2 * LANE);
             for pair in 0..pairs {
-                let at = weights_at + pair * 4 * LANE;
+                let at = weights_at + pair * vector;
                 let weights = &mut self.weights[at..at + 2 * LANE];
                 let row = 2 * pair * taps.padded + start;
                 let even = &taps.weights[row..row + LANE];
@@ -114,7 +148,7 @@ impl Windows {
                     }
                 }
             }
-            *base = *firsts.iter().min().expect("eight of them");
+            *base = *firsts.iter().min().expect("a lane of them");
             let mut farthest = 0;
             for output in 0..LANE {
                 let offset = firsts[output] - *base;
@@ -124,11 +158,7 @@ impl Windows {
             }
             widest = widest.max(farthest as usize);
         }
-        self.layout = Layout::Pairs {
-            pairs,
-            shared: widest + 2 * pairs <= WINDOW,
-        };
-        widest + 2 <= WINDOW
+        widest
     }
 
     fn quads(&mut self, taps: &Taps, order: [usize; 4]) -> bool {
@@ -136,6 +166,7 @@ impl Windows {
         self.bases.resize(taps.padded / HALF, 0);
         self.shuffles.resize(taps.padded * 4, 0);
         self.weights.resize(taps.padded * 8, 0);
+        let mut widest = 0;
         for slot in 0..taps.padded / LANE {
             for half in 0..2 {
                 let start = lane(slot, order) * LANE + half * HALF;
@@ -146,6 +177,7 @@ impl Windows {
                 self.bases[window] = base;
                 for (output, first) in firsts.iter().enumerate() {
                     let offset = (first - base) as usize;
+                    widest = widest.max(offset);
                     if offset + 4 > WINDOW {
                         return false;
                     }
@@ -168,7 +200,9 @@ impl Windows {
                 }
             }
         }
-        self.layout = Layout::Quads;
+        self.layout = Layout::Quads {
+            shared: widest + 8 <= WINDOW,
+        };
         true
     }
 
