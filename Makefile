@@ -18,6 +18,7 @@ help: ## this list
 setup: ## libtorch into .torch/ (FULL=1: with CUDA; TORCH=DIR: use an existing PyTorch 2.11)
 	@command -v $(CARGO) >/dev/null || { echo "setup: a Rust toolchain (1.90 or newer) is needed: https://rustup.rs" >&2; exit 2; }
 	@command -v $${CXX:-c++} >/dev/null || { echo "setup: a C++ compiler is needed (Debian: apt-get install g++)" >&2; exit 2; }
+	@shardtool/nasm.sh $(TARGET)
 	@trainer/libtorch.sh $(if $(TORCH),use "$(TORCH)",$(if $(FULL),full,cpu))
 
 .PHONY: build

@@ -145,7 +145,7 @@ static JBLOCKARRAY find_rows(j_common_ptr info, jvirt_barray_ptr which, JDIMENSI
 }
 
 /* Reads the coefficients into the memory that `image` names, which must be zeroed, and the quantization tables. libjpeg's
- * own arrays would be allocated anew for each file and need copying; this saves a tenth of the time. */
+ * own arrays would be allocated anew for each file and need copying. */
 int turbo_read_coefficients(struct turbo_reader *reader, struct turbo_image *image) {
     j_decompress_ptr info = &reader->info;
     if (setjmp(reader->errors.escape))
