@@ -156,6 +156,8 @@ class Bench:
         for each in list(self.entrants):
             rates, failure = {}, None
             for workers in each.workers:
+                if not workers and not each.ours and cores > 1:
+                    continue  # Without workers a DataLoader decodes on one core, whatever it may use.
                 try:
                     rates[workers] = self.measure(each, cores, workers, self.chosen.seconds / 2)
                 except Failed as error:
