@@ -11,7 +11,10 @@ mod labels;
 mod output;
 mod source;
 
-use crate::dataset::{CodecOptions, Manifest};
+use crate::dataset::{CodecOptions, EntropyCoding, Manifest};
+use crate::dct::encode::{Coding, Statistics};
+use crate::dct::tables::Tables;
+use crate::rans::EncodeTable;
 use crate::{Codec, Error as DatasetError};
 use output::{Destination, Staging};
 use serde::{Deserialize, Serialize};
@@ -19,6 +22,8 @@ use source::{Source, SourceFile};
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Name of the report in a dataset's directory.
 pub const REPORT_FILE: &str = "report.json";
@@ -103,12 +108,8 @@ pub struct Options {
     pub images: PathBuf,
     /// The dataset's directory; see [`default_output`].
     pub out: PathBuf,
-    /// Codec for files that can have it.
-    pub codec: Codec,
-    /// Size of header and payloads at which a shard is closed.
-    pub shard_size: u64,
-    /// zstd level of `raw` payloads.
-    pub level: i32,
+    /// How images are coded, where they can be, and how large shards are.
+    pub codec: CodecOptions,
     /// Number of worker threads.
     pub workers: usize,
     /// What to do with a file that cannot be kept.
@@ -148,8 +149,8 @@ pub struct Report {
     pub kept: u64,
     /// Images that could not be kept: damaged, empty, unreadable or of an unknown type.
     pub rejected: Vec<Note>,
-    /// Images that are not JPEG files and became `raw` samples of a `jpeg` dataset.
-    pub stored_as_raw: Vec<Note>,
+    /// Images that are stored otherwise than asked for: files that are not JPEG, or of a rare kind of it.
+    pub stored_otherwise: Vec<Note>,
     /// Files that were not taken for images.
     pub ignored: Vec<Note>,
     /// Paths in `labels.csv` at which there is no image.
@@ -197,19 +198,15 @@ pub fn default_output(images: &Path) -> Result<PathBuf, Error> {
 /// Builds a dataset, or finds that it is there already.
 pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, Error> {
     let source = Source::scan(&options.images)?;
-    let codec = CodecOptions {
-        name: options.codec,
-        level: options.level,
-        shard_size: options.shard_size,
-    };
+    let codec = &options.codec;
     let staging = match options.dry_run {
         true => None,
-        false => match output::prepare(&options.out, options.force, &source.record, &codec)? {
+        false => match output::prepare(&options.out, options.force, &source.record, codec)? {
             Destination::UpToDate(outcome) => return Ok(*outcome),
             Destination::Free(staging) => Some(staging),
         },
     };
-    let built = build(options, &source, codec, staging.as_ref(), progress);
+    let built = build(options, &source, staging.as_ref(), progress);
     let (outcome, staging) = match (built, staging) {
         (Ok(outcome), staging) => (outcome, staging),
         (Err(error), Some(staging)) => {
@@ -228,7 +225,6 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Outc
 fn build(
     options: &Options,
     source: &Source,
-    codec: CodecOptions,
     staging: Option<&Staging>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Outcome, Error> {
@@ -237,19 +233,27 @@ fn build(
         labels_without_image: source.labels.without_image(source.files()),
         ..Report::default()
     };
+    let (coding, codec_data) = coding(options, source);
     let mut payload_bytes = 0;
     let mut done = 0;
     let mut splits = Vec::new();
     for split in &source.splits {
         let mut writer = staging.map(|staging| {
-            output::SplitWriter::new(staging, &split.name, &source.labels, options.shard_size)
+            let shard_size = options.codec.shard_size;
+            output::SplitWriter::new(
+                staging,
+                &split.name,
+                &source.labels,
+                shard_size,
+                &codec_data,
+            )
         });
-        in_order(options, &split.files, |file, ingested| {
+        in_order(options, &coding, &split.files, |file, ingested| {
             done += 1;
             match ingested {
                 Ok(image) => {
-                    if let Some(reason) = image.converted(options.codec) {
-                        report.stored_as_raw.push(file.note(reason));
+                    if let Some(change) = &image.change {
+                        report.stored_otherwise.push(file.note(change.clone()));
                     }
                     payload_bytes += image.payload.len() as u64;
                     report.kept += 1;
@@ -287,7 +291,7 @@ fn build(
     }
     let manifest = Manifest::new(
         source.record.clone(),
-        codec,
+        options.codec.clone(),
         source.classes.clone(),
         source.labels.columns(),
         splits,
@@ -300,9 +304,58 @@ fn build(
     })
 }
 
+/// How streams are coded, and what the shards have to hold so that they can be decoded.
+fn coding(options: &Options, source: &Source) -> (Coding, Vec<u8>) {
+    let codec = &options.codec;
+    if codec.name != Codec::Dct || codec.entropy == Some(EntropyCoding::Zstd) {
+        return (Coding::Zstd(codec.level), Vec::new());
+    }
+    let frequencies = statistics(options, source).frequencies();
+    let tables = frequencies.iter().map(|frequencies| {
+        EncodeTable::new(frequencies).expect("normalized frequencies make a table")
+    });
+    (Coding::Rans(tables.collect()), Tables::write(&frequencies))
+}
+
+/// Counts the streams of files spread evenly over the source: as many as it takes to know how bytes are distributed, and
+/// too few to matter in a large build.
+fn statistics(options: &Options, source: &Source) -> Statistics {
+    const ENOUGH_FILES: usize = 64;
+    const ENOUGH_BYTES: u64 = 8 << 20;
+    const MOST_FILES: usize = 2048;
+    let files: Vec<&SourceFile> = source.files().collect();
+    let average = (source.record.bytes / source.record.files.max(1)).max(1);
+    let wanted = ((ENOUGH_BYTES / average) as usize).clamp(ENOUGH_FILES, MOST_FILES);
+    let wanted = wanted.min(files.len());
+    let next = AtomicUsize::new(0);
+    let total = Mutex::new(Statistics::default());
+    std::thread::scope(|scope| {
+        for _ in 0..options.workers {
+            scope.spawn(|| {
+                let mut worker = ingest::Worker::new(options.codec.clone(), Coding::Zstd(1));
+                let mut counted = Statistics::default();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= wanted {
+                        break;
+                    }
+                    let file = files[number * files.len() / wanted];
+                    worker.count(&options.images, file, &mut counted);
+                }
+                total
+                    .lock()
+                    .expect("no thread panics with it")
+                    .merge(&counted);
+            });
+        }
+    });
+    total.into_inner().expect("no thread panics with it")
+}
+
 /// Turns files into payloads on all workers and hands them to `take` in the order of the list.
 fn in_order(
     options: &Options,
+    coding: &Coding,
     files: &[SourceFile],
     mut take: impl FnMut(&SourceFile, Result<ingest::Image, String>) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -314,7 +367,7 @@ fn in_order(
         for _ in 0..options.workers {
             let (jobs, results) = (jobs.clone(), results.clone());
             scope.spawn(move || {
-                let mut worker = ingest::Worker::new(options.codec, options.level);
+                let mut worker = ingest::Worker::new(options.codec.clone(), coding.clone());
                 for i in jobs {
                     let image = worker.ingest(&options.images, &files[i]);
                     if results.send((i, image)).is_err() {

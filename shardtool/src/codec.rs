@@ -1,13 +1,16 @@
-//! Payloads to pixels: one [`Decoder`] per worker thread turns a region of a sample into RGB8.
+//! Payloads to pictures: one [`Decoder`] per worker thread turns an area of a sample into pixels or planes.
 //!
 //! Scratch buffers and the zstd context live in the decoder, so that decoding allocates nothing
-//! per image beyond what the JPEG decoder itself does. Whatever the payload says, no more memory
+//! per image beyond what the decoder of `jpeg` payloads itself does. Whatever the payload says, no more memory
 //! is taken than the entry's checked dimensions ask for, and an image of other dimensions than
 //! the entry's is an error.
 
 use std::time::{Duration, Instant};
 
-use crate::{Codec, Entry, Error, Sample};
+use crate::dct::{self, coefficients::Coefficients};
+use crate::planes::{Area, Planes, Resolution};
+use crate::simd::Simd;
+use crate::{Codec, Error, Sample};
 use zstd::zstd_safe;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -28,13 +31,31 @@ pub struct Region {
 }
 
 impl Region {
-    /// The whole stored image of an entry.
-    pub fn whole(entry: &Entry) -> Region {
+    /// The whole of an image of this size.
+    pub fn whole((width, height): (u32, u32)) -> Region {
         Region {
             x: 0,
             y: 0,
-            width: entry.stored_width,
-            height: entry.stored_height,
+            width,
+            height,
+        }
+    }
+
+    /// The pixels that come nearest to an area of an image of this size; at least one.
+    fn around(area: Area, (width, height): (u32, u32)) -> Region {
+        let along = |start: f64, length: f64, limit: u32| {
+            // A float that is no number or out of range becomes the nearest limit.
+            let first = (start.round() as u32).min(limit.saturating_sub(1));
+            let end = ((start + length).round() as u32).clamp(first + 1, limit.max(first + 1));
+            (first, end - first)
+        };
+        let (x, width) = along(area.left, area.width, width);
+        let (y, height) = along(area.top, area.height, height);
+        Region {
+            x,
+            y,
+            width,
+            height,
         }
     }
 
@@ -70,11 +91,22 @@ impl<'a> RgbView<'a> {
     }
 }
 
+/// A decoded area: what it is depends on the codec.
+#[derive(Debug, Clone, Copy)]
+pub enum Picture<'a> {
+    /// Pixels, from `jpeg` and `raw`.
+    Rgb(RgbView<'a>),
+    /// A plane for each component, from `dct`.
+    Planes(Planes<'a>),
+}
+
 /// Decodes samples; keep one per thread.
 pub struct Decoder {
     zstd: zstd::bulk::Decompressor<'static>,
+    dct: dct::decode::Decoder,
     pixels: Vec<u8>,
     entropy: Duration,
+    last: Codec,
 }
 
 impl Default for Decoder {
@@ -88,32 +120,65 @@ impl Decoder {
     pub fn new() -> Decoder {
         Decoder {
             zstd: zstd::bulk::Decompressor::default(),
+            dct: dct::decode::Decoder::new(Simd::best()),
             pixels: Vec::new(),
             entropy: Duration::ZERO,
+            last: Codec::Raw,
         }
     }
 
-    /// Decodes `region` of a sample, given on its stored grid. The checksum is the caller's to
-    /// check ([`Sample::verify`]); a damaged payload gives wrong pixels or an error, nothing worse.
-    pub fn decode(&mut self, sample: &Sample<'_>, region: Region) -> Result<RgbView<'_>, Error> {
+    /// Decodes an area of a sample, given on its stored grid. The codecs of pixels round it to whole ones, and know but
+    /// one resolution. The checksum is the caller's to check ([`Sample::verify`]); a damaged payload gives a wrong
+    /// picture or an error, nothing worse.
+    pub fn decode(
+        &mut self,
+        sample: &Sample<'_>,
+        area: Area,
+        resolution: Resolution,
+    ) -> Result<Picture<'_>, Error> {
         let entry = sample.entry();
-        let (width, height) = (entry.stored_width, entry.stored_height);
-        self.decode_payload(entry.codec, sample.payload(), width, height, region)
-            .map_err(|reason| Error::Decode {
-                path: sample.shard().path().to_owned(),
-                sample: sample.index(),
-                offset: entry.offset,
-                reason,
-            })
+        let size = (entry.stored_width, entry.stored_height);
+        let payload = sample.payload();
+        self.last = entry.codec;
+        let picture = match entry.codec {
+            Codec::Jpeg | Codec::Raw => {
+                let region = Region::around(area, size);
+                let pixels = self.decode_payload(entry.codec, payload, size.0, size.1, region);
+                pixels.map(Picture::Rgb)
+            }
+            Codec::Dct => {
+                let tables = sample.shard().tables();
+                let planes = self.dct.decode(payload, tables, size, area, resolution);
+                planes.map(Picture::Planes)
+            }
+        };
+        picture.map_err(|reason| damaged(sample, reason))
+    }
+
+    /// The coefficients of a `dct` sample.
+    pub fn coefficients(&mut self, sample: &Sample<'_>) -> Result<Coefficients, Error> {
+        let entry = sample.entry();
+        let coefficients = match entry.codec {
+            Codec::Dct => self.dct.coefficients(
+                sample.payload(),
+                sample.shard().tables(),
+                (entry.stored_width, entry.stored_height),
+            ),
+            other => Err(format!("codec {other} has no coefficients")),
+        };
+        coefficients.map_err(|reason| damaged(sample, reason))
     }
 
     /// How much of the last decoding went into undoing the entropy coding. Zero for JPEG, whose
     /// decoder does it together with the rest.
     pub fn entropy_time(&self) -> Duration {
-        self.entropy
+        match self.last {
+            Codec::Dct => self.dct.entropy_time(),
+            Codec::Jpeg | Codec::Raw => self.entropy,
+        }
     }
 
-    /// Decodes `region` of a payload that is in no shard yet, whose image must be `width` by
+    /// Decodes `region` of a payload of pixels that is in no shard yet, whose image must be `width` by
     /// `height` pixels. An error is the reason alone.
     pub fn decode_payload(
         &mut self,
@@ -133,6 +198,7 @@ impl Decoder {
         match codec {
             Codec::Jpeg => self.decode_jpeg(payload, width, height)?,
             Codec::Raw => self.decode_raw(payload, width, height)?,
+            Codec::Dct => return Err("codec dct holds no pixels".to_owned()),
         }
         let at = |x: u32, y: u32| 3 * (y as usize * width as usize + x as usize);
         let first = at(region.x, region.y);
@@ -184,6 +250,15 @@ impl Decoder {
             true => Ok(()),
             false => Err(format!("{got} bytes of pixels, expected {length}")),
         }
+    }
+}
+
+fn damaged(sample: &Sample<'_>, reason: String) -> Error {
+    Error::Decode {
+        path: sample.shard().path().to_owned(),
+        sample: sample.index(),
+        offset: sample.entry().offset,
+        reason,
     }
 }
 

@@ -7,8 +7,8 @@
 mod manifest;
 
 pub use manifest::{
-    CodecOptions, FORMAT_NAME, LabelColumn, MANIFEST_FILE, Manifest, ShardRecord, SourceRecord,
-    SplitRecord,
+    Bound, CodecOptions, EntropyCoding, FORMAT_NAME, LabelColumn, MANIFEST_FILE, Manifest,
+    ShardRecord, SourceRecord, SplitRecord,
 };
 
 use crate::format::Label;
@@ -27,11 +27,11 @@ impl Dataset {
     /// Reads the manifest, opens every shard and compares the two.
     pub fn open(dir: &Path) -> Result<Dataset, Error> {
         let manifest = Manifest::read(dir)?;
-        let splits = manifest
-            .splits
-            .iter()
-            .map(|record| Split::open(dir, record, manifest.classes.len()))
-            .collect::<Result<_, _>>()?;
+        let mut splits: Vec<Split> = Vec::new();
+        for record in &manifest.splits {
+            let sibling = splits.iter().find_map(|split| split.shards.first());
+            splits.push(Split::open(dir, record, manifest.classes.len(), sibling)?);
+        }
         Ok(Dataset {
             path: dir.to_owned(),
             manifest,
@@ -71,7 +71,12 @@ pub struct Split {
 }
 
 impl Split {
-    fn open(dir: &Path, record: &SplitRecord, classes: usize) -> Result<Split, Error> {
+    fn open(
+        dir: &Path,
+        record: &SplitRecord,
+        classes: usize,
+        sibling: Option<&Shard>,
+    ) -> Result<Split, Error> {
         let mut split = Split {
             name: record.name.clone(),
             shards: Vec::with_capacity(record.shards.len()),
@@ -79,7 +84,8 @@ impl Split {
             len: 0,
         };
         for listed in &record.shards {
-            let shard = Shard::open(&dir.join(&listed.file))?;
+            let sibling = sibling.or(split.shards.first());
+            let shard = Shard::open_beside(&dir.join(&listed.file), sibling)?;
             compare(&shard, listed, classes)?;
             split.starts.push(split.len);
             split.len += u64::from(shard.len());

@@ -1,5 +1,16 @@
 //! The `dct` codec: JPEG's quantized coefficients, with its Huffman coding undone once, when a dataset is built.
 
 pub mod coefficients;
+pub mod decode;
+#[cfg(feature = "build")]
+pub mod encode;
 pub mod idct;
+#[cfg(feature = "build")]
+pub mod pack;
+pub mod payload;
 pub mod render;
+pub mod streams;
+pub mod tables;
+
+#[cfg(test)]
+mod tests;

@@ -173,11 +173,21 @@ pub enum Fault {
     /// The number of label columns is above the limit.
     #[error("label column count at offset {offset} is {got}, expected at most {max}")]
     LabelCount { max: u32, got: u32, offset: u64 },
-    /// There is codec data, which no codec of this version defines.
+    /// The codec data is longer than it may be, or than the file.
+    #[error("codec data length at offset {offset} is {got}, expected at most {max}")]
+    CodecDataLength { max: u64, got: u64, offset: u64 },
+    /// The codec data are not the bytes their checksum was taken of.
     #[error(
-        "codec data length at offset {offset} is {got}, no codec of this version has any (expected 0)"
+        "codec data checksum at offset {offset} is {expected:016x}, the data's bytes give {got:016x}"
     )]
-    CodecData { got: u64, offset: u64 },
+    CodecDataChecksum {
+        expected: u64,
+        got: u64,
+        offset: u64,
+    },
+    /// The codec data hold no tables.
+    #[error("codec data at offset {offset}: {reason}")]
+    CodecData { reason: String, offset: u64 },
     /// The index does not lie behind the header.
     #[error("index offset at offset {offset} is {got}, payloads begin at {min}")]
     IndexOffset { min: u64, got: u64, offset: u64 },

@@ -24,6 +24,8 @@ pub const MAX_SAMPLES: u32 = 1 << 20;
 pub const MAX_LABELS: u32 = 256;
 /// Longest decompressed index: bounds what a hostile header can make a reader allocate.
 pub const MAX_INDEX_LENGTH: u64 = 1 << 28;
+/// Longest codec data.
+pub const MAX_CODEC_DATA: u64 = 1 << 20;
 /// Largest width or height: the most that JPEG can express.
 pub const MAX_SIDE: u32 = 65_535;
 /// Most pixels in an image: the size beyond which Pillow refuses to open one.
@@ -51,7 +53,8 @@ mod at {
     pub const INDEX_LENGTH: usize = 40;
     pub const INDEX_RAW_LENGTH: usize = 48;
     pub const INDEX_CHECKSUM: usize = 56;
-    pub const RESERVED: usize = 64;
+    pub const CODEC_DATA_CHECKSUM: usize = 64;
+    pub const RESERVED: usize = 72;
     pub const HEADER_CHECKSUM: usize = 88;
 }
 
@@ -66,14 +69,20 @@ pub enum Codec {
     Jpeg = 1,
     /// Packed RGB8 rows in one zstd frame.
     Raw = 2,
+    /// Quantized DCT coefficients.
+    Dct = 3,
 }
 
 impl Codec {
+    /// All codecs.
+    pub const ALL: [Codec; 3] = [Codec::Jpeg, Codec::Raw, Codec::Dct];
+
     /// The codec of an on-disk number.
     pub fn from_id(id: u8) -> Option<Codec> {
         match id {
             1 => Some(Codec::Jpeg),
             2 => Some(Codec::Raw),
+            3 => Some(Codec::Dct),
             _ => None,
         }
     }
@@ -83,6 +92,7 @@ impl Codec {
         match self {
             Codec::Jpeg => "jpeg",
             Codec::Raw => "raw",
+            Codec::Dct => "dct",
         }
     }
 }

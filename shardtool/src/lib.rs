@@ -14,15 +14,11 @@ pub mod build;
 #[cfg(feature = "codecs")]
 pub mod codec;
 pub mod dataset;
-#[cfg(feature = "codecs")]
 pub mod dct;
 mod error;
 pub mod format;
-#[cfg(feature = "codecs")]
 pub mod planes;
-#[cfg(feature = "codecs")]
 pub mod rans;
-#[cfg(feature = "codecs")]
 pub mod simd;
 #[cfg(feature = "build")]
 pub mod synth;

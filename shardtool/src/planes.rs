@@ -45,6 +45,18 @@ pub struct Plane<'a> {
     pub height: f64,
 }
 
+impl Area {
+    /// The whole of an image of this size.
+    pub fn whole((width, height): (u32, u32)) -> Area {
+        Area {
+            left: 0.0,
+            top: 0.0,
+            width: f64::from(width),
+            height: f64::from(height),
+        }
+    }
+}
+
 impl Plane<'_> {
     /// Readable bytes behind the last row, for vector loads that go past it.
     pub const PADDING: usize = 64;
@@ -57,4 +69,27 @@ pub struct Planes<'a> {
     pub colour: Colour,
     /// The planes; the first [`Colour::planes`] count, the others repeat the first.
     pub planes: [Plane<'a>; 3],
+}
+
+/// The part of an image that is wanted, in pixels of the stored grid; edges may lie between pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Area {
+    /// Left edge.
+    pub left: f64,
+    /// Top edge.
+    pub top: f64,
+    /// Width, above 0.
+    pub width: f64,
+    /// Height, above 0.
+    pub height: f64,
+}
+
+/// How fine the planes have to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Resolution {
+    /// As fine as the image is stored.
+    Full,
+    /// At least so many samples along each side of the area, if the image has them: the inverse DCT then leaves out
+    /// frequencies that the crop has no use for.
+    AtLeast(f64),
 }

@@ -6,6 +6,13 @@
 use super::source::SourceFile;
 use crate::Codec;
 use crate::codec::{Decoder, Region};
+use crate::dataset::CodecOptions;
+use crate::dct::coefficients::Coefficients;
+use crate::dct::encode::{Coding, Encoder, Statistics};
+use crate::simd::Simd;
+use crate::turbo::{self, Chroma};
+use fast_image_resize::images::ImageRef;
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
 use image::ImageDecoder;
 use image::metadata::Orientation;
 use std::io::Cursor;
@@ -23,106 +30,318 @@ const MAX_ALLOCATION: u64 = 1 << 30;
 pub struct Image {
     pub payload: Vec<u8>,
     pub codec: Codec,
-    pub size: (u32, u32),
+    /// Size of what the payload holds.
+    pub stored: (u32, u32),
+    /// Size of the file's image.
+    pub source: (u32, u32),
     pub orientation: u8,
-    /// What the file was: "JPEG", "PNG", …
-    kind: String,
+    /// Why it is stored otherwise than asked for, and how.
+    pub change: Option<String>,
 }
 
-impl Image {
-    /// What to report of an image that cannot have the codec asked for.
-    pub fn converted(&self, asked: Codec) -> Option<String> {
-        (self.codec != asked).then(|| format!("is {}, not JPEG", self.kind))
-    }
-}
+/// Quality at which pixels of unbounded resolution become coefficients: what comes from no JPEG file, or from one whose
+/// coefficients have no place in the codec.
+const QUALITY: u8 = 95;
 
-/// One thread's decoder and buffers.
+/// One thread's decoders and buffers.
 pub struct Worker {
-    codec: Codec,
-    level: i32,
+    options: CodecOptions,
+    coding: Coding,
     decoder: Decoder,
+    turbo: turbo::Reader,
+    coefficients: Coefficients,
+    encoder: Encoder,
+    resizer: fast_image_resize::Resizer,
+}
+
+/// Pixels on their way to a codec that keeps none.
+struct Pixels<'a> {
+    bytes: &'a [u8],
+    size: (u32, u32),
+    /// One byte a pixel instead of three.
+    gray: bool,
 }
 
 impl Worker {
-    pub fn new(codec: Codec, level: i32) -> Worker {
+    /// A worker that codes `dct` streams as `coding` says.
+    pub fn new(options: CodecOptions, coding: Coding) -> Worker {
         Worker {
-            codec,
-            level,
+            options,
+            coding,
             decoder: Decoder::new(),
+            turbo: turbo::Reader::new(),
+            coefficients: Coefficients::empty(),
+            encoder: Encoder::new(Simd::best()),
+            resizer: fast_image_resize::Resizer::new(),
         }
     }
 
-    /// Reads and decodes one file.
+    /// Reads and codes one file.
     pub fn ingest(&mut self, root: &Path, file: &SourceFile) -> Result<Image, String> {
+        self.guard(root, file, |worker, bytes| match is_jpeg(&bytes) {
+            true => worker.convert_jpeg(bytes),
+            false => worker.convert_other(&bytes),
+        })
+    }
+
+    /// Counts the streams of one file, if it can be had as coefficients.
+    pub fn count(&mut self, root: &Path, file: &SourceFile, statistics: &mut Statistics) {
+        // What is wrong with a file is found, and reported, when it is built.
+        let _ = self.guard(root, file, |worker, bytes| {
+            match is_jpeg(&bytes) {
+                true => worker.jpeg_to_coefficients(&bytes).map(drop)?,
+                false => worker.other_to_coefficients(&bytes).map(drop)?,
+            }
+            let counted = worker.encoder.count(&worker.coefficients, statistics);
+            counted.map_err(|error| error.to_string())
+        });
+    }
+
+    /// Reads a file and does something with it that may panic: a decoder that does so at one odd file must not end a build
+    /// of a million.
+    fn guard<T>(
+        &mut self,
+        root: &Path,
+        file: &SourceFile,
+        work: impl FnOnce(&mut Worker, Vec<u8>) -> Result<T, String>,
+    ) -> Result<T, String> {
         if let Some(fault) = &file.fault {
             return Err(fault.clone());
         }
         let bytes = std::fs::read(root.join(&file.path))
             .map_err(|error| format!("cannot be read: {error}"))?;
-        // A decoder that panics at one odd file must not end a build of a million. It is dropped
-        // with whatever state it was left in.
-        std::panic::catch_unwind(AssertUnwindSafe(|| self.convert(bytes))).unwrap_or_else(|_| {
-            self.decoder = Decoder::new();
+        if bytes.is_empty() {
+            return Err("empty file".to_owned());
+        }
+        std::panic::catch_unwind(AssertUnwindSafe(|| work(self, bytes))).unwrap_or_else(|_| {
+            // Dropped with whatever state its parts were left in.
+            *self = Worker::new(self.options.clone(), self.coding.clone());
             Err("the decoder panicked".to_owned())
         })
     }
 
-    fn convert(&mut self, bytes: Vec<u8>) -> Result<Image, String> {
-        if bytes.is_empty() {
-            return Err("empty file".to_owned());
-        }
-        match bytes.starts_with(&[0xff, 0xd8, 0xff]) {
-            true => self.convert_jpeg(bytes),
-            false => self.convert_other(&bytes),
-        }
-    }
-
     fn convert_jpeg(&mut self, bytes: Vec<u8>) -> Result<Image, String> {
+        if self.options.name == Codec::Dct {
+            let converted = self.jpeg_to_coefficients(&bytes)?;
+            return self.finish_dct(converted, Some(bytes));
+        }
         check_complete(&bytes)?;
-        let ((width, height), orientation) = read_header(&bytes)?;
-        let region = Region {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        };
-        let view = self
-            .decoder
-            .decode_payload(Codec::Jpeg, &bytes, width, height, region)?;
-        let payload = match self.codec {
-            Codec::Jpeg => bytes,
-            Codec::Raw => compress(view.pixels, self.level)?,
+        let (size, orientation) = read_header(&bytes)?;
+        let view = self.decoder.decode_payload(
+            Codec::Jpeg,
+            &bytes,
+            size.0,
+            size.1,
+            Region::whole(size),
+        )?;
+        let payload = match self.options.name {
+            Codec::Raw => compress(view.pixels, self.options.level)?,
+            Codec::Jpeg | Codec::Dct => bytes,
         };
         Ok(Image {
             payload,
-            codec: self.codec,
-            size: (width, height),
+            codec: self.options.name,
+            stored: size,
+            source: size,
             orientation,
-            kind: "JPEG".to_owned(),
+            change: None,
         })
     }
 
     fn convert_other(&mut self, bytes: &[u8]) -> Result<Image, String> {
-        let format = image::guess_format(bytes).map_err(|_| "not an image of a known type")?;
-        let kind = format!("{format:?}").to_ascii_uppercase();
-        let wrong = |error: image::ImageError| format!("{kind}: {error}");
-        let reader = image::ImageReader::with_format(Cursor::new(bytes), format);
-        let mut decoder = reader.into_decoder().map_err(wrong)?;
-        let (width, height) = decoder.dimensions();
-        check_size(width, height)?;
-        let mut limits = image::Limits::no_limits();
-        limits.max_alloc = Some(MAX_ALLOCATION);
-        decoder.set_limits(limits).map_err(wrong)?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let image = image::DynamicImage::from_decoder(decoder).map_err(wrong)?;
+        if self.options.name == Codec::Dct {
+            let converted = self.other_to_coefficients(bytes)?;
+            return self.finish_dct(converted, None);
+        }
+        let (image, kind, orientation) = decode_other(bytes)?;
+        let size = (image.width(), image.height());
         Ok(Image {
-            payload: compress(&image.into_rgb8(), self.level)?,
+            payload: compress(&image.into_rgb8(), self.options.level)?,
             codec: Codec::Raw,
-            size: (width, height),
-            orientation: orientation.to_exif(),
-            kind,
+            stored: size,
+            source: size,
+            orientation,
+            change: (self.options.name != Codec::Raw)
+                .then(|| format!("is {kind}, not JPEG: stored as raw pixels")),
         })
     }
+
+    /// Codes the coefficients at hand. Of a JPEG file that the codec's arithmetic cannot take, the file itself is kept.
+    fn finish_dct(&mut self, converted: Converted, jpeg: Option<Vec<u8>>) -> Result<Image, String> {
+        let mut payload = Vec::new();
+        let coded = self
+            .encoder
+            .encode(&self.coefficients, &self.coding, &mut payload);
+        let mut image = Image {
+            payload,
+            codec: Codec::Dct,
+            stored: (self.coefficients.width, self.coefficients.height),
+            source: converted.source,
+            orientation: converted.orientation,
+            change: converted.change,
+        };
+        match (coded, jpeg) {
+            (Ok(()), _) => {}
+            (Err(error), Some(jpeg)) if image.stored == image.source => {
+                image.payload = jpeg;
+                image.codec = Codec::Jpeg;
+                image.change = Some(format!("{error}: stored as the JPEG file"));
+            }
+            (Err(error), _) => return Err(error.to_string()),
+        }
+        Ok(image)
+    }
+
+    /// A JPEG file's own coefficients where they can be had and its resolution is within the bound.
+    fn jpeg_to_coefficients(&mut self, bytes: &[u8]) -> Result<Converted, String> {
+        check_complete(bytes)?;
+        let (source, orientation) = read_header(bytes)?;
+        let mut change = None;
+        if self.bounded(source).is_none() {
+            match self.turbo.read_coefficients(bytes, &mut self.coefficients) {
+                Ok(_) => {
+                    return Ok(Converted {
+                        source,
+                        orientation,
+                        change,
+                    });
+                }
+                Err(turbo::Error::Unsupported(reason)) => {
+                    change = Some(format!(
+                        "is {reason}: coded anew at quality {QUALITY}, 4:4:4"
+                    ));
+                }
+                Err(turbo::Error::Damaged(reason)) => return Err(format!("JPEG: {reason}")),
+            }
+        }
+        // Taken out so that its pixels can be read while the rest of the worker works on them.
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let region = Region::whole(source);
+        let view = decoder.decode_payload(Codec::Jpeg, bytes, source.0, source.1, region);
+        let coded = view.and_then(|view| {
+            self.pixels_to_coefficients(Pixels {
+                bytes: view.pixels,
+                size: source,
+                gray: false,
+            })
+        });
+        self.decoder = decoder;
+        coded.map(|()| Converted {
+            source,
+            orientation,
+            change,
+        })
+    }
+
+    fn other_to_coefficients(&mut self, bytes: &[u8]) -> Result<Converted, String> {
+        let (image, kind, orientation) = decode_other(bytes)?;
+        let source = (image.width(), image.height());
+        let gray = !image.color().has_color();
+        let pixels = match gray {
+            true => image.into_luma8().into_raw(),
+            false => image.into_rgb8().into_raw(),
+        };
+        self.pixels_to_coefficients(Pixels {
+            bytes: &pixels,
+            size: source,
+            gray,
+        })?;
+        let (quality, chroma) = match &self.options.bound {
+            Some(bound) if self.bounded(source).is_some() => (bound.quality, bound.chroma),
+            _ => (QUALITY, 444),
+        };
+        Ok(Converted {
+            source,
+            orientation,
+            change: Some(format!(
+                "is {kind}, not JPEG: coded at quality {quality}, {chroma}"
+            )),
+        })
+    }
+
+    /// The size of an image whose shorter side is beyond the bound, once it is within.
+    fn bounded(&self, (width, height): (u32, u32)) -> Option<(u32, u32)> {
+        let bound = self.options.bound?.short_side;
+        let shorter = width.min(height);
+        // Rounded to the nearest; the shorter side becomes the bound itself.
+        let scale = |side: u32| {
+            let scaled = u64::from(side) * u64::from(bound) + u64::from(shorter) / 2;
+            (scaled / u64::from(shorter)) as u32
+        };
+        (shorter > bound).then(|| (scale(width), scale(height)))
+    }
+
+    /// Codes pixels, made smaller if they are beyond the bound.
+    fn pixels_to_coefficients(&mut self, pixels: Pixels<'_>) -> Result<(), String> {
+        let Some((bound, size)) = self.options.bound.zip(self.bounded(pixels.size)) else {
+            return encode(&pixels, QUALITY, Chroma::Yuv444, &mut self.coefficients);
+        };
+        let kind = match pixels.gray {
+            true => PixelType::U8,
+            false => PixelType::U8x3,
+        };
+        let (width, height) = pixels.size;
+        let source =
+            ImageRef::new(width, height, pixels.bytes, kind).map_err(|error| error.to_string())?;
+        let mut smaller = fast_image_resize::images::Image::new(size.0, size.1, kind);
+        // Lanczos, as Pillow's thumbnails are made: the sharpest of the usual filters.
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+        self.resizer
+            .resize(&source, &mut smaller, &options)
+            .map_err(|error| error.to_string())?;
+        let smaller = Pixels {
+            bytes: smaller.buffer(),
+            size,
+            gray: pixels.gray,
+        };
+        let chroma = match bound.chroma {
+            420 => Chroma::Yuv420,
+            _ => Chroma::Yuv444,
+        };
+        encode(&smaller, bound.quality, chroma, &mut self.coefficients)
+    }
+}
+
+/// What is known of a file besides its coefficients.
+struct Converted {
+    source: (u32, u32),
+    orientation: u8,
+    change: Option<String>,
+}
+
+fn encode(
+    pixels: &Pixels<'_>,
+    quality: u8,
+    chroma: Chroma,
+    into: &mut Coefficients,
+) -> Result<(), String> {
+    let (width, height) = pixels.size;
+    let encoded = match pixels.gray {
+        true => turbo::encode_gray(pixels.bytes, width, height, quality, into),
+        false => turbo::encode_rgb(pixels.bytes, width, height, quality, chroma, into),
+    };
+    encoded.map_err(|error| error.to_string())
+}
+
+fn is_jpeg(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xd8, 0xff])
+}
+
+/// Decodes a file that is not JPEG; gives its type and orientation as well.
+fn decode_other(bytes: &[u8]) -> Result<(image::DynamicImage, String, u8), String> {
+    let format = image::guess_format(bytes).map_err(|_| "not an image of a known type")?;
+    let kind = format!("{format:?}").to_ascii_uppercase();
+    let wrong = |error: image::ImageError| format!("{kind}: {error}");
+    let reader = image::ImageReader::with_format(Cursor::new(bytes), format);
+    let mut decoder = reader.into_decoder().map_err(wrong)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(MAX_ALLOCATION);
+    decoder.set_limits(limits).map_err(wrong)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let image = image::DynamicImage::from_decoder(decoder).map_err(wrong)?;
+    Ok((image, kind, orientation.to_exif()))
 }
 
 fn compress(pixels: &[u8], level: i32) -> Result<Vec<u8>, String> {

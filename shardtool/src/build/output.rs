@@ -162,12 +162,19 @@ pub struct SplitWriter<'a> {
     labels: &'a Labels,
     columns: Vec<(String, LabelType)>,
     shard_size: u64,
+    codec_data: &'a [u8],
     open: Option<(String, ShardWriter)>,
     shards: Vec<ShardRecord>,
 }
 
 impl<'a> SplitWriter<'a> {
-    pub fn new(staging: &'a Staging, name: &'a str, labels: &'a Labels, shard_size: u64) -> Self {
+    pub fn new(
+        staging: &'a Staging,
+        name: &'a str,
+        labels: &'a Labels,
+        shard_size: u64,
+        codec_data: &'a [u8],
+    ) -> Self {
         let columns = labels.columns().into_iter();
         SplitWriter {
             dir: &staging.dir,
@@ -175,6 +182,7 @@ impl<'a> SplitWriter<'a> {
             labels,
             columns: columns.map(|column| (column.name, column.kind)).collect(),
             shard_size,
+            codec_data,
             open: None,
             shards: Vec::new(),
         }
@@ -193,15 +201,15 @@ impl<'a> SplitWriter<'a> {
             let name = format!("{}-{:05}.shard", self.name, self.shards.len());
             let columns = self.columns.iter();
             let columns: Vec<_> = columns.map(|(name, kind)| (name.as_str(), *kind)).collect();
-            let writer = ShardWriter::create(&self.dir.join(&name), &columns)?;
+            let writer = ShardWriter::create(&self.dir.join(&name), &columns, self.codec_data)?;
             self.open = Some((name, writer));
         }
         let (_, writer) = self.open.as_mut().expect("opened above");
         writer.append(&NewSample {
             payload: &image.payload,
             codec: image.codec,
-            stored: image.size,
-            source: image.size,
+            stored: image.stored,
+            source: image.source,
             class: file.class,
             orientation: image.orientation,
             labels: &labels,

@@ -2,9 +2,10 @@
 
 use super::{Meter, count, size};
 use crate::Outcome;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use shardtool::Codec;
 use shardtool::build::{self, Note, OnError, Options};
+use shardtool::dataset::{Bound, CodecOptions, EntropyCoding};
 use std::path::PathBuf;
 
 /// Build a dataset from a folder of images
@@ -19,14 +20,26 @@ pub struct Args {
     /// Directory to create [default: <IMAGES>.shards]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How images are stored: jpeg keeps the files' bytes, raw stores pixels under zstd
-    #[arg(long, value_name = "jpeg|raw", default_value = "jpeg", value_parser = codec)]
+    /// How images are stored: dct keeps a JPEG's coefficients (nothing is lost), jpeg the files' bytes, raw pixels under zstd
+    #[arg(long, value_name = "dct|jpeg|raw", default_value = "dct", value_parser = codec)]
     codec: Codec,
+    /// dct: make images smaller whose shorter side is longer than this many pixels. Such images lose detail
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=65535))]
+    short_side: Option<u32>,
+    /// JPEG quality of images made smaller, 1 to 100
+    #[arg(long, value_name = "Q", default_value_t = 92, requires = "short_side", value_parser = clap::value_parser!(u8).range(1..=100))]
+    quality: u8,
+    /// Chroma of images made smaller: half the resolution each way, or all of it
+    #[arg(long, value_name = "420|444", default_value = "420", requires = "short_side", value_parser = ["420", "444"])]
+    chroma: String,
+    /// dct: how coefficients are compressed
+    #[arg(long, value_enum, default_value = "rans")]
+    entropy: EntropyCoding,
     /// Size at which a shard is closed, such as 64MiB
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
     shard_size: u64,
-    /// zstd level of raw images, 1 to 22
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
+    /// zstd level of raw images and of --entropy zstd, 1 to 22; 0 for the latter: Huffman coding alone
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=22))]
     level: i32,
     /// Worker threads [default: one for each CPU this process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -42,10 +55,31 @@ pub struct Args {
     force: bool,
 }
 
+impl Args {
+    fn codec_options(&self) -> anyhow::Result<CodecOptions> {
+        let dct = self.codec == Codec::Dct;
+        ensure!(
+            dct || self.short_side.is_none(),
+            "--short-side needs --codec dct: {} keeps images as they are",
+            self.codec
+        );
+        Ok(CodecOptions {
+            name: self.codec,
+            level: self.level,
+            entropy: dct.then_some(self.entropy),
+            bound: self.short_side.map(|short_side| Bound {
+                short_side,
+                quality: self.quality,
+                chroma: if self.chroma == "420" { 420 } else { 444 },
+            }),
+            shard_size: self.shard_size,
+        })
+    }
+}
+
 fn codec(name: &str) -> Result<Codec, String> {
-    let codecs = [Codec::Jpeg, Codec::Raw];
-    let found = codecs.into_iter().find(|codec| codec.name() == name);
-    found.ok_or_else(|| "expected jpeg or raw".to_owned())
+    let found = Codec::ALL.into_iter().find(|codec| codec.name() == name);
+    found.ok_or_else(|| "expected dct, jpeg or raw".to_owned())
 }
 
 /// Reads `64MiB`, `1GiB`, `500000`.
@@ -82,9 +116,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let options = Options {
         images: args.images.clone(),
         out: out.clone(),
-        codec: args.codec,
-        shard_size: args.shard_size,
-        level: args.level,
+        codec: args.codec_options()?,
         workers,
         on_error: args.on_error,
         dry_run: args.dry_run,
@@ -119,7 +151,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         true => String::new(),
         false => format!("; see {}", out.join(build::REPORT_FILE).display()),
     };
-    summarize("stored as raw pixels", &report.stored_as_raw, &in_report);
+    summarize("stored otherwise", &report.stored_otherwise, &in_report);
     summarize("ignored", &report.ignored, &in_report);
     if let [first, ..] = &report.labels_without_image[..] {
         let lines = count(report.labels_without_image.len() as u64, "line");

@@ -3,10 +3,10 @@
 use crate::Outcome;
 use anyhow::{Context, bail};
 use shardtool::codec::{Decoder, Region};
-use shardtool::{Codec, Dataset};
+use shardtool::{Codec, Dataset, turbo};
 use std::path::PathBuf;
 
-/// Write one sample to a file: the original JPEG file, or a PNG of raw pixels
+/// Write one sample to a file: the JPEG file (jpeg), one with the same coefficients (dct), or a PNG (raw)
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directory of the dataset
@@ -45,9 +45,24 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let entry = sample.entry();
     let bytes = match entry.codec {
         Codec::Jpeg => sample.payload().to_vec(),
+        Codec::Dct => {
+            let coefficients = Decoder::new().coefficients(&sample)?;
+            let mut jpeg = Vec::new();
+            turbo::write_jpeg(&coefficients, &mut jpeg)?;
+            jpeg
+        }
         Codec::Raw => {
+            let (width, height) = (entry.stored_width, entry.stored_height);
             let mut decoder = Decoder::new();
-            let view = decoder.decode(&sample, Region::whole(entry))?;
+            let view = decoder
+                .decode_payload(
+                    Codec::Raw,
+                    sample.payload(),
+                    width,
+                    height,
+                    Region::whole((width, height)),
+                )
+                .map_err(anyhow::Error::msg)?;
             let mut png = std::io::Cursor::new(Vec::new());
             let (pixels, format) = (view.pixels, image::ImageFormat::Png);
             let color = image::ExtendedColorType::Rgb8;

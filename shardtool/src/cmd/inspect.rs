@@ -21,7 +21,7 @@ struct Counts {
     bytes: u64,
     classes: Vec<u64>,
     unlabelled: u64,
-    codecs: [(Codec, u64); 2],
+    codecs: [(Codec, u64); 3],
     rotated: u64,
     /// Least, mean and greatest of the stored sizes.
     width: (u32, f64, u32),
@@ -34,7 +34,7 @@ impl Counts {
             bytes: 0,
             classes: vec![0; classes],
             unlabelled: 0,
-            codecs: [(Codec::Jpeg, 0), (Codec::Raw, 0)],
+            codecs: Codec::ALL.map(|codec| (codec, 0)),
             rotated: 0,
             width: (u32::MAX, 0.0, 0),
             height: (u32::MAX, 0.0, 0),

@@ -3,7 +3,8 @@
 use super::{Meter, size};
 use crate::Outcome;
 use shardtool::Dataset;
-use shardtool::codec::{Decoder, Region};
+use shardtool::codec::Decoder;
+use shardtool::planes::{Area, Resolution};
 use std::path::PathBuf;
 
 /// Check a dataset: structure, checksums, and with --decode every image
@@ -31,8 +32,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             let sample = split.sample(id);
             let mut checked = sample.verify();
             if args.decode && checked.is_ok() {
-                let whole = Region::whole(sample.entry());
-                checked = decoder.decode(&sample, whole).map(|_| ());
+                let entry = sample.entry();
+                let whole = Area::whole((entry.stored_width, entry.stored_height));
+                checked = decoder.decode(&sample, whole, Resolution::Full).map(|_| ());
             }
             if let Err(error) = checked {
                 damaged += 1;

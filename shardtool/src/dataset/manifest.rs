@@ -53,10 +53,38 @@ pub struct SourceRecord {
 pub struct CodecOptions {
     /// The codec asked for; single samples may have another, see their entries.
     pub name: Codec,
-    /// zstd level of `raw` samples.
+    /// zstd level of `raw` samples, and of `dct` samples coded with zstd.
     pub level: i32,
+    /// How the streams of `dct` samples are coded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<EntropyCoding>,
+    /// How the resolution is bounded, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
     /// Most bytes of header and payloads in a shard of more than one sample.
     pub shard_size: u64,
+}
+
+/// How the streams of `dct` samples are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "build", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum EntropyCoding {
+    /// With rANS and tables made for the dataset: smaller, and the fastest to decode.
+    Rans,
+    /// With zstd.
+    Zstd,
+}
+
+/// What a bounded resolution costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The shorter side of the stored image in pixels; smaller images stay as they are.
+    pub short_side: u32,
+    /// JPEG quality of what was made smaller, 1 to 100.
+    pub quality: u8,
+    /// Its chroma subsampling: 420 or 444.
+    pub chroma: u16,
 }
 
 /// A label column.

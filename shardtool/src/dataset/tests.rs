@@ -10,7 +10,7 @@ use tempfile::TempDir;
 fn dataset() -> (TempDir, Value) {
     let dir = tempfile::tempdir().unwrap();
     let shards = ["train-00000.shard", "train-00001.shard"].map(|file| {
-        let mut writer = ShardWriter::create(&dir.path().join(file), &[]).unwrap();
+        let mut writer = ShardWriter::create(&dir.path().join(file), &[], &[]).unwrap();
         for (i, payload) in [&b"one"[..], b"three", file.as_bytes()].iter().enumerate() {
             let sample = NewSample {
                 payload,
@@ -40,6 +40,8 @@ fn dataset() -> (TempDir, Value) {
     let codec = CodecOptions {
         name: Codec::Jpeg,
         level: 3,
+        entropy: None,
+        bound: None,
         shard_size: 10,
     };
     let split = SplitRecord {

@@ -37,6 +37,16 @@ pub struct Component {
 }
 
 impl Coefficients {
+    /// No image yet; something to read one into.
+    pub fn empty() -> Coefficients {
+        Coefficients {
+            width: 0,
+            height: 0,
+            colour: Colour::Gray,
+            components: Vec::new(),
+        }
+    }
+
     /// The largest sampling factors of any component, horizontal and vertical.
     pub fn sampling(&self) -> (u8, u8) {
         let largest = |factor: fn(&Component) -> u8| self.components.iter().map(factor).max();

@@ -12,6 +12,7 @@ mod tests;
 
 use super::coefficients::BLOCK;
 use super::idct::FRACTION;
+use super::streams::unzigzag;
 use crate::simd::Simd;
 
 /// Bytes that can be read behind every stream: the vector paths look that far ahead.
@@ -21,13 +22,24 @@ const GROUP: usize = 8;
 
 /// A coefficient whose value does not fit a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Escape {
-    /// Number of its block, row by row.
-    pub block: u32,
+struct Escape {
+    /// Its block, counted from the first wanted one of the row.
+    block: u32,
     /// Its place in the block, `8 * u + v`.
-    pub place: u8,
+    place: u8,
     /// What to add to its value, in 256ths.
-    pub high: i8,
+    high: i8,
+}
+
+/// The coefficients beyond a byte, in the order of their blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Escapes<'a> {
+    /// Distances from block to block.
+    pub steps: &'a [u8],
+    /// Places in the blocks, one for each escape.
+    pub places: &'a [u8],
+    /// High bytes, one for each escape.
+    pub highs: &'a [u8],
 }
 
 /// One component's streams, decoded, as places in one buffer. [`SLACK`] bytes follow the last.
@@ -46,8 +58,55 @@ pub struct Streams<'a> {
     pub masks: [usize; 8],
     /// Where the values of each horizontal frequency begin and end: the low bytes of all coefficients that are not zero.
     pub values: [(usize, usize); 8],
-    /// The coefficients beyond a byte, in the order of their blocks.
-    pub escapes: &'a [Escape],
+    /// The coefficients beyond a byte.
+    pub escapes: Escapes<'a>,
+}
+
+impl Streams<'_> {
+    /// All coefficients, block by block in natural order.
+    pub fn blocks(&self) -> Result<Vec<i16>, String> {
+        let mut escapes = Cursor::new(self.escapes);
+        let mut next = self.values;
+        let mut above = 0i16;
+        let mut blocks = Vec::with_capacity(BLOCK * self.columns * self.rows);
+        for number in 0..self.columns * self.rows {
+            let mut block = [0i16; BLOCK];
+            for (u, (at, end)) in next.iter_mut().enumerate() {
+                let mask = self.bytes[self.masks[u] + number];
+                for v in (0..8).filter(|v| mask >> v & 1 == 1) {
+                    if at == end {
+                        return Err(missing_values(u));
+                    }
+                    block[8 * v + u] = i16::from(self.bytes[*at] as i8);
+                    *at += 1;
+                }
+            }
+            while let Some((_, place, high)) = escapes.before(number + 1) {
+                let (u, v) = (usize::from(place >> 3), usize::from(place & 7));
+                block[8 * v + u] = block[8 * v + u].wrapping_add(i16::from(high) << 8);
+            }
+            let before = match number % self.columns {
+                0 => above,
+                _ => blocks[BLOCK * (number - 1)],
+            };
+            block[0] = before.wrapping_add(self.difference(number));
+            if number % self.columns == 0 {
+                above = block[0];
+            }
+            blocks.extend(block);
+        }
+        Ok(blocks)
+    }
+
+    /// The DC difference of a block.
+    fn difference(&self, block: usize) -> i16 {
+        let byte = |part: usize| self.bytes[self.dc[part] + block];
+        unzigzag(u16::from_le_bytes([byte(0), byte(1)]))
+    }
+}
+
+fn missing_values(u: usize) -> String {
+    format!("fewer values than masks announce for horizontal frequency {u}")
 }
 
 /// The blocks that are wanted; at least one.
@@ -163,10 +222,9 @@ impl Renderer {
         // The first column of DCs is a chain of its own from the top.
         let mut above = 0i16;
         for row in 0..window.top {
-            above = above.wrapping_add(self.difference(streams, row * wide));
+            above = above.wrapping_add(streams.difference(row * wide));
         }
-        let mut escapes = streams.escapes;
-        escapes = &escapes[escapes.partition_point(|escape| (escape.block as usize) < first)..];
+        let mut escapes = Cursor::new(streams.escapes);
         let mut starts: [usize; 8] = std::array::from_fn(|u| streams.values[u].0);
         for u in 0..frequencies {
             starts[u] += ones(&bytes[streams.masks[u]..][..first], self.simd);
@@ -175,7 +233,7 @@ impl Renderer {
         for (row, samples) in (window.top..).zip(samples.chunks_exact_mut(band)) {
             let begin = row * wide;
             above = self.row_of_dc(streams, begin, above, &window);
-            escapes = self.row_of_escapes(escapes, begin, wide, &window);
+            self.row_of_escapes(&mut escapes, begin, &window);
             let mut masks = [&bytes[..0]; 8];
             let mut values = [&bytes[..0]; 8];
             for u in 0..frequencies {
@@ -186,9 +244,7 @@ impl Renderer {
                 values[u] = &bytes[starts[u] + before..];
                 starts[u] += before + rest;
                 if starts[u] > streams.values[u].1 {
-                    return Err(format!(
-                        "fewer values than masks announce for horizontal frequency {u}"
-                    ));
+                    return Err(missing_values(u));
                 }
             }
             let row = Row {
@@ -214,12 +270,6 @@ impl Renderer {
             }
         }
         Ok(())
-    }
-
-    /// The DC difference of a block.
-    fn difference(&self, streams: &Streams<'_>, block: usize) -> i16 {
-        let byte = |part: usize| streams.bytes[streams.dc[part] + block];
-        unzigzag(u16::from_le_bytes([byte(0), byte(1)]))
     }
 
     /// Sums up the DC coefficients of a row from its first column on, and keeps those of the window. Returns the first.
@@ -251,36 +301,57 @@ impl Renderer {
         first
     }
 
-    /// Keeps a row's escapes that lie in the window; returns those of the rows below.
-    fn row_of_escapes<'a>(
-        &mut self,
-        escapes: &'a [Escape],
-        begin: usize,
-        wide: usize,
-        window: &Window,
-    ) -> &'a [Escape] {
+    /// Keeps the escapes of the row that begins with block `begin`, as far as they lie in the window.
+    fn row_of_escapes(&mut self, escapes: &mut Cursor<'_>, begin: usize, window: &Window) {
+        let first = begin + window.left;
         self.escapes.clear();
-        let mut taken = 0;
-        for escape in escapes {
-            let column = escape.block as usize - begin;
-            if column >= wide {
-                break;
-            }
-            taken += 1;
-            if (window.left..window.left + window.columns).contains(&column) {
+        while let Some((block, place, high)) = escapes.before(first + window.columns) {
+            if block >= first {
                 self.escapes.push(Escape {
-                    block: (column - window.left) as u32,
-                    ..*escape
+                    block: (block - first) as u32,
+                    place,
+                    high,
                 });
             }
         }
-        &escapes[taken..]
     }
 }
 
-/// Signed numbers from unsigned ones: 0, -1, 1, -2, 2, …
-fn unzigzag(code: u16) -> i16 {
-    (code >> 1) as i16 ^ -((code & 1) as i16)
+/// Walks through escapes.
+struct Cursor<'a> {
+    rest: Escapes<'a>,
+    /// The next escape's block, if there is one.
+    block: Option<usize>,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(rest: Escapes<'a>) -> Cursor<'a> {
+        let mut cursor = Cursor {
+            rest,
+            block: Some(0),
+        };
+        cursor.step();
+        cursor
+    }
+
+    /// The next escape as block, place and high byte, if its block is before `end`.
+    fn before(&mut self, end: usize) -> Option<(usize, u8, i8)> {
+        let block = self.block.filter(|&block| block < end)?;
+        let (place, places) = self.rest.places.split_first()?;
+        let (high, highs) = self.rest.highs.split_first()?;
+        (self.rest.places, self.rest.highs) = (places, highs);
+        self.step();
+        Some((block, place & 63, *high as i8))
+    }
+
+    fn step(&mut self) {
+        let length = self.rest.steps.iter().position(|&step| step < 255);
+        self.block = self.block.zip(length).map(|(block, length)| {
+            let (steps, rest) = self.rest.steps.split_at(length + 1);
+            self.rest.steps = rest;
+            block + 255 * length + usize::from(steps[length])
+        });
+    }
 }
 
 /// Bits set in `masks`.

@@ -2,14 +2,16 @@
 
 use super::labels::{self, Column, Label, LabelType};
 use super::{
-    Codec, Entry, FIXED_BYTES, HEADER_LENGTH, MAGIC, MAX_INDEX_LENGTH, MAX_LABELS, MAX_PIXELS,
-    MAX_SAMPLES, NO_CLASS, RESERVED_HEADER_FLAGS, RESERVED_SAMPLE_FLAGS, VERSION, at, checksum,
-    fits,
+    Codec, Entry, FIXED_BYTES, HEADER_LENGTH, MAGIC, MAX_CODEC_DATA, MAX_INDEX_LENGTH, MAX_LABELS,
+    MAX_PIXELS, MAX_SAMPLES, NO_CLASS, RESERVED_HEADER_FLAGS, RESERVED_SAMPLE_FLAGS, VERSION, at,
+    checksum, fits,
 };
+use crate::dct::tables::Tables;
 use crate::{Error, Fault};
 use memmap2::Mmap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zstd::zstd_safe;
 
 /// One shard file, mapped and checked.
@@ -18,11 +20,19 @@ pub struct Shard {
     path: PathBuf,
     bytes: Mmap,
     index: Index,
+    /// What its `dct` payloads share; none if there are none.
+    tables: Option<Arc<Tables>>,
 }
 
 impl Shard {
     /// Maps a shard and checks everything except its payloads.
     pub fn open(path: &Path) -> Result<Shard, Error> {
+        Shard::open_beside(path, None)
+    }
+
+    /// The same for a shard of a dataset of which another is open: tables that both have are kept once, which is good
+    /// for memory and for the caches of those who decode from both by turns.
+    pub fn open_beside(path: &Path, sibling: Option<&Shard>) -> Result<Shard, Error> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         // SAFETY: a mapping is sound while nobody changes the file, which no program can promise
         // for another. Shards are written under another name, renamed when complete and never
@@ -30,15 +40,22 @@ impl Shard {
         // SIGBUS. Payloads are bytes of which nothing but a checksum and a decoder's own bounds
         // checks is believed, so a change in place can garble pixels but no control flow.
         let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
-        let index = Index::parse(&bytes).map_err(|fault| Error::Shard {
+        let in_shard = |fault| Error::Shard {
             path: path.to_owned(),
             fault,
-        })?;
+        };
+        let index = Index::parse(&bytes).map_err(in_shard)?;
         Ok(Shard {
             path: path.to_owned(),
+            tables: tables(&bytes, sibling).map_err(in_shard)?,
             bytes,
             index,
         })
+    }
+
+    /// What the shard's `dct` payloads share; none if it has no codec data.
+    pub fn tables(&self) -> Option<&Tables> {
+        self.tables.as_deref()
     }
 
     /// The file this shard was opened from.
@@ -123,6 +140,28 @@ impl Shard {
     }
 }
 
+/// The bytes between header and payloads. The header must have been checked.
+fn codec_data(bytes: &[u8]) -> &[u8] {
+    let length = u64_at(bytes, at::CODEC_DATA_LENGTH) as usize;
+    &bytes[HEADER_LENGTH as usize..][..length]
+}
+
+/// Reads the tables of a shard whose header has been checked, or takes those of its sibling where they are the same.
+fn tables(bytes: &[u8], sibling: Option<&Shard>) -> Result<Option<Arc<Tables>>, Fault> {
+    let data = codec_data(bytes);
+    if data.is_empty() {
+        return Ok(None);
+    }
+    if let Some(sibling) = sibling.filter(|sibling| codec_data(&sibling.bytes) == data) {
+        return Ok(sibling.tables.clone());
+    }
+    let tables = Tables::parse(data).map_err(|reason| Fault::CodecData {
+        reason,
+        offset: HEADER_LENGTH,
+    })?;
+    Ok(Some(Arc::new(tables)))
+}
+
 /// The checked index.
 #[derive(Debug)]
 struct Index {
@@ -152,6 +191,7 @@ impl Index {
 struct Header {
     samples: u32,
     label_columns: u32,
+    payload_offset: u64,
     index_offset: u64,
     index_raw_length: u64,
 }
@@ -221,17 +261,32 @@ impl Header {
                 offset: at::LABEL_COUNT as u64,
             });
         }
-        let codec_data = u64_at(bytes, at::CODEC_DATA_LENGTH);
-        if codec_data != 0 {
-            return Err(Fault::CodecData {
-                got: codec_data,
+        let codec_data_length = u64_at(bytes, at::CODEC_DATA_LENGTH);
+        let max = MAX_CODEC_DATA.min(size - HEADER_LENGTH);
+        if codec_data_length > max {
+            return Err(Fault::CodecDataLength {
+                max,
+                got: codec_data_length,
                 offset: at::CODEC_DATA_LENGTH as u64,
             });
         }
+        let payload_offset = HEADER_LENGTH + codec_data_length;
+        let codec_data_checksum = u64_at(bytes, at::CODEC_DATA_CHECKSUM);
+        let got = match codec_data(bytes) {
+            [] => 0,
+            data => checksum(data),
+        };
+        if got != codec_data_checksum {
+            return Err(Fault::CodecDataChecksum {
+                expected: codec_data_checksum,
+                got,
+                offset: at::CODEC_DATA_CHECKSUM as u64,
+            });
+        }
         let index_offset = u64_at(bytes, at::INDEX_OFFSET);
-        if index_offset < HEADER_LENGTH {
+        if index_offset < payload_offset {
             return Err(Fault::IndexOffset {
-                min: HEADER_LENGTH,
+                min: payload_offset,
                 got: index_offset,
                 offset: at::INDEX_OFFSET as u64,
             });
@@ -265,6 +320,7 @@ impl Header {
         Ok(Header {
             samples,
             label_columns,
+            payload_offset,
             index_offset,
             index_raw_length,
         })
@@ -323,7 +379,7 @@ fn parse_entries(fixed: &[u8], header: &Header) -> Result<Vec<Entry>, Fault> {
     let orientations = column(1);
 
     let mut entries = Vec::with_capacity(count);
-    let mut end = HEADER_LENGTH;
+    let mut end = header.payload_offset;
     for i in 0..count {
         let sample = i as u32;
         let offset = u64_at(offsets, 8 * i);

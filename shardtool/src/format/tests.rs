@@ -250,9 +250,36 @@ fn every_header_fault_is_found() {
         offset: 20,
     };
     assert_eq!(header_fault(20, &[1, 1]), labels);
+    let codec_data = Fault::CodecDataLength {
+        max: 1 << 20,
+        got: (1 << 20) + 1,
+        offset: 24,
+    };
+    let long = |hand: &mut Hand| {
+        hand.fields.push((24, vec![1, 0, 16, 0]));
+        hand.tail = vec![0; 2 << 20];
+    };
+    assert_eq!(fault(long), codec_data);
+    assert!(matches!(
+        header_fault(24, &[255, 255]),
+        Fault::CodecDataLength { max: ..300, .. }
+    ));
+    let checksum_of_four = checksum(b"abcd");
     assert_eq!(
         header_fault(24, &[4]),
-        Fault::CodecData { got: 4, offset: 24 }
+        Fault::CodecDataChecksum {
+            expected: 0,
+            got: checksum_of_four,
+            offset: 64
+        }
+    );
+    assert_eq!(
+        header_fault(64, &[1]),
+        Fault::CodecDataChecksum {
+            expected: 1,
+            got: 0,
+            offset: 64
+        }
     );
     assert_eq!(
         header_fault(32, &[95]),
@@ -549,7 +576,7 @@ fn the_writer_refuses_what_the_reader_would() {
             ..sound
         },
     ];
-    let mut writer = ShardWriter::create(&path, &columns).unwrap();
+    let mut writer = ShardWriter::create(&path, &columns, &[]).unwrap();
     for sample in faulty {
         let result = writer.append(&sample);
         assert!(
@@ -560,7 +587,7 @@ fn the_writer_refuses_what_the_reader_would() {
     assert!(matches!(writer.finish(), Err(Error::Unwritable { .. })));
     let twice = [("n", LabelType::Int64), ("n", LabelType::Utf8)];
     for columns in [&twice[..], &[("", LabelType::Utf8)]] {
-        let result = ShardWriter::create(&path, columns);
+        let result = ShardWriter::create(&path, columns, &[]);
         assert!(matches!(result, Err(Error::Unwritable { .. })));
     }
     // An unfinished shard begins with zeros.
@@ -600,7 +627,7 @@ proptest! {
     fn what_is_written_is_read(samples in proptest::collection::vec(drawn(), 1..20)) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let columns = [("i", LabelType::Int64), ("f", LabelType::Float64), ("t", LabelType::Utf8)];
-        let mut writer = ShardWriter::create(file.path(), &columns).unwrap();
+        let mut writer = ShardWriter::create(file.path(), &columns, &[]).unwrap();
         for (payload, jpeg, stored, source, class, orientation, (int, float, text)) in &samples {
             let codec = if *jpeg { Codec::Jpeg } else { Codec::Raw };
             let labels = [int.map(Label::Int), float.map(Label::Float), Some(Label::Text(text))];

@@ -2,8 +2,8 @@
 
 use super::labels::{Label, LabelType, NewColumn};
 use super::{
-    Codec, FIXED_BYTES, HEADER_LENGTH, MAGIC, MAX_INDEX_LENGTH, MAX_LABELS, MAX_SAMPLES, NO_CLASS,
-    VERSION, at, checksum, fits,
+    Codec, FIXED_BYTES, HEADER_LENGTH, MAGIC, MAX_CODEC_DATA, MAX_INDEX_LENGTH, MAX_LABELS,
+    MAX_SAMPLES, NO_CLASS, VERSION, at, checksum, fits,
 };
 use crate::Error;
 use std::fs::File;
@@ -49,6 +49,7 @@ pub struct Written {
 pub struct ShardWriter {
     path: PathBuf,
     file: BufWriter<File>,
+    codec_data: Vec<u8>,
     /// Where the next payload goes.
     end: u64,
     samples: u32,
@@ -67,8 +68,16 @@ pub struct ShardWriter {
 
 impl ShardWriter {
     /// Creates the file, replacing one of that name. Column names must be distinct, non-empty and
-    /// at most 255 bytes long.
-    pub fn create(path: &Path, labels: &[(&str, LabelType)]) -> Result<ShardWriter, Error> {
+    /// at most 255 bytes long. The codec data are what `dct` payloads share, empty without any.
+    pub fn create(
+        path: &Path,
+        labels: &[(&str, LabelType)],
+        codec_data: &[u8],
+    ) -> Result<ShardWriter, Error> {
+        if codec_data.len() as u64 > MAX_CODEC_DATA {
+            let reason = format!("{} bytes of codec data", codec_data.len());
+            return Err(unwritable(path, 0, reason));
+        }
         let distinct: std::collections::HashSet<&str> =
             labels.iter().map(|label| label.0).collect();
         let named = distinct.iter().all(|name| (1..=255).contains(&name.len()));
@@ -79,11 +88,15 @@ impl ShardWriter {
         let file = File::create(path).map_err(Error::io(path, "create"))?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         let header = [0; HEADER_LENGTH as usize];
-        file.write_all(&header).map_err(Error::io(path, "write"))?;
+        let write = file
+            .write_all(&header)
+            .and_then(|()| file.write_all(codec_data));
+        write.map_err(Error::io(path, "write"))?;
         Ok(ShardWriter {
             path: path.to_owned(),
             file,
-            end: HEADER_LENGTH,
+            codec_data: codec_data.to_owned(),
+            end: HEADER_LENGTH + codec_data.len() as u64,
             samples: 0,
             offsets: Vec::new(),
             checksums: Vec::new(),
@@ -222,6 +235,14 @@ impl ShardWriter {
         put(at::VERSION, &VERSION.to_le_bytes());
         put(at::SAMPLE_COUNT, &self.samples.to_le_bytes());
         put(at::LABEL_COUNT, &(self.columns.len() as u32).to_le_bytes());
+        if !self.codec_data.is_empty() {
+            let length = self.codec_data.len() as u64;
+            put(at::CODEC_DATA_LENGTH, &length.to_le_bytes());
+            put(
+                at::CODEC_DATA_CHECKSUM,
+                &checksum(&self.codec_data).to_le_bytes(),
+            );
+        }
         put(at::INDEX_OFFSET, &self.end.to_le_bytes());
         put(at::INDEX_LENGTH, &(compressed.len() as u64).to_le_bytes());
         put(at::INDEX_RAW_LENGTH, &(index.len() as u64).to_le_bytes());

@@ -15,7 +15,7 @@ pub(crate) const SAMPLES: u64 = 24;
 /// Writes the data set into `directory`.
 pub(crate) fn write_dataset(directory: &Path) {
     let path = directory.join("train-00000.shard");
-    let mut writer = ShardWriter::create(&path, &[]).unwrap();
+    let mut writer = ShardWriter::create(&path, &[], &[]).unwrap();
     for number in 0..SAMPLES as u32 {
         let (width, height) = (70 + 3 * number, 120 - 2 * number);
         let pixels: Vec<u8> = (0..width * height * 3)
@@ -58,6 +58,8 @@ pub(crate) fn write_dataset(directory: &Path) {
     let codec = CodecOptions {
         name: Codec::Jpeg,
         level: 0,
+        entropy: None,
+        bound: None,
         shard_size: 1 << 28,
     };
     let classes = vec!["even".to_owned(), "odd".to_owned()];

@@ -9,7 +9,7 @@ struct Made {
     dc: [usize; 2],
     masks: [usize; 8],
     values: [(usize, usize); 8],
-    escapes: Vec<Escape>,
+    escapes: [Vec<u8>; 3],
 }
 
 impl Made {
@@ -28,7 +28,7 @@ impl Made {
             dc: [0; 2],
             masks: [0; 8],
             values: [(0, 0); 8],
-            escapes: Vec::new(),
+            escapes: Default::default(),
         };
         for part in 0..2 {
             made.dc[part] = made.bytes.len();
@@ -52,14 +52,16 @@ impl Made {
             made.values[u] = (made.bytes.len(), made.bytes.len() + values);
             made.bytes.extend((0..values).map(|_| draw() as u8));
         }
-        for block in 0..count as u32 {
+        let mut since = 0;
+        for _ in 0..count {
             while draw() % 5 == 0 {
-                made.escapes.push(Escape {
-                    block,
-                    place: (draw() % 64) as u8,
-                    high: draw() as i8,
-                });
+                let [steps, places, highs] = &mut made.escapes;
+                steps.push(since);
+                places.push(draw() as u8);
+                highs.push(draw() as u8);
+                since = 0;
             }
+            since += 1;
         }
         made.bytes.resize(made.bytes.len() + SLACK, 0xa5);
         made
@@ -73,7 +75,11 @@ impl Made {
             dc: self.dc,
             masks: self.masks,
             values: self.values,
-            escapes: &self.escapes,
+            escapes: Escapes {
+                steps: &self.escapes[0],
+                places: &self.escapes[1],
+                highs: &self.escapes[2],
+            },
         }
     }
 
