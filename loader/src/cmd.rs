@@ -67,7 +67,7 @@ impl Selection {
             .map(usize::from)
             .or(config.loader.workers)
             .unwrap_or_else(default_workers);
-        let pipeline = Pipeline::start(source, workers, config.loader.pin_cores)?;
+        let pipeline = Pipeline::start(source, workers, &config.loader)?;
         Ok(Session {
             config,
             sampler: Arc::new(sampler),

@@ -5,6 +5,8 @@
 //! limits. Boxes are whole source pixels. The arithmetic is f64 with `libm`'s exponential and logarithm, so that every
 //! machine draws the same box; torchvision draws the ratio in f32, which moves a side by a pixel once in a long while.
 
+use shardtool::planes::Area;
+
 use crate::random::Draws;
 
 /// The largest and smallest width over height of a drawn box.
@@ -97,15 +99,15 @@ fn central(width: u32, height: u32) -> CropBox {
 }
 
 impl CropBox {
-    /// The same part of the image on a grid of another size, for images stored smaller than their source. Edges go to
-    /// the nearest stored pixel edge; at least one pixel remains. On an equal grid the box is unchanged.
+    /// The same part of the image on a grid of another size, for images stored smaller than their source: to the
+    /// fraction of a pixel, and inside. On an equal grid the numbers are unchanged.
     ///
     /// # Panics
     /// If the box is not inside `source`.
-    pub fn on_grid(&self, source: (u32, u32), stored: (u32, u32)) -> CropBox {
+    pub fn on_grid(&self, source: (u32, u32), stored: (u32, u32)) -> Area {
         let (left, width) = along(self.left, self.width, source.0, stored.0);
         let (top, height) = along(self.top, self.height, source.1, stored.1);
-        CropBox {
+        Area {
             left,
             top,
             width,
@@ -114,17 +116,17 @@ impl CropBox {
     }
 }
 
-fn along(first: u32, length: u32, source: u32, stored: u32) -> (u32, u32) {
-    let last = u64::from(first) + u64::from(length);
+fn along(first: u32, length: u32, source: u32, stored: u32) -> (f64, f64) {
+    let end = u64::from(first) + u64::from(length);
     assert!(
-        length > 0 && last <= u64::from(source) && stored > 0,
+        length > 0 && end <= u64::from(source) && stored > 0,
         "crop {first}+{length} of {source} pixels"
     );
-    // Integers round the same everywhere: floor(edge · stored / source + ½).
-    let edge = |at: u64| (at * u64::from(stored) * 2 + u64::from(source)) / (u64::from(source) * 2);
-    let start = edge(u64::from(first)).min(u64::from(stored) - 1);
-    let end = edge(last).max(start + 1);
-    (start as u32, (end - start) as u32)
+    let edge = |at: f64| at * f64::from(stored) / f64::from(source);
+    let start = edge(f64::from(first));
+    // Rounding must not take the far edge over the image's.
+    let length = (edge(end as f64) - start).min(f64::from(stored) - start);
+    (start, length)
 }
 
 #[cfg(test)]

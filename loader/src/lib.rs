@@ -17,6 +17,8 @@ pub mod order;
 pub mod pipeline;
 pub mod random;
 #[cfg(feature = "serve")]
+pub mod render;
+#[cfg(feature = "serve")]
 pub mod resize;
 pub mod ring;
 pub mod sampler;

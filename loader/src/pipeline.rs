@@ -30,7 +30,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use rustix::thread::CpuSet;
 use shardtool::{Dataset, Split};
 
-use crate::config::LoaderConfig;
+use crate::config::{Fidelity, Loader, LoaderConfig};
 use crate::memory::Mapping;
 use crate::ring::{self, Consumer, Gauge, Geometry, Memory, Waited};
 use crate::sampler::Sampler;
@@ -176,6 +176,7 @@ pub struct Pipeline {
 #[derive(Debug)]
 struct Shared {
     source: Source,
+    fidelity: Fidelity,
     counters: Vec<WorkerCounters>,
     /// Samples that were named as damaged, so that each is named once.
     damaged: Mutex<HashSet<u64>>,
@@ -207,15 +208,17 @@ pub fn default_workers() -> usize {
 }
 
 impl Pipeline {
-    /// Starts `workers` threads on a split; with `pin_cores` each stays on one of the CPUs this process may use.
-    pub fn start(source: Source, workers: usize, pin_cores: bool) -> Result<Pipeline, Error> {
+    /// Starts `workers` threads on a split. Of the options, `fidelity` says how they decode, and with `pin_cores` each
+    /// stays on one of the CPUs this process may use.
+    pub fn start(source: Source, workers: usize, options: &Loader) -> Result<Pipeline, Error> {
         let workers = workers.max(1);
         let shared = Arc::new(Shared {
             source,
+            fidelity: options.fidelity,
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             damaged: Mutex::default(),
         });
-        let cpus = if pin_cores {
+        let cpus = if options.pin_cores {
             allowed_cpus()
         } else {
             Vec::new()

@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .threads
         .or(config.loader.workers)
         .unwrap_or_else(default_workers);
-    let pipeline = Pipeline::start(source, workers, config.loader.pin_cores)?;
+    let pipeline = Pipeline::start(source, workers, &config.loader)?;
     eprintln!(
         "{samples} samples of split {:?} in groups of {}, {} worker threads; waiting for trainers at {place}",
         config.loader.split,

@@ -302,6 +302,7 @@ fn the_sampling_hash_covers_what_decides_samples_and_nothing_else() {
         "loader.seed=1",
         "loader.split=val",
         "loader.mask_law=unbiased",
+        "loader.fidelity=exact",
     ] {
         assert_ne!(hash(&[set]), base, "{set}");
     }

@@ -51,7 +51,7 @@ impl Fixture {
     }
 
     fn pipeline(&self, workers: usize) -> Pipeline {
-        Pipeline::start(self.source(), workers, false).unwrap()
+        Pipeline::start(self.source(), workers, &Loader::default()).unwrap()
     }
 
     /// Flips one byte in the middle of each of these samples' payloads.

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::channel::Receiver;
-use shardtool::codec::{Decoder, Region};
 
 use super::assembly::Assembly;
 use super::{Shared, Stages};
-use crate::resize::Resizer;
+use crate::render::{Renderer, View};
 use crate::ring::{FLAG_REPLACED, ImagePart, MaskPart};
 
 /// So many damaged samples in a row for one place are no accident: the data set is gone.
@@ -37,8 +36,7 @@ pub(super) enum Job {
 pub(super) struct Worker {
     shared: Arc<Shared>,
     number: usize,
-    decoder: Decoder,
-    resizer: Resizer,
+    renderer: Renderer,
 }
 
 impl Worker {
@@ -46,8 +44,7 @@ impl Worker {
         Worker {
             shared,
             number,
-            decoder: Decoder::new(),
-            resizer: Resizer::new(),
+            renderer: Renderer::new(),
         }
     }
 
@@ -80,8 +77,8 @@ impl Worker {
                     assembly.fail(format!(
                         "a worker panicked on {what} {number} of step {step}"
                     ));
-                    // Their buffers may be in any state.
-                    (self.decoder, self.resizer) = (Decoder::new(), Resizer::new());
+                    // Its buffers may be in any state.
+                    self.renderer = Renderer::new();
                 }
             }
         }
@@ -159,26 +156,20 @@ impl Worker {
         let read = Instant::now();
         let source = (entry.source_width, entry.source_height);
         let crop = assembly.sampler.crop(step, position, source);
-        let crop = crop.on_grid(source, (entry.stored_width, entry.stored_height));
-        let region = Region {
-            x: crop.left,
-            y: crop.top,
-            width: crop.width,
-            height: crop.height,
+        let view = View {
+            area: crop.on_grid(source, (entry.stored_width, entry.stored_height)),
+            fidelity: self.shared.fidelity,
+            side: assembly.side,
+            mirror: assembly.sampler.flip(step, position),
         };
-        let view = self.decoder.decode(&sample, region)?;
-        let decoded = Instant::now();
-        let mirror = assembly.sampler.flip(step, position);
-        self.resizer.resize(&view, assembly.side, mirror, pixels);
-        let done = Instant::now();
-        let entropy = self.decoder.entropy_time();
+        let times = self.renderer.render(&sample, view, pixels)?;
         self.count(Stages {
             images: 1,
             bytes: u64::from(entry.length),
             read: read - start,
-            entropy,
-            decode: (decoded - read).saturating_sub(entropy),
-            resize: done - decoded,
+            entropy: times.entropy,
+            decode: times.decode,
+            resize: times.resize,
             ..Stages::default()
         });
         Ok(entry.class)

@@ -33,7 +33,7 @@ fn start(sets: &[&str]) -> Running {
 }
 
 fn spawn(fixture: &Fixture, entrance: Entrance, manners: Manners) -> JoinHandle<io::Result<()>> {
-    let pipeline = Arc::new(Pipeline::start(fixture.source(), 2, false).unwrap());
+    let pipeline = Arc::new(Pipeline::start(fixture.source(), 2, &Loader::default()).unwrap());
     let config = fixture.config.clone();
     std::thread::spawn(move || serve(pipeline, config, entrance, manners))
 }

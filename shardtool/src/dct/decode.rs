@@ -186,10 +186,11 @@ impl Decoder {
             Entropy::Zstd => {
                 grow(&mut self.streams, group_ends[last_group] + SLACK);
                 let (mut rest, mut begin) = (coded, 0);
-                for group in 0..=last_group {
-                    let end = group_ends[group].max(begin);
+                let groups = group_ends.iter().zip(head.frames).take(last_group + 1);
+                for (&end, length) in groups {
+                    let end = end.max(begin);
                     let (frame, behind) = rest
-                        .split_at_checked(head.frames[group])
+                        .split_at_checked(length)
                         .ok_or("the payload ends inside a frame")?;
                     rest = behind;
                     let got = self

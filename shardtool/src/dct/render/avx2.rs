@@ -59,10 +59,10 @@ fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut 
     let mut block = 0;
     while block < row.blocks {
         let mut vectors = [_mm256_setzero_si256(); 8];
-        for u in 0..COLUMNS {
+        for (u, vector) in vectors.iter_mut().enumerate().take(COLUMNS) {
             // SAFETY: the row's invariant: a mask for each block of the group and beyond, and slack behind the values
             // of which the group takes at most 16.
-            vectors[u] = unsafe {
+            *vector = unsafe {
                 let masks = row.masks[u]
                     .as_ptr()
                     .add(block)
@@ -88,10 +88,10 @@ fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut 
         let dc = |at: usize| _mm_cvtsi32_si128(i32::from(row.dc[block + at]));
         let dc = _mm256_set_m128i(dc(1), dc(0));
         vectors[0] = _mm256_blend_epi16::<1>(vectors[0], dc);
-        for u in 0..COLUMNS {
+        for (vector, factors) in vectors.iter_mut().zip(row.factors).take(COLUMNS) {
             // SAFETY: eight factors are 128 bits.
-            let factors = unsafe { _mm_loadu_si128(row.factors[u].as_ptr().cast()) };
-            vectors[u] = _mm256_mullo_epi16(vectors[u], _mm256_broadcastsi128_si256(factors));
+            let factors = unsafe { _mm_loadu_si128(factors.as_ptr().cast()) };
+            *vector = _mm256_mullo_epi16(*vector, _mm256_broadcastsi128_si256(factors));
         }
         let between = transpose(inverse::<COLUMNS>(vectors));
         let lines = inverse::<ROWS>(between);

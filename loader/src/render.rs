@@ -1,0 +1,91 @@
+//! A sample's crop, from its payload to the planes of a slot.
+//!
+//! The one way from shard to slot: workers, the benchmark and the picture command all go it, with a [`Renderer`] each.
+
+use std::time::{Duration, Instant};
+
+use shardtool::Sample;
+use shardtool::codec::{Decoder, Picture};
+use shardtool::planes::{Area, Resolution};
+use shardtool::simd::Simd;
+
+use crate::config::Fidelity;
+use crate::resize::{PlanarResizer, Resizer};
+
+/// How much finer than the crop needs the planes are at [`Fidelity::Fast`].
+pub const MARGIN: f64 = 1.3;
+
+/// Decodes, crops and resizes; keep one per thread. Its buffers grow to what the largest image needs and stay.
+pub struct Renderer {
+    decoder: Decoder,
+    packed: Resizer,
+    planar: PlanarResizer,
+}
+
+/// What to make of a sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct View {
+    /// The part of the image, on its stored grid.
+    pub area: Area,
+    /// How exactly it is decoded.
+    pub fidelity: Fidelity,
+    /// Side of the square it becomes, in pixels.
+    pub side: u32,
+    /// Whether it is mirrored left to right.
+    pub mirror: bool,
+}
+
+/// Where the time of one image went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// Undoing the entropy coding, where the codec tells it apart.
+    pub entropy: Duration,
+    /// The rest of decoding.
+    pub decode: Duration,
+    /// Resampling to the crop size.
+    pub resize: Duration,
+}
+
+impl Default for Renderer {
+    fn default() -> Renderer {
+        Renderer::new()
+    }
+}
+
+impl Renderer {
+    /// A renderer with empty buffers.
+    pub fn new() -> Renderer {
+        Renderer {
+            decoder: Decoder::new(),
+            packed: Resizer::new(),
+            planar: PlanarResizer::new(Simd::best()),
+        }
+    }
+
+    /// Renders a sample into `planes`: red, green, blue, each `side` × `side`.
+    pub fn render(
+        &mut self,
+        sample: &Sample<'_>,
+        view: View,
+        planes: &mut [u8],
+    ) -> Result<Times, shardtool::Error> {
+        let start = Instant::now();
+        let resolution = match view.fidelity {
+            Fidelity::Exact => Resolution::Full,
+            Fidelity::Fast => Resolution::AtLeast(f64::from(view.side) * MARGIN),
+        };
+        let picture = self.decoder.decode(sample, view.area, resolution)?;
+        let decoded = Instant::now();
+        match picture {
+            Picture::Rgb(pixels) => self.packed.resize(&pixels, view.side, view.mirror, planes),
+            Picture::Planes(source) => self.planar.resize(&source, view.side, view.mirror, planes),
+        }
+        let resize = decoded.elapsed();
+        let entropy = self.decoder.entropy_time();
+        Ok(Times {
+            entropy,
+            decode: (decoded - start).saturating_sub(entropy),
+            resize,
+        })
+    }
+}
