@@ -1,6 +1,8 @@
 //! The commands, and what those that look at steps share: which configuration, shards and steps are meant.
 
 pub mod bench;
+#[cfg(feature = "compare")]
+mod compare;
 pub mod hash;
 pub mod run;
 pub mod show;
@@ -21,9 +23,9 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 /// What `bench`, `hash` and `show` look at.
 #[derive(Debug, clap::Args)]
 pub struct Selection {
-    /// Configuration file of the run, the same as the trainer's
+    /// Configuration file of the run, the same as the trainer's (needed)
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
     /// Directory of the shards, instead of the configuration's
     #[arg(long, value_name = "DIR")]
     shards: Option<PathBuf>,
@@ -51,7 +53,8 @@ pub struct Session {
 impl Selection {
     /// Reads the configuration, opens the shards and starts the workers.
     pub fn start(&self) -> anyhow::Result<Session> {
-        let mut config = LoaderConfig::load(&self.config, &self.sets, self.shards.as_deref())?;
+        let config = self.config.as_ref().context("--config FILE is needed")?;
+        let mut config = LoaderConfig::load(config, &self.sets, self.shards.as_deref())?;
         if let Some(split) = &self.split {
             config.loader.split.clone_from(split);
         }

@@ -398,7 +398,8 @@ impl Drop for Attachment {
     }
 }
 
-fn allowed_cpus() -> Vec<usize> {
+/// The CPUs this process may run on; none where the system does not tell.
+pub fn allowed_cpus() -> Vec<usize> {
     match rustix::thread::sched_getaffinity(None) {
         Ok(set) => (0..CpuSet::MAX_CPU)
             .filter(|cpu| set.is_set(*cpu))
@@ -407,10 +408,11 @@ fn allowed_cpus() -> Vec<usize> {
     }
 }
 
-fn pin(cpu: usize) {
+/// Keeps the calling thread on one CPU.
+pub fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
     if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        eprintln!("cannot pin a worker to CPU {cpu}: {error}");
+        eprintln!("cannot pin a thread to CPU {cpu}: {error}");
     }
 }

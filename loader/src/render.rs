@@ -27,8 +27,8 @@ pub struct Renderer {
 pub struct View {
     /// The part of the image, on its stored grid.
     pub area: Area,
-    /// How exactly it is decoded.
-    pub fidelity: Fidelity,
+    /// How fine it is decoded before it is resized.
+    pub resolution: Resolution,
     /// Side of the square it becomes, in pixels.
     pub side: u32,
     /// Whether it is mirrored left to right.
@@ -44,6 +44,16 @@ pub struct Times {
     pub decode: Duration,
     /// Resampling to the crop size.
     pub resize: Duration,
+}
+
+impl Fidelity {
+    /// How fine an image has to be decoded for a square of this side.
+    pub fn resolution(self, side: u32) -> Resolution {
+        match self {
+            Fidelity::Exact => Resolution::Full,
+            Fidelity::Fast => Resolution::AtLeast(f64::from(side) * MARGIN),
+        }
+    }
 }
 
 impl Default for Renderer {
@@ -70,11 +80,7 @@ impl Renderer {
         planes: &mut [u8],
     ) -> Result<Times, shardtool::Error> {
         let start = Instant::now();
-        let resolution = match view.fidelity {
-            Fidelity::Exact => Resolution::Full,
-            Fidelity::Fast => Resolution::AtLeast(f64::from(view.side) * MARGIN),
-        };
-        let picture = self.decoder.decode(sample, view.area, resolution)?;
+        let picture = self.decoder.decode(sample, view.area, view.resolution)?;
         let decoded = Instant::now();
         match picture {
             Picture::Rgb(pixels) => self.packed.resize(&pixels, view.side, view.mirror, planes),

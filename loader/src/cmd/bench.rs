@@ -1,5 +1,6 @@
 //! `loader bench`: how fast the loader is when nobody makes it wait, and where its time goes.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,24 @@ use serde::Serialize;
 use super::{PATIENCE, Selection};
 
 /// Measure the loader alone: a consumer that takes every group at once
+///
+/// With --codec-compare, the codecs and libjpeg-turbo are compared instead, each on the same crops of the same images.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
+    /// Compare codecs on one pinned core, on the images of --images (takes a loader built with --features compare)
+    #[arg(long, requires = "images", conflicts_with_all = ["config", "shards", "seconds"])]
+    codec_compare: bool,
+    /// Folder of images for --codec-compare
+    #[arg(long, value_name = "DIR", requires = "codec_compare")]
+    images: Option<PathBuf>,
+    /// Rounds of --codec-compare, of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Margins of --codec-compare's scaled decoding, instead of the loader's
+    #[arg(long, value_name = "M,M…", value_delimiter = ',')]
+    margins: Vec<f64>,
     /// How long to measure, once the first group is there
     #[arg(long, value_name = "S", default_value_t = 10.0)]
     seconds: f64,
@@ -54,6 +69,9 @@ struct StageTimes {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(images) = args.images.as_deref().filter(|_| args.codec_compare) {
+        return compare(args, images);
+    }
     let duration = Duration::try_from_secs_f64(args.seconds).context("--seconds")?;
     anyhow::ensure!(duration > Duration::ZERO, "--seconds must be above 0");
     let begin = Instant::now();
@@ -102,6 +120,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         report.print();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "compare")]
+fn compare(args: &Args, images: &Path) -> anyhow::Result<ExitCode> {
+    super::compare::run(images, args.rounds.into(), &args.margins, args.json)
+}
+
+#[cfg(not(feature = "compare"))]
+fn compare(_: &Args, _: &Path) -> anyhow::Result<ExitCode> {
+    anyhow::bail!(
+        "this loader was built without libjpeg-turbo to compare with: \
+         cargo build --release -p loader --features compare"
+    )
 }
 
 impl StageTimes {

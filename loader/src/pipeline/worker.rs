@@ -158,7 +158,7 @@ impl Worker {
         let crop = assembly.sampler.crop(step, position, source);
         let view = View {
             area: crop.on_grid(source, (entry.stored_width, entry.stored_height)),
-            fidelity: self.shared.fidelity,
+            resolution: self.shared.fidelity.resolution(assembly.side),
             side: assembly.side,
             mirror: assembly.sampler.flip(step, position),
         };
