@@ -1,6 +1,6 @@
 //! From a component's streams to samples: unpack, dequantize and transform just the blocks that are wanted.
 //!
-//! [`scalar`] is the definition; the vector paths give the same bytes, several blocks at a time.
+//! The scalar path is the definition; the vector paths give the same bytes, several blocks at a time.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -236,7 +236,7 @@ fn the_transform_is_within_half_a_level_and_rounding_of_the_exact_one() {
 fn a_flat_block_is_flat_at_every_scale() {
     for level in [0u8, 1, 77, 128, 254, 255] {
         let mut block = [0; 64];
-        block[0] = (i16::from(level) - 128) * 8 << FRACTION;
+        block[0] = ((i16::from(level) - 128) * 8) << FRACTION;
         for columns in 1..=8 {
             for rows in 1..=8 {
                 let samples = crate::dct::idct::samples(&block, columns, rows);
