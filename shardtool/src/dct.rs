@@ -2,6 +2,7 @@
 
 pub mod coefficients;
 pub mod decode;
+pub mod detail;
 #[cfg(feature = "build")]
 pub mod encode;
 pub mod idct;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::coefficients::{Coefficients, Component};
+use super::detail::samples;
 use super::payload::{ComponentHead, Entropy, Head};
 use super::render::{Escapes, Renderer, SLACK, Scale, Streams, Window, factors};
 use super::streams::{STREAMS, stream};
@@ -235,8 +236,8 @@ impl ComponentHead {
                 rows,
             },
             scale: Scale {
-                columns: samples(resolution, area.width),
-                rows: samples(resolution, area.height),
+                columns: samples(resolution, area.width, &self.detail[0]),
+                rows: samples(resolution, area.height, &self.detail[1]),
             },
             area,
             start,
@@ -309,16 +310,6 @@ impl Part {
             width,
             height,
         }
-    }
-}
-
-/// Samples that eight stored ones become, where the area extends over so many stored ones.
-fn samples(resolution: Resolution, extent: f64) -> usize {
-    match resolution {
-        Resolution::Full => 8,
-        Resolution::AtLeast(wanted) => (1..8)
-            .find(|&samples| extent * samples as f64 >= 8.0 * wanted)
-            .unwrap_or(8),
     }
 }
 

@@ -1,6 +1,7 @@
 //! From coefficients to payloads, when a dataset is built.
 
 use super::coefficients::Coefficients;
+use super::detail::measure;
 use super::pack::{Packed, TooLarge};
 use super::payload::{ComponentHead, Entropy, Head};
 use super::streams::{GROUPS, STREAMS};
@@ -110,6 +111,7 @@ impl Encoder {
                 quantization: component.quantization,
                 lengths: std::array::from_fn(|stream| self.packed[number].streams[stream].len()),
                 tables: std::array::from_fn(|stream| table(number, stream) as u8),
+                detail: measure(component),
             })
             .collect();
         match coding {

@@ -4,6 +4,7 @@
 //! ask for no more memory than an image of that size may need.
 
 use super::coefficients::{BLOCK, blocks_along};
+use super::detail::Detail;
 use super::streams::{GROUPS, STREAMS, order, stream};
 use crate::planes::Colour;
 
@@ -36,6 +37,8 @@ pub struct ComponentHead {
     pub lengths: [usize; STREAMS],
     /// Tables of the streams, for rANS.
     pub tables: [u8; STREAMS],
+    /// How much fine detail it has.
+    pub detail: Detail,
 }
 
 /// The head of a payload.
@@ -108,6 +111,7 @@ impl Head {
         out.push(tables.len() as u8);
         for (component, pick) in self.components().iter().zip(picks) {
             out.extend([component.h << 4 | component.v, pick]);
+            out.extend(component.detail.as_flattened());
             for stream in stored_lengths() {
                 out.extend((component.lengths[stream] as u32).to_le_bytes());
             }
@@ -169,6 +173,8 @@ impl Head {
             if *pick >= tables {
                 return Err(format!("quantization table {pick} of {tables}"));
             }
+            let detail = component.detail.as_flattened_mut();
+            detail.copy_from_slice(take(&mut rest, detail.len())?);
             for stream in stored_lengths() {
                 component.lengths[stream] = length(&mut rest)?;
             }
@@ -221,6 +227,7 @@ const EMPTY: ComponentHead = ComponentHead {
     quantization: [0; BLOCK],
     lengths: [0; STREAMS],
     tables: [0; STREAMS],
+    detail: [[0; 6]; 2],
 };
 
 impl ComponentHead {

@@ -120,7 +120,7 @@ proptest! {
         (colour, factors) in sampling(),
         (width, height) in (1u32..120, 1u32..90),
         place in any::<[f64; 4]>(),
-        wanted in prop_oneof![Just(None), (1.0f64..60.0).prop_map(Some)],
+        wanted in prop_oneof![Just(None), (1u32..60).prop_map(Some)],
         seed: u64,
     ) {
         let unit = |x: f64| (x.to_bits() >> 11) as f64 / (1u64 << 53) as f64;
@@ -131,7 +131,7 @@ proptest! {
         let (left, wide) = span(place[0], place[1], width);
         let (top, high) = span(place[2], place[3], height);
         let area = Area { left, top, width: wide, height: high };
-        let resolution = wanted.map_or(Resolution::Full, Resolution::AtLeast);
+        let resolution = wanted.map_or(Resolution::Full, |side| Resolution::Fit { side, margin: 1.0 });
 
         let image = image(width, height, colour, &factors, seed);
         let (codings, tables) = codings(&image);
@@ -174,7 +174,7 @@ proptest! {
             let area = Area { left: 10.0, top: 5.0, width: 40.0, height: 40.0 };
             let mut outcomes = Simd::available().iter().map(|&simd| {
                 let mut decoder = Decoder::new(simd);
-                let planes = decoder.decode(&payload, Some(&tables), (width, height), area, Resolution::AtLeast(30.0));
+                let planes = decoder.decode(&payload, Some(&tables), (width, height), area, Resolution::Fit { side: 30, margin: 1.1 });
                 planes.map(|planes| copy(&planes))
             });
             let first = outcomes.next().unwrap();

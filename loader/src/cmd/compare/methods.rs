@@ -153,7 +153,10 @@ impl Method {
             ours("dct lossless, exact", Kind::Dct, Resolution::Full),
         ];
         for margin in margins {
-            let scaled = Resolution::AtLeast(f64::from(SIDE) * margin);
+            let scaled = Resolution::Fit {
+                side: SIDE,
+                margin: *margin,
+            };
             for (name, kind) in [
                 ("dct lossless", Kind::Dct),
                 ("dct lossless, zstd", Kind::DctZstd),
