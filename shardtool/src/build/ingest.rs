@@ -11,8 +11,9 @@ use crate::dct::coefficients::Coefficients;
 use crate::dct::encode::{Coding, Encoder, Statistics};
 use crate::simd::Simd;
 use crate::turbo::{self, Chroma};
-use fast_image_resize::images::ImageRef;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions};
 use image::ImageDecoder;
 use image::metadata::Orientation;
 use std::io::Cursor;
@@ -276,21 +277,34 @@ impl Worker {
         let Some((bound, size)) = self.options.bound.zip(self.bounded(pixels.size)) else {
             return encode(&pixels, QUALITY, Chroma::Yuv444, &mut self.coefficients);
         };
-        let kind = match pixels.gray {
-            true => PixelType::U8,
-            false => PixelType::U8x3,
+        // The library is compiled for each type of pixel it is called with, which takes long: gray borrows RGB's.
+        let spread: Vec<u8>;
+        let packed = match pixels.gray {
+            true => {
+                spread = pixels.bytes.iter().flat_map(|&gray| [gray; 3]).collect();
+                &spread
+            }
+            false => pixels.bytes,
         };
         let (width, height) = pixels.size;
-        let source =
-            ImageRef::new(width, height, pixels.bytes, kind).map_err(|error| error.to_string())?;
-        let mut smaller = fast_image_resize::images::Image::new(size.0, size.1, kind);
+        let wrong = |error: &dyn std::error::Error| error.to_string();
+        let source = TypedImageRef::<U8x3>::from_buffer(width, height, packed);
+        let mut smaller = TypedImage::<U8x3>::new(size.0, size.1);
         // Lanczos, as Pillow's thumbnails are made: the sharpest of the usual filters.
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
         self.resizer
-            .resize(&source, &mut smaller, &options)
-            .map_err(|error| error.to_string())?;
+            .resize_typed(
+                &source.map_err(|error| wrong(&error))?,
+                &mut smaller,
+                &options,
+            )
+            .map_err(|error| wrong(&error))?;
+        let mut bytes: Vec<u8> = smaller.pixels().iter().flat_map(|pixel| pixel.0).collect();
+        if pixels.gray {
+            bytes = bytes.into_iter().step_by(3).collect();
+        }
         let smaller = Pixels {
-            bytes: smaller.buffer(),
+            bytes: &bytes,
             size,
             gray: pixels.gray,
         };

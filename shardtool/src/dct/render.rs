@@ -165,12 +165,18 @@ struct Row<'a> {
     stride: usize,
 }
 
+/// A block between the two dimensions of its transform, as the vector paths arrange it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Halfway([i16; BLOCK]);
+
 /// Renders components; keep one per thread.
 #[derive(Debug)]
 pub struct Renderer {
     simd: Simd,
     dc: Vec<i16>,
     escapes: Vec<Escape>,
+    halfway: Vec<Halfway>,
 }
 
 impl Renderer {
@@ -180,6 +186,7 @@ impl Renderer {
             simd: simd.min(Simd::best()),
             dc: Vec::new(),
             escapes: Vec::new(),
+            halfway: Vec::new(),
         }
     }
 
@@ -216,6 +223,10 @@ impl Renderer {
             assert!(last + SLACK <= bytes.len(), "no slack behind frequency {u}");
         }
         let stride = scale.stride(window.columns);
+        let groups = window.columns.next_multiple_of(GROUP);
+        if self.halfway.len() < groups {
+            self.halfway.resize(groups, Halfway([0; BLOCK]));
+        }
         let band = stride * scale.rows;
         let samples = &mut samples[..band * window.rows];
 
@@ -261,10 +272,10 @@ impl Renderer {
                 Simd::Scalar => scalar::row(&row, samples),
                 // SAFETY: `new` made sure of the instructions, the code above of the row's invariant.
                 #[cfg(target_arch = "x86_64")]
-                Simd::Avx2 => unsafe { avx2::row(&row, samples) },
+                Simd::Avx2 => unsafe { avx2::row(&row, &mut self.halfway, samples) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Simd::Avx512 => unsafe { avx512::row(&row, samples) },
+                Simd::Avx512 => unsafe { avx512::row(&row, &mut self.halfway, samples) },
                 #[cfg(not(target_arch = "x86_64"))]
                 _ => unreachable!("no such family on this machine"),
             }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Escape, Row};
+use super::{Escape, GROUP, Halfway, Row};
 use crate::dct::idct::{COSINES, FRACTION};
 
 /// Set bits, eight bytes at a time.
@@ -31,33 +31,50 @@ static PLACES: [u64; 256] = {
     places
 };
 
-/// Renders one row of blocks.
+/// Renders one row of blocks: all of it along the horizontal frequencies, then along the vertical ones. `halfway` has room
+/// for whole groups.
 ///
 /// # Safety
 /// The machine must have [`crate::simd::Simd::Avx2`].
-pub(super) unsafe fn row(row: &Row<'_>, samples: &mut [u8]) {
+pub(super) unsafe fn row(row: &Row<'_>, halfway: &mut [Halfway], samples: &mut [u8]) {
     assert!(samples.len() >= row.scale.rows * row.stride);
-    let kernel = KERNELS[row.scale.columns - 1][row.scale.rows - 1];
+    assert!(halfway.len() >= row.blocks.next_multiple_of(GROUP));
     // SAFETY: the instructions are there, says the caller.
-    unsafe { kernel(row, samples) }
+    unsafe {
+        match row.scale.columns {
+            1 => across::<1>(row, halfway),
+            2 => across::<2>(row, halfway),
+            3 => across::<3>(row, halfway),
+            4 => across::<4>(row, halfway),
+            5 => across::<5>(row, halfway),
+            6 => across::<6>(row, halfway),
+            7 => across::<7>(row, halfway),
+            _ => across::<8>(row, halfway),
+        }
+        match row.scale.rows {
+            1 => down::<1>(row, halfway, samples),
+            2 => down::<2>(row, halfway, samples),
+            3 => down::<3>(row, halfway, samples),
+            4 => down::<4>(row, halfway, samples),
+            5 => down::<5>(row, halfway, samples),
+            6 => down::<6>(row, halfway, samples),
+            7 => down::<7>(row, halfway, samples),
+            _ => down::<8>(row, halfway, samples),
+        }
+    }
 }
 
-type Kernel = unsafe fn(&Row<'_>, &mut [u8]);
-
-macro_rules! kernels {
-    ($($columns:literal)*) => { [$(kernels!(@ $columns 1 2 3 4 5 6 7 8)),*] };
-    (@ $columns:literal $($rows:literal)*) => { [$(blocks::<$columns, $rows>),*] };
-}
-
-/// A function for each scale, by columns and rows.
-static KERNELS: [[Kernel; 8]; 8] = kernels!(1 2 3 4 5 6 7 8);
-
+/// Unpacks, dequantizes and transforms along the horizontal frequencies. Pairs of blocks are left as eight registers, one for
+/// each vertical frequency.
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut [u8]) {
+fn across<const COLUMNS: usize>(row: &Row<'_>, halfway: &mut [Halfway]) {
     let mut values: [*const u8; 8] = row.values.map(<[u8]>::as_ptr);
     let mut escapes = row.escapes;
-    let mut block = 0;
-    while block < row.blocks {
+    for (pair, halfway) in halfway.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let block = 2 * pair;
+        if block >= row.blocks {
+            break;
+        }
         let mut vectors = [_mm256_setzero_si256(); 8];
         for (u, vector) in vectors.iter_mut().enumerate().take(COLUMNS) {
             // SAFETY: the row's invariant: a mask for each block of the group and beyond, and slack behind the values
@@ -93,10 +110,31 @@ fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut 
             let factors = unsafe { _mm_loadu_si128(factors.as_ptr().cast()) };
             *vector = _mm256_mullo_epi16(*vector, _mm256_broadcastsi128_si256(factors));
         }
-        let between = transpose(inverse::<COLUMNS>(vectors));
-        let lines = inverse::<ROWS>(between);
-        let shift = _mm256_set1_epi16((1 << (FRACTION - 1)) + (128 << FRACTION));
-        let last = |line| _mm256_srai_epi16::<{ FRACTION as i32 }>(_mm256_adds_epi16(line, shift));
+        let at = halfway.as_mut_ptr().cast::<__m256i>();
+        for (v, vector) in transpose(inverse::<COLUMNS>(vectors))
+            .into_iter()
+            .enumerate()
+        {
+            // SAFETY: two blocks are eight registers.
+            unsafe { at.add(v).write(vector) };
+        }
+    }
+}
+
+/// Transforms along the vertical frequencies and stores samples.
+#[target_feature(enable = "avx2")]
+fn down<const ROWS: usize>(row: &Row<'_>, halfway: &[Halfway], samples: &mut [u8]) {
+    let columns = row.scale.columns;
+    let shift = _mm256_set1_epi16((1 << (FRACTION - 1)) + (128 << FRACTION));
+    let last = |line| _mm256_srai_epi16::<{ FRACTION as i32 }>(_mm256_adds_epi16(line, shift));
+    for (pair, halfway) in halfway.as_chunks::<2>().0.iter().enumerate() {
+        let block = 2 * pair;
+        if block >= row.blocks {
+            break;
+        }
+        let at = halfway.as_ptr().cast::<__m256i>();
+        // SAFETY: two blocks are eight registers.
+        let lines = inverse::<ROWS>(std::array::from_fn(|v| unsafe { at.add(v).read() }));
         for pair in 0..ROWS.div_ceil(2) {
             let y = 2 * pair;
             let below = if y + 1 < ROWS { lines[y + 1] } else { lines[y] };
@@ -108,17 +146,16 @@ fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut 
             // SAFETY: the stride has room for eight bytes from the last block of the group on. What a store writes
             // beyond its block's samples, the next block's overwrites or nobody reads.
             unsafe {
-                let at = samples.as_mut_ptr().add(y * row.stride + block * COLUMNS);
+                let at = samples.as_mut_ptr().add(y * row.stride + block * columns);
                 _mm_storel_epi64(at.cast(), left);
-                _mm_storel_epi64(at.add(COLUMNS).cast(), right);
+                _mm_storel_epi64(at.add(columns).cast(), right);
                 if y + 1 < ROWS {
                     let at = at.add(row.stride);
                     _mm_storeh_pd(at.cast(), _mm_castsi128_pd(left));
-                    _mm_storeh_pd(at.add(COLUMNS).cast(), _mm_castsi128_pd(right));
+                    _mm_storeh_pd(at.add(columns).cast(), _mm_castsi128_pd(right));
                 }
             }
         }
-        block += 2;
     }
 }
 

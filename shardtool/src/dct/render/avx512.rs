@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Escape, GROUP, Row};
+use super::{Escape, GROUP, Halfway, Row};
 use crate::dct::idct::{COSINES, FRACTION};
 
 /// Blocks in a register.
@@ -10,26 +10,38 @@ const HALF: usize = 4;
 /// The first of each block's lanes.
 const FIRST_LANES: u32 = 0x0101_0101;
 
-/// Renders one row of blocks.
+/// Renders one row of blocks: all of it along the horizontal frequencies, then along the vertical ones. `halfway` has room
+/// for whole groups.
 ///
 /// # Safety
 /// The machine must have [`crate::simd::Simd::Avx512`].
-pub(super) unsafe fn row(row: &Row<'_>, samples: &mut [u8]) {
+pub(super) unsafe fn row(row: &Row<'_>, halfway: &mut [Halfway], samples: &mut [u8]) {
     assert!(samples.len() >= row.scale.rows * row.stride);
-    let kernel = KERNELS[row.scale.columns - 1][row.scale.rows - 1];
+    assert!(halfway.len() >= row.blocks.next_multiple_of(GROUP));
     // SAFETY: the instructions are there, says the caller.
-    unsafe { kernel(row, samples) }
+    unsafe {
+        match row.scale.columns {
+            1 => across::<1>(row, halfway),
+            2 => across::<2>(row, halfway),
+            3 => across::<3>(row, halfway),
+            4 => across::<4>(row, halfway),
+            5 => across::<5>(row, halfway),
+            6 => across::<6>(row, halfway),
+            7 => across::<7>(row, halfway),
+            _ => across::<8>(row, halfway),
+        }
+        match row.scale.rows {
+            1 => down::<1>(row, halfway, samples),
+            2 => down::<2>(row, halfway, samples),
+            3 => down::<3>(row, halfway, samples),
+            4 => down::<4>(row, halfway, samples),
+            5 => down::<5>(row, halfway, samples),
+            6 => down::<6>(row, halfway, samples),
+            7 => down::<7>(row, halfway, samples),
+            _ => down::<8>(row, halfway, samples),
+        }
+    }
 }
-
-type Kernel = unsafe fn(&Row<'_>, &mut [u8]);
-
-macro_rules! kernels {
-    ($($columns:literal)*) => { [$(kernels!(@ $columns 1 2 3 4 5 6 7 8)),*] };
-    (@ $columns:literal $($rows:literal)*) => { [$(blocks::<$columns, $rows>),*] };
-}
-
-/// A function for each scale, by columns and rows.
-static KERNELS: [[Kernel; 8]; 8] = kernels!(1 2 3 4 5 6 7 8);
 
 /// For each number of columns, which bytes of two registers of packed rows make up a row of eight blocks' samples. Each
 /// block's 16 bytes are a row and the row below.
@@ -48,15 +60,17 @@ static GATHER: [[u8; 64]; 8] = {
     gather
 };
 
+/// Unpacks, dequantizes and transforms along the horizontal frequencies. Groups of blocks are left as two times eight
+/// registers, one for each vertical frequency.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
-fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut [u8]) {
+fn across<const COLUMNS: usize>(row: &Row<'_>, halfway: &mut [Halfway]) {
     let mut values: [*const u8; 8] = row.values.map(<[u8]>::as_ptr);
     let mut escapes = row.escapes;
-    // SAFETY: 64 bytes each.
-    let upper = unsafe { _mm512_loadu_si512(GATHER[COLUMNS - 1].as_ptr().cast()) };
-    let lower = _mm512_add_epi8(upper, _mm512_set1_epi8(8));
-    let mut block = 0;
-    while block < row.blocks {
+    for (group, halfway) in halfway.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
+        let block = GROUP * group;
+        if block >= row.blocks {
+            break;
+        }
         let mut left = [_mm512_setzero_si512(); 8];
         let mut right = [_mm512_setzero_si512(); 8];
         for u in 0..COLUMNS {
@@ -100,10 +114,34 @@ fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut 
             left[u] = _mm512_mullo_epi16(left[u], factors);
             right[u] = _mm512_mullo_epi16(right[u], factors);
         }
-        let left = inverse::<ROWS>(transpose(inverse::<COLUMNS>(left)));
-        let right = inverse::<ROWS>(transpose(inverse::<COLUMNS>(right)));
-        let shift = _mm512_set1_epi16((1 << (FRACTION - 1)) + (128 << FRACTION));
-        let last = |line| _mm512_srai_epi16::<{ FRACTION }>(_mm512_adds_epi16(line, shift));
+        let at = halfway.as_mut_ptr().cast::<__m512i>();
+        let left = transpose(inverse::<COLUMNS>(left));
+        let right = transpose(inverse::<COLUMNS>(right));
+        for (v, vector) in left.into_iter().chain(right).enumerate() {
+            // SAFETY: eight blocks are sixteen registers.
+            unsafe { at.add(v).write(vector) };
+        }
+    }
+}
+
+/// Transforms along the vertical frequencies and stores samples.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn down<const ROWS: usize>(row: &Row<'_>, halfway: &[Halfway], samples: &mut [u8]) {
+    let columns = row.scale.columns;
+    // SAFETY: 64 bytes each.
+    let upper = unsafe { _mm512_loadu_si512(GATHER[columns - 1].as_ptr().cast()) };
+    let lower = _mm512_add_epi8(upper, _mm512_set1_epi8(8));
+    let shift = _mm512_set1_epi16((1 << (FRACTION - 1)) + (128 << FRACTION));
+    let last = |line| _mm512_srai_epi16::<{ FRACTION }>(_mm512_adds_epi16(line, shift));
+    for (group, halfway) in halfway.as_chunks::<GROUP>().0.iter().enumerate() {
+        let block = GROUP * group;
+        if block >= row.blocks {
+            break;
+        }
+        let at = halfway.as_ptr().cast::<__m512i>();
+        // SAFETY: eight blocks are sixteen registers.
+        let half = |first| std::array::from_fn(|v| unsafe { at.add(first + v).read() });
+        let (left, right) = (inverse::<ROWS>(half(0)), inverse::<ROWS>(half(8)));
         for pair in 0..ROWS.div_ceil(2) {
             let y = 2 * pair;
             let pack = |half: &[__m512i; 8]| {
@@ -114,7 +152,7 @@ fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut 
             // SAFETY: the stride has room for 64 bytes from the last group on. What a store writes beyond its group's
             // samples, the next group's overwrites or nobody reads.
             unsafe {
-                let at = samples.as_mut_ptr().add(y * row.stride + block * COLUMNS);
+                let at = samples.as_mut_ptr().add(y * row.stride + block * columns);
                 let line = _mm512_permutex2var_epi8(left, upper, right);
                 _mm512_storeu_si512(at.cast(), line);
                 if y + 1 < ROWS {
@@ -123,7 +161,6 @@ fn blocks<const COLUMNS: usize, const ROWS: usize>(row: &Row<'_>, samples: &mut 
                 }
             }
         }
-        block += GROUP;
     }
 }
 
