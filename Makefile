@@ -46,6 +46,12 @@ demo: build ## a minute or two of I-JEPA on the CPU, ending with a loss curve an
 
 # --- benchmarks: dated records, no tests ----------------------------------------------------------------------------
 
+.PHONY: bench
+bench: ## the codecs and libjpeg-turbo on the same crops, on one core (IMAGES=DIR: a folder of JPEG files)
+	@test -d "$(IMAGES)" || { echo "bench: IMAGES=DIR names a folder of JPEG files, ImageNet's for figures like README's" >&2; exit 2; }
+	$(CARGO) build --release -p loader --features compare
+	$(BIN)/loader bench --codec-compare --images "$(IMAGES)"
+
 # IMAGES=DIR: class folders of JPEGs. ARGS="--rounds 5 --only ffcv-jpeg,ours-jpeg": see loader/benches/rivals.py --help.
 .PHONY: bench-rivals
 bench-rivals: ## this loader beside torchvision, DALI, FFCV and others (IMAGES=DIR: class folders of JPEGs)
@@ -64,7 +70,7 @@ fmt: ## formatting
 
 .PHONY: clippy
 clippy: ## lints, warnings are errors
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features loader/compare -- -D warnings
 
 .PHONY: doc
 doc: ## rustdoc, warnings are errors

@@ -69,10 +69,16 @@ impl Default for Renderer {
 impl Renderer {
     /// A renderer with empty buffers.
     pub fn new() -> Renderer {
+        Renderer::with(Simd::best())
+    }
+
+    /// A renderer that uses no wider instructions than these.
+    pub fn with(simd: Simd) -> Renderer {
+        let simd = simd.min(Simd::best());
         Renderer {
-            decoder: Decoder::new(),
+            decoder: Decoder::with(simd),
             packed: Resizer::new(),
-            planar: PlanarResizer::new(Simd::best()),
+            planar: PlanarResizer::new(simd),
         }
     }
 

@@ -118,9 +118,14 @@ impl Default for Decoder {
 impl Decoder {
     /// A decoder with empty buffers.
     pub fn new() -> Decoder {
+        Decoder::with(Simd::best())
+    }
+
+    /// A decoder that uses no wider instructions than these.
+    pub fn with(simd: Simd) -> Decoder {
         Decoder {
             zstd: zstd::bulk::Decompressor::default(),
-            dct: dct::decode::Decoder::new(Simd::best()),
+            dct: dct::decode::Decoder::new(simd),
             pixels: Vec::new(),
             entropy: Duration::ZERO,
             last: Codec::Raw,

@@ -13,6 +13,19 @@ pub enum Simd {
     Avx512,
 }
 
+impl std::str::FromStr for Simd {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Simd, String> {
+        match name {
+            "scalar" => Ok(Simd::Scalar),
+            "avx2" => Ok(Simd::Avx2),
+            "avx512" => Ok(Simd::Avx512),
+            _ => Err("expected scalar, avx2 or avx512".to_owned()),
+        }
+    }
+}
+
 impl Simd {
     /// The widest family that this machine has.
     pub fn best() -> Simd {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use loader::pipeline::{Share, Stages};
 use serde::Serialize;
+use shardtool::simd::Simd;
 
 use super::{PATIENCE, Selection};
 
@@ -29,6 +30,9 @@ pub struct Args {
     /// Margins of --codec-compare's scaled decoding, instead of the loader's
     #[arg(long, value_name = "M,M…", value_delimiter = ',')]
     margins: Vec<f64>,
+    /// Widest instructions that --codec-compare's own code may use: scalar, avx2 or avx512 [default: the machine's]
+    #[arg(long, value_name = "FAMILY")]
+    simd: Option<Simd>,
     /// How long to measure, once the first group is there
     #[arg(long, value_name = "S", default_value_t = 10.0)]
     seconds: f64,
@@ -124,7 +128,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 #[cfg(feature = "compare")]
 fn compare(args: &Args, images: &Path) -> anyhow::Result<ExitCode> {
-    super::compare::run(images, args.rounds.into(), &args.margins, args.json)
+    let simd = args
+        .simd
+        .map_or(Simd::best(), |simd| simd.min(Simd::best()));
+    super::compare::run(images, args.rounds.into(), &args.margins, simd, args.json)
 }
 
 #[cfg(not(feature = "compare"))]

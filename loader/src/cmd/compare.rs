@@ -17,6 +17,7 @@ use loader::pipeline::{allowed_cpus, pin};
 use loader::random::{Purpose, Stream};
 use loader::render::{MARGIN, Times};
 use serde::Serialize;
+use shardtool::simd::Simd;
 use shardtool::turbo;
 
 use methods::{Method, Shards};
@@ -63,7 +64,13 @@ struct Pass {
 }
 
 /// Runs the comparison.
-pub fn run(images: &Path, rounds: usize, margins: &[f64], json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(
+    images: &Path,
+    rounds: usize,
+    margins: &[f64],
+    simd: Simd,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let scratch = tempfile::tempdir().context("a place for shards")?;
     let shards = Shards::build(images, scratch.path())?;
     let margins = if margins.is_empty() {
@@ -79,7 +86,7 @@ pub fn run(images: &Path, rounds: usize, margins: &[f64], json: bool) -> anyhow:
         .map(|image| law.draw(&mut stream.at(0, image as u32), shards.size(image)))
         .collect();
 
-    let mut methods = Method::all(margins);
+    let mut methods = Method::all(margins, simd);
     let mut square = vec![0; 3 * (SIDE * SIDE) as usize];
     let mut likenesses = vec![Likeness::default(); methods.len()];
     let mut reference = quality::Reference::new();
@@ -129,7 +136,7 @@ pub fn run(images: &Path, rounds: usize, margins: &[f64], json: bool) -> anyhow:
         rounds,
         side: SIDE,
         turbo_simd: turbo::simd(),
-        simd: format!("{:?}", shardtool::simd::Simd::best()),
+        simd: format!("{simd:?}"),
         methods: rows.collect(),
     };
     ensure!(report.images > 0, "no images");

@@ -1,44 +1,8 @@
 //! Antialiased bilinear resize of planes, each on its own grid, to a square of RGB.
 //!
-//! # Definition
-//! The arithmetic is all integers, but for the weights, so every machine writes the same bytes. Filtering goes across
+//! The definition, to the last rounding, is in shardtool's `FORMAT.md` under "Resize and colour"; `scalar.rs` follows it word by
+//! word. The arithmetic is all integers, but for the weights, so every machine writes the same bytes. Filtering goes across
 //! first, then down, then comes the conversion of colour.
-//!
-//! **Taps.** Along an axis, a stretch of `length` samples from `start` on becomes `side` outputs. In IEEE double
-//! precision, operation by operation as written:
-//!
-//! ```text
-//! scale   = length / side                      reach = max(scale, 1)
-//! low     = min(floor(start), samples − 1)     high  = min(max(ceil(start + length), low + 1), samples)
-//! n       = min(ceil(2·reach), high − low)
-//! centre  = start + (output + 0.5)·scale       output = 0 … side − 1
-//! first   = min(max(floor((centre − reach) + 0.5), low), high − n)
-//! raw(k)  = max(0, 1 − |((first + 0.5) − centre) + k|·(1 / reach))          k = 0 … n − 1
-//! sum(k)  = raw(0) + raw(1) + … + raw(k), added in this order
-//! upto(k) = round(sum(k) · (unit / sum(n − 1)))       round: to the nearest integer, ties to even
-//! w(k)    = upto(k) − upto(k − 1)                     upto(−1) = 0
-//! ```
-//!
-//! Rounding what was given out so far, not each weight alone, makes weights sum to exactly one, and the errors of
-//! neighbours cancel. The list is short if n ≤ 8. `unit` is 2⁸ for short lists across, else 2¹⁴; weights with the
-//! unit 2⁸ are then multiplied by 2⁶, so that one is always 2¹⁴.
-//!
-//! **Across.** With samples x of a row, `a = (Σ w(k)·(x(first + k) − 128) + 2⁵) >> 6`: 8 fractional bits. For short
-//! lists nothing is rounded here.
-//!
-//! **Down.** With `m(a, b) = (a·b + 2¹⁴) >> 15`, short lists give `v = Σ m(a(first + k), w(k))`, others
-//! `v = (Σ a(first + k)·w(k) + 2¹⁴) >> 15`: 7 fractional bits. Shifts round towards −∞.
-//!
-//! **Colour.** With v of the three planes as Y, Cb and Cr (128 is already taken off them), by JFIF:
-//!
-//! ```text
-//! R = Y + Cr + m(Cr, 13173)
-//! G = Y − m(Cb, 11277) − m(Cr, 23401)
-//! B = Y + Cb + m(Cb, 25297)
-//! ```
-//!
-//! RGB planes are taken as they are, gray three times. A byte is `((value + 2⁶) >> 7) + 128`, clamped to 0 … 255.
-//! Mirroring reverses the rows of this outcome.
 //!
 //! The geometry is that of Pillow's `BILINEAR` on the cropped image, which never sees what lies outside. Weights of 8
 //! bits across, where bytes can be multiplied at twice the speed, cost less than the rounding to bytes at the end does.

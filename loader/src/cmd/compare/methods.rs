@@ -120,18 +120,18 @@ enum Way {
     /// libjpeg-turbo decodes all of the image, the resizer library does the rest.
     TurboFull(turbo::Decoder, Resizer, Vec<u8>),
     /// libjpeg-turbo decodes the crop, our resizer does the rest.
-    TurboPartial(turbo::Decoder, PlanarResizer, Vec<u8>),
+    TurboPartial(turbo::Decoder, Box<PlanarResizer>, Vec<u8>),
     /// As the loader does.
     Ours(Box<Renderer>, Resolution),
 }
 
 impl Method {
-    /// All methods, with scaled decoding at each of these margins.
-    pub fn all(margins: &[f64]) -> Vec<Method> {
+    /// All methods, with scaled decoding at each of these margins. Our own code uses no wider instructions than these.
+    pub fn all(margins: &[f64], simd: Simd) -> Vec<Method> {
         let ours = |name: &str, kind: Kind, resolution: Resolution| Method {
             name: name.to_owned(),
             kind,
-            way: Way::Ours(Box::new(Renderer::new()), resolution),
+            way: Way::Ours(Box::new(Renderer::with(simd)), resolution),
         };
         let mut methods = vec![
             Method {
@@ -144,7 +144,7 @@ impl Method {
                 kind: Kind::Jpeg,
                 way: Way::TurboPartial(
                     turbo::Decoder::new(),
-                    PlanarResizer::new(Simd::best()),
+                    Box::new(PlanarResizer::new(simd)),
                     Vec::new(),
                 ),
             },
