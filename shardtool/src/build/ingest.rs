@@ -19,9 +19,6 @@ use image::metadata::Orientation;
 use std::io::Cursor;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 /// What a file of an unexpected type may make its decoder allocate.
 const MAX_ALLOCATION: u64 = 1 << 30;
@@ -50,6 +47,8 @@ pub struct Worker {
     coding: Coding,
     decoder: Decoder,
     turbo: turbo::Reader,
+    turbo_pixels: turbo::Decoder,
+    pixels: Vec<u8>,
     coefficients: Coefficients,
     encoder: Encoder,
     resizer: fast_image_resize::Resizer,
@@ -71,6 +70,8 @@ impl Worker {
             coding,
             decoder: Decoder::new(),
             turbo: turbo::Reader::new(),
+            turbo_pixels: turbo::Decoder::new(),
+            pixels: Vec::new(),
             coefficients: Coefficients::empty(),
             encoder: Encoder::new(Simd::best()),
             resizer: fast_image_resize::Resizer::new(),
@@ -215,23 +216,47 @@ impl Worker {
                 Err(turbo::Error::Damaged(reason)) => return Err(format!("JPEG: {reason}")),
             }
         }
-        // Taken out so that its pixels can be read while the rest of the worker works on them.
-        let mut decoder = std::mem::take(&mut self.decoder);
-        let region = Region::whole(source);
-        let view = decoder.decode_payload(Codec::Jpeg, bytes, source.0, source.1, region);
-        let coded = view.and_then(|view| {
+        // Taken out so that the rest of the worker can work on them.
+        let mut pixels = std::mem::take(&mut self.pixels);
+        let coded = self.decode_jpeg(bytes, source, &mut pixels).and_then(|()| {
             self.pixels_to_coefficients(Pixels {
-                bytes: view.pixels,
+                bytes: &pixels,
                 size: source,
                 gray: false,
             })
         });
-        self.decoder = decoder;
+        self.pixels = pixels;
         coded.map(|()| Converted {
             source,
             orientation,
             change,
         })
+    }
+
+    /// A JPEG file's pixels: from libjpeg-turbo, or of the kinds it does not make RGB of (CMYK) from the other decoder.
+    fn decode_jpeg(
+        &mut self,
+        bytes: &[u8],
+        size: (u32, u32),
+        into: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        match self.turbo_pixels.decode_full(bytes, into) {
+            Ok(got) if got == size => Ok(()),
+            Ok((width, height)) => Err(format!(
+                "JPEG: {width}x{height} pixels, but {}x{} in its header",
+                size.0, size.1
+            )),
+            Err(turbo::Error::Damaged(reason)) => Err(format!("JPEG: {reason}")),
+            Err(turbo::Error::Unsupported(_)) => {
+                let region = Region::whole(size);
+                let view =
+                    self.decoder
+                        .decode_payload(Codec::Jpeg, bytes, size.0, size.1, region)?;
+                into.clear();
+                into.extend_from_slice(view.pixels);
+                Ok(())
+            }
+        }
     }
 
     fn other_to_coefficients(&mut self, bytes: &[u8]) -> Result<Converted, String> {
@@ -372,23 +397,45 @@ fn check_size(width: u32, height: u32) -> Result<(), String> {
     }
 }
 
-/// Size and EXIF orientation of a JPEG file.
+/// Size and EXIF orientation of a JPEG file, whatever its kind: none of the decoders knows every one.
 fn read_header(bytes: &[u8]) -> Result<((u32, u32), u8), String> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(usize::MAX)
-        .set_max_height(usize::MAX);
-    let mut jpeg = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    jpeg.decode_headers()
-        .map_err(|error| format!("JPEG: {error}"))?;
-    let (width, height) = jpeg.dimensions().ok_or("JPEG: no dimensions")?;
-    let (width, height) = (width as u32, height as u32); // JPEG has 16-bit dimensions
-    check_size(width, height)?;
-    let orientation = jpeg
-        .exif()
-        .and_then(|exif| Orientation::from_exif_chunk(exif));
-    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
-    Ok(((width, height), orientation.to_exif()))
+    let no_frame = || "JPEG: no frame header".to_owned();
+    let mut orientation = Orientation::NoTransforms;
+    let mut at = 2;
+    loop {
+        // As libjpeg does: what lies between segments is skipped, and any number of FF may come before a marker.
+        let skipped = bytes[at.min(bytes.len())..]
+            .windows(2)
+            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff));
+        at += skipped.ok_or_else(no_frame)?;
+        let marker = bytes[at + 1];
+        if matches!(marker, 0x01 | 0xd0..=0xd8) {
+            at += 2; // a marker without a segment
+            continue;
+        }
+        let length = bytes.get(at + 2..at + 4).ok_or_else(no_frame)?;
+        let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+        let segment = bytes.get(at + 4..end).ok_or_else(no_frame)?;
+        match marker {
+            0xe1 => {
+                let exif = segment.strip_prefix(b"Exif\0\0");
+                let found = exif.and_then(Orientation::from_exif_chunk);
+                orientation = found.unwrap_or(orientation);
+            }
+            // Huffman tables, extensions and arithmetic conditioning lie among the markers of frames.
+            0xc4 | 0xc8 | 0xcc => {}
+            0xc0..=0xcf => {
+                let &[_, h1, h0, w1, w0] = segment.first_chunk().ok_or_else(no_frame)?;
+                let height = u32::from(u16::from_be_bytes([h1, h0]));
+                let width = u32::from(u16::from_be_bytes([w1, w0]));
+                check_size(width, height)?;
+                return Ok(((width, height), orientation.to_exif()));
+            }
+            0xda => return Err(no_frame()),
+            _ => {}
+        }
+        at = end;
+    }
 }
 
 /// Refuses a JPEG file that ends before its end-of-image marker. The decoder would fill the
