@@ -63,6 +63,10 @@ impl Args {
             "--short-side needs --codec dct: {} keeps images as they are",
             self.codec
         );
+        ensure!(
+            dct || self.level > 0,
+            "--level 0 is for --codec dct with --entropy zstd; raw pixels have levels from 1"
+        );
         Ok(CodecOptions {
             name: self.codec,
             level: self.level,
