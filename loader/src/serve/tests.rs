@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use super::*;
+use crate::config::Loader;
 use crate::link::{Endpoint, Error, Feed, send_stream};
 use crate::pipeline::tests::{Copied, Fixture};
 

@@ -231,7 +231,15 @@ fn every_header_fault_is_found() {
     assert_eq!(header_fault(13, &[0x80]), flags);
     assert_eq!(
         header_fault(64, &[9]),
-        Fault::HeaderReserved { got: 9, offset: 64 }
+        Fault::CodecDataChecksum {
+            expected: 9,
+            got: 0,
+            offset: 64
+        }
+    );
+    assert_eq!(
+        header_fault(72, &[9]),
+        Fault::HeaderReserved { got: 9, offset: 72 }
     );
     assert_eq!(
         header_fault(87, &[1]),
@@ -438,7 +446,7 @@ fn every_fault_of_an_entry_is_found() {
     };
     assert_eq!(index_fault(82, &[0x80]), flags);
     assert_eq!(index_fault(85, &[0]), Fault::Codec { sample: 1, got: 0 });
-    assert_eq!(index_fault(84, &[3]), Fault::Codec { sample: 0, got: 3 });
+    assert_eq!(index_fault(84, &[4]), Fault::Codec { sample: 0, got: 4 });
     assert_eq!(
         index_fault(86, &[0]),
         Fault::Orientation { sample: 0, got: 0 }
