@@ -1,11 +1,19 @@
 //! What the integration tests share: images made on the spot, and the program run as users do.
 
+use shardtool::Sample;
+use shardtool::codec::{Decoder, Picture, RgbView};
+use shardtool::planes::{Area, Resolution};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A source folder made for the tests, committed with the dataset built from it.
 pub fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden")
+}
+
+/// JPEG files of every kind, committed.
+pub fn jpegs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/jpeg")
 }
 
 /// A picture unlike that of any other seed.
@@ -35,11 +43,30 @@ pub fn jpeg(seed: u32) -> Vec<u8> {
     )
 }
 
+/// All pixels of a `jpeg` or `raw` sample.
+pub fn pixels_of<'a>(decoder: &'a mut Decoder, sample: &Sample<'_>) -> RgbView<'a> {
+    let entry = sample.entry();
+    let size = (entry.stored_width, entry.stored_height);
+    let area = Area::whole(size);
+    match decoder.decode(sample, area, Resolution::Full).unwrap() {
+        Picture::Rgb(view) => view,
+        Picture::Planes(_) => panic!("{:?} is stored as coefficients", sample.name()),
+    }
+}
+
 /// Writes a file and the directories above it.
 pub fn write(root: &Path, path: &str, bytes: &[u8]) {
     let path = root.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, bytes).unwrap();
+}
+
+/// Writes numbered images of three classes, in the given order.
+pub fn write_classes(root: &Path, order: impl Iterator<Item = u32>) {
+    for i in order {
+        let path = format!("{}/{i:03}.JPEG", ["b", "a", "a-b"][i as usize % 3]);
+        write(root, &path, &jpeg(i));
+    }
 }
 
 /// Runs the program in a directory.

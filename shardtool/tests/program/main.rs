@@ -1,7 +1,12 @@
-//! The program as users run it, and the dataset that fixes the format.
+//! The program as users run it, and the datasets that fix the format.
 
 #![cfg(feature = "build")]
 
 mod build;
 mod common;
 mod golden;
+mod kinds;
+mod lossless;
+#[path = "../../src/testing.rs"]
+mod testing;
+mod verify;
