@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Reads a dataset as shardtool/FORMAT.md describes it, and nothing else: proof that the page is enough.
 
-usage: read_shards.py DATASET
+usage: read_shards.py DATASET [SIDE]
 
 Prints one JSON list a line for each sample: split, number, path, class, source size, stored size, codec, orientation, labels,
-"ok" or "damaged", the payload's xxh3-64 and SHA-256 as found. Every violation is a line on stderr.
+"ok" or "damaged", the payload's xxh3-64 and SHA-256 as found, and for an undamaged `dct` sample the xxh3-64 of its
+coefficients and of its samples: as fine as stored, or as coarse as `fast` has them for a square of SIDE pixels. Every
+violation is a line on stderr.
 Exit codes: 0 fine, 1 violations, 2 could not run.
 """
 
@@ -22,11 +24,14 @@ except ImportError as missing:
     print(f"read_shards.py: the Python package {missing.name} is missing; `make python` installs it", file=sys.stderr)
     sys.exit(2)
 
+import read_dct
+from read_dct import Violation, must
+
 MAGIC = bytes.fromhex("89494A5348415244")
-HEADER = struct.Struct("<8s4I5Q24sQ")
+HEADER = struct.Struct("<8s4I6Q16sQ")
 UNLABELLED = 2**32 - 1
 LABEL_TYPES = {1: "int64", 2: "float64", 3: "utf8"}
-CODECS = {1: "jpeg", 2: "raw"}
+CODECS = {1: "jpeg", 2: "raw", 3: "dct"}
 # What the manifest has to hold. A list stands for any number of its only element.
 SHARD = {"file": str, "samples": int, "bytes": int, "checksum": str}
 MANIFEST = {
@@ -35,15 +40,6 @@ MANIFEST = {
     "splits": [{"name": str, "samples": int, "shards": [SHARD]}],
 }
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-
-
-class Violation(Exception):
-    """A sentence of the page with MUST in it does not hold."""
-
-
-def must(holds, text):
-    if not holds:
-        raise Violation(text)
 
 
 def checksum(data):
@@ -104,23 +100,33 @@ class Shard:
             data = file.read()
         must(len(data) >= HEADER.size, "shorter than a header")
         (magic, version, flags, count, label_columns, codec_data, index_offset, index_length, index_raw_length,
-         index_checksum, reserved, self.checksum) = HEADER.unpack_from(data)
+         index_checksum, codec_data_checksum, reserved, self.checksum) = HEADER.unpack_from(data)
         must(magic == MAGIC, "no magic number")
         must(version == 1, f"version {version}, not 1")
         must(self.checksum == checksum(data[:88]), "header checksum differs")
         must(flags & 0xFFFF == 0, f"reserved flags are set: {flags:#x}")
-        must(reserved == bytes(24), "reserved bytes of the header are set")
+        must(reserved == bytes(16), "reserved bytes of the header are set")
         must(1 <= count <= 1_048_576, f"{count} samples")
         must(label_columns <= 256, f"{label_columns} label columns")
-        must(codec_data == 0, f"codec data of {codec_data} bytes")
+        must(codec_data <= 2**20, f"codec data of {codec_data} bytes")
         must(index_offset >= HEADER.size + codec_data, f"index at {index_offset}")
         must(index_offset + index_length == len(data), f"file of {len(data)} bytes, not {index_offset + index_length}")
         must(44 * count <= index_raw_length <= 2**28, f"index of {index_raw_length} bytes")
         packed = data[index_offset:]
         must(checksum(packed) == index_checksum, "index checksum differs")
         self.data, self.count = data, count
+        self.tables = self._tables(data[HEADER.size:HEADER.size + codec_data], codec_data_checksum)
         self._read_index(one_frame(packed, index_raw_length, "the index"), HEADER.size + codec_data, index_offset)
         self._read_labels(label_columns)
+
+    def _tables(self, codec_data, expected):
+        """The rANS tables, if there are any."""
+        must(expected == (checksum(codec_data) if codec_data else 0), "codec data checksum differs")
+        if not codec_data:
+            return None
+        size = zstandard.frame_content_size(codec_data)
+        must(0 <= size <= 256 * 512, f"codec data of {size} bytes")
+        return read_dct.read_tables(one_frame(codec_data, size, "the codec data"))
 
     def _read_index(self, index, begin, end):
         n, at = self.count, 0
@@ -187,21 +193,24 @@ class Shard:
         return self.data[self.offset[i]:self.offset[i] + self.length[i]]
 
     def check_payload(self, i):
-        """What can be said of a payload without decoding a JPEG."""
+        """What can be said of a payload without decoding a JPEG; of `dct`, the whole image."""
         payload = self.payload(i)
         must(checksum(payload) == self.checksums[i], "checksum differs")
         if CODECS[self.codec[i]] == "raw":
             one_frame(payload, 3 * self.stored_width[i] * self.stored_height[i], "the payload")
+        elif CODECS[self.codec[i]] == "dct":
+            return read_dct.Image(payload, self.stored_width[i], self.stored_height[i], self.tables, one_frame)
         else:
             must(payload[:2] == b"\xff\xd8", "does not begin as a JPEG")
             must(b"\xff\xd9" in payload, "has no end-of-image marker")
+        return None
 
 
 class Reader:
     """Walks a dataset, collecting violations instead of stopping at the first."""
 
-    def __init__(self, directory):
-        self.directory, self.violations = directory, 0
+    def __init__(self, directory, side):
+        self.directory, self.side, self.violations = directory, side, 0
 
     def report(self, where, problem):
         self.violations += 1
@@ -239,7 +248,11 @@ class Reader:
         must(manifest["format"] == "ijepa-shards", f"format {manifest['format']!r}")
         must(manifest["version"] == 1, f"version {manifest['version']}, not 1")
         must(len(set(manifest["classes"])) == len(manifest["classes"]), "class names are not distinct")
-        must(manifest["codec"]["name"] in CODECS.values(), f"codec {manifest['codec']['name']!r}")
+        codec = manifest["codec"]
+        must(codec["name"] in CODECS.values(), f"codec {codec['name']!r}")
+        must(codec.get("entropy") in (["rans", "zstd"] if codec["name"] == "dct" else [None]), "codec.entropy")
+        if "bound" in codec:
+            conform(codec["bound"], {"short_side": int, "quality": int, "chroma": int}, "manifest.codec.bound")
         for column in manifest["labels"]:
             must(column["type"] in LABEL_TYPES.values(), f"label {column['name']!r} of type {column['type']!r}")
         shards = [shard for split in manifest["splits"] for shard in split["shards"]]
@@ -267,9 +280,9 @@ class Reader:
     def sample(self, where, shard, i, split, number):
         paths = shard.labels.get("path")
         path = paths[i] if paths is not None else None
-        state = "ok"
+        state, image = "ok", None
         try:
-            shard.check_payload(i)
+            image = shard.check_payload(i)
         except Violation as violation:
             state = "damaged"
             self.report(where, f"sample {i} ({path}) at offset {shard.offset[i]}: {violation}")
@@ -280,14 +293,18 @@ class Reader:
             CODECS[shard.codec[i]], shard.orientation[i],
             {name: values[i] for name, values in shard.labels.items()},
             state, f"{checksum(shard.payload(i)):016x}", hashlib.sha256(shard.payload(i)).hexdigest(),
+            *(f"{checksum(data):016x}" for data in (
+                (image.coefficients(), image.samples(self.side)) if image else ())),
         ]))
 
 
 def main():
-    if len(sys.argv) != 2:
+    try:
+        directory, side = (sys.argv[1:] + [None])[:2] if 2 <= len(sys.argv) <= 3 else (None, None)
+        reader = Reader(os.fspath(directory), None if side is None else int(side))
+    except (TypeError, ValueError):
         print(__doc__, file=sys.stderr)
         return 2
-    reader = Reader(sys.argv[1])
     try:
         reader.run()
     except OSError as error:
