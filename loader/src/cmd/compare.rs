@@ -4,6 +4,7 @@
 //! each, so that what else goes on in the machine meets all of them; each method's median over the rounds counts. Before
 //! that, each method's squares are compared with the full-precision reference.
 
+mod conversion;
 mod methods;
 mod quality;
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 use shardtool::simd::Simd;
 use shardtool::turbo;
 
+use conversion::Conversion;
 use methods::{Method, Shards};
 use quality::Likeness;
 
@@ -53,6 +55,7 @@ struct Report {
     turbo_simd: bool,
     simd: String,
     methods: Vec<Row>,
+    conversion: Conversion,
 }
 
 /// Time of one pass: as a whole, and by stage.
@@ -109,6 +112,8 @@ pub fn run(
         eprintln!("round {} of {rounds}", round + 1);
     }
 
+    let conversion = conversion::measure(images, &shards, scratch.path(), rounds)?;
+
     let baseline = methods.iter().position(Method::is_baseline);
     let baseline = median(&passes[baseline.expect("one of the methods")]).whole;
     let rows = methods.iter().zip(&passes).zip(&mut likenesses);
@@ -138,6 +143,7 @@ pub fn run(
         turbo_simd: turbo::simd(),
         simd: format!("{simd:?}"),
         methods: rows.collect(),
+        conversion,
     };
     ensure!(report.images > 0, "no images");
     match json {
@@ -218,6 +224,13 @@ impl Report {
         println!(
             "ratio: to libjpeg-turbo's partial decoding with our resizer. dB: PSNR of mean, 1st percentile and worst image \
              against the crop of a full decode, filtered in double precision."
+        );
+        let conversion = &self.conversion;
+        println!(
+            "conversion: libjpeg-turbo reads coefficients in {:.0} µs an image, shardtool build takes {:.0} ({:.2} of the speed)",
+            conversion.coefficients,
+            conversion.build,
+            conversion.ratio()
         );
     }
 }

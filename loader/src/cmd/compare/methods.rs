@@ -48,21 +48,8 @@ impl Shards {
         ];
         let build = |(name, codec, entropy, bound): (&str, Codec, _, Option<Bound>)| {
             let out = scratch.join(name);
-            let options = Options {
-                images: images.to_owned(),
-                out: out.clone(),
-                codec: CodecOptions {
-                    name: codec,
-                    level: if codec == Codec::Raw { 3 } else { 0 },
-                    entropy,
-                    bound,
-                    shard_size: 1 << 28,
-                },
-                workers: loader::pipeline::default_workers(),
-                on_error: OnError::Skip,
-                dry_run: false,
-                force: false,
-            };
+            let mut options = options(images, &out, codec);
+            (options.codec.entropy, options.codec.bound) = (entropy, bound);
             eprintln!("building {name}");
             build::run(&options, &mut |_| {}).with_context(|| format!("build {name}"))?;
             Ok::<_, anyhow::Error>(Dataset::open(&out)?)
@@ -106,6 +93,25 @@ impl Shards {
 
     fn sample(&self, kind: Kind, image: usize) -> Sample<'_> {
         self.0[kind as usize].splits()[0].sample(image as u64)
+    }
+}
+
+/// How a folder is built with a codec's usual options.
+pub fn options(images: &Path, out: &Path, codec: Codec) -> Options {
+    Options {
+        images: images.to_owned(),
+        out: out.to_owned(),
+        codec: CodecOptions {
+            name: codec,
+            level: if codec == Codec::Raw { 3 } else { 0 },
+            entropy: (codec == Codec::Dct).then_some(EntropyCoding::Rans),
+            bound: None,
+            shard_size: 1 << 28,
+        },
+        workers: loader::pipeline::default_workers(),
+        on_error: OnError::Skip,
+        dry_run: false,
+        force: false,
     }
 }
 
