@@ -3,6 +3,7 @@
 use super::{count, size};
 use crate::Outcome;
 use serde_json::{Value, json};
+use shardtool::dataset::{CodecOptions, EntropyCoding};
 use shardtool::{Codec, Dataset, Split};
 use std::path::PathBuf;
 
@@ -81,6 +82,20 @@ impl Counts {
     }
 }
 
+/// The codec and the options that matter to it.
+fn describe(codec: &CodecOptions) -> String {
+    let coding = match codec.entropy {
+        Some(EntropyCoding::Rans) => ", rANS".to_owned(),
+        Some(EntropyCoding::Zstd) => format!(", zstd level {}", codec.level),
+        None => format!(" (raw images: zstd level {})", codec.level),
+    };
+    let bound = codec.bound.map(|bound| {
+        let (side, quality, chroma) = (bound.short_side, bound.quality, bound.chroma);
+        format!(", shorter side at most {side} px (quality {quality}, chroma {chroma})")
+    });
+    format!("{}{coding}{}", codec.name, bound.unwrap_or_default())
+}
+
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let dataset = Dataset::open(&args.dataset)?;
     let manifest = dataset.manifest();
@@ -111,10 +126,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         source.files,
         size(source.bytes)
     );
-    println!(
-        "  codec    {} (raw images: zstd level {})",
-        codec.name, codec.level
-    );
+    println!("  codec    {}", describe(codec));
     println!("  classes  {}", manifest.classes.len());
     let labels = manifest.labels.iter();
     let labels: Vec<String> = labels

@@ -6,7 +6,7 @@ use super::coefficients::{Coefficients, Component};
 use super::detail::samples;
 use super::payload::{ComponentHead, Entropy, Head};
 use super::render::{Escapes, Renderer, SLACK, Scale, Streams, Window, factors};
-use super::streams::{STREAMS, stream};
+use super::streams::{GROUPS, STREAMS, stream};
 use super::tables::Tables;
 use crate::planes::{Area, Plane, Planes, Resolution};
 use crate::rans;
@@ -153,7 +153,7 @@ impl Decoder {
         let mut places = [[0; STREAMS]; 3];
         // The end of the last stream that is needed, and the group it belongs to.
         let (mut length, mut end, mut last_group) = (0, 0, 0);
-        let mut group_ends = [0; super::streams::GROUPS];
+        let mut group_ends = [0; GROUPS];
         for (group, component, number) in head.order() {
             places[component][number] = length;
             length += head.components()[component].lengths[number];
@@ -202,6 +202,9 @@ impl Decoder {
                         return Err(format!("{got} bytes of streams, expected {}", end - begin));
                     }
                     begin = end;
+                }
+                if last_group + 1 == GROUPS && !rest.is_empty() {
+                    return Err(format!("{} bytes behind the last frame", rest.len()));
                 }
             }
         }

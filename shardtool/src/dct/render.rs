@@ -63,7 +63,7 @@ pub struct Streams<'a> {
 }
 
 impl Streams<'_> {
-    /// All coefficients, block by block in natural order.
+    /// All coefficients, block by block in natural order. Streams must fit together to the last byte.
     pub fn blocks(&self) -> Result<Vec<i16>, String> {
         let mut escapes = Cursor::new(self.escapes);
         let mut next = self.values;
@@ -94,6 +94,14 @@ impl Streams<'_> {
                 above = block[0];
             }
             blocks.extend(block);
+        }
+        if let Some(u) = next.iter().position(|(at, end)| at != end) {
+            return Err(format!(
+                "more values than masks announce for horizontal frequency {u}"
+            ));
+        }
+        if !escapes.is_exhausted() {
+            return Err("escapes beyond the last block".to_owned());
         }
         Ok(blocks)
     }
@@ -353,6 +361,11 @@ impl<'a> Cursor<'a> {
         (self.rest.places, self.rest.highs) = (places, highs);
         self.step();
         Some((block, place & 63, *high as i8))
+    }
+
+    /// Whether nothing is left over.
+    fn is_exhausted(&self) -> bool {
+        self.rest.steps.is_empty() && self.block.is_none() && self.rest.places.is_empty()
     }
 
     fn step(&mut self) {
