@@ -259,12 +259,12 @@ impl Renderer {
                 let all = &bytes[streams.masks[u] + begin..];
                 let before = ones(&all[..window.left], self.simd);
                 let rest = ones(&all[window.left..wide], self.simd);
+                if starts[u] + before + rest > streams.values[u].1 {
+                    return Err(missing_values(u));
+                }
                 masks[u] = &all[window.left..];
                 values[u] = &bytes[starts[u] + before..];
                 starts[u] += before + rest;
-                if starts[u] > streams.values[u].1 {
-                    return Err(missing_values(u));
-                }
             }
             let row = Row {
                 masks,

@@ -3,6 +3,8 @@
 use super::coefficients::{BLOCK, Coefficients, Component, blocks_along};
 use super::decode::Decoder;
 use super::encode::{Coding, Encoder, Statistics};
+use super::payload::{ComponentHead, Entropy, Head};
+use super::streams::{GROUPS, STREAMS, stream};
 use super::tables::Tables;
 use crate::planes::{Area, Colour, Planes, Resolution};
 use crate::rans::EncodeTable;
@@ -212,5 +214,57 @@ fn areas_outside_the_image_are_refused() {
         let mut decoder = Decoder::new(Simd::best());
         let error = decoder.decode(&payload, Some(&tables), (40, 30), area, Resolution::Full);
         assert!(error.is_err(), "{area:?}");
+    }
+}
+
+/// A payload of one component without differences, whose masks of one frequency announce more values than there are, by
+/// far: reading on would end behind all streams.
+#[test]
+fn masks_that_announce_too_much_are_refused() {
+    let blocks = 20 * 20;
+    for u in 0..8 {
+        let mut component = ComponentHead {
+            h: 1,
+            v: 1,
+            blocks_wide: 20,
+            blocks_high: 20,
+            quantization: [1; BLOCK],
+            detail: [[0; 6]; 2],
+            lengths: [0; STREAMS],
+            tables: [0; STREAMS],
+        };
+        for number in [stream::DC_LOW, stream::DC_HIGH] {
+            component.lengths[number] = blocks;
+        }
+        (0..8).for_each(|u| component.lengths[stream::masks(u)] = blocks);
+        let mut head = Head::new(Entropy::Zstd, Colour::Gray, &[component]);
+        let mut groups: [Vec<u8>; GROUPS] = Default::default();
+        for (group, _, number) in head.order() {
+            let byte = if number == stream::masks(u) { 255 } else { 0 };
+            groups[group].extend(vec![byte; component.lengths[number]]);
+        }
+        let mut frames = Vec::new();
+        for (group, length) in groups.iter().zip(&mut head.frames) {
+            let frame = zstd::bulk::compress(group, 1).unwrap();
+            *length = frame.len();
+            frames.extend(frame);
+        }
+        let mut payload = Vec::new();
+        head.write(&mut payload);
+        payload.extend(frames);
+        for top in [0.0, 80.0, 152.0] {
+            let area = Area {
+                left: 100.0,
+                top,
+                width: 8.0,
+                height: 8.0,
+            };
+            for &simd in Simd::available() {
+                let mut decoder = Decoder::new(simd);
+                let planes = decoder.decode(&payload, None, (160, 160), area, Resolution::Full);
+                let reason = planes.map(|_| ()).unwrap_err();
+                assert!(reason.contains("fewer values"), "{reason}");
+            }
+        }
     }
 }
