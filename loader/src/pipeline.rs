@@ -26,8 +26,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use rustix::thread::CpuSet;
+use shardtool::codec::Largest;
 use shardtool::{Dataset, Split};
 
 use crate::config::{Fidelity, Loader, LoaderConfig};
@@ -125,6 +126,10 @@ pub fn geometry(config: &LoaderConfig, sampler: &Sampler) -> Geometry {
     }
 }
 
+/// Jobs that may wait; assemblers with more wait themselves. Enough to keep many workers busy across the border between
+/// batches. A queue with a limit is one piece of memory, where one without would allocate as it goes.
+const QUEUE: usize = 1 << 12;
+
 /// Which groups a ring carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -177,6 +182,8 @@ pub struct Pipeline {
 struct Shared {
     source: Source,
     fidelity: Fidelity,
+    /// What the largest images of the split ask of a worker.
+    largest: Largest,
     counters: Vec<WorkerCounters>,
     /// Samples that were named as damaged, so that each is named once.
     damaged: Mutex<HashSet<u64>>,
@@ -212,8 +219,11 @@ impl Pipeline {
     /// stays on one of the CPUs this process may use.
     pub fn start(source: Source, workers: usize, options: &Loader) -> Result<Pipeline, Error> {
         let workers = workers.max(1);
+        let shards = source.split().shards().iter();
+        let largest = Largest::of(shards.flat_map(|shard| shard.entries()));
         let shared = Arc::new(Shared {
             source,
+            largest,
             fidelity: options.fidelity,
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             damaged: Mutex::default(),
@@ -223,7 +233,7 @@ impl Pipeline {
         } else {
             Vec::new()
         };
-        let (jobs, queue) = unbounded();
+        let (jobs, queue) = bounded(QUEUE);
         let mut pipeline = Pipeline {
             shared,
             jobs: Some(jobs),

@@ -5,22 +5,22 @@
 use std::time::{Duration, Instant};
 
 use shardtool::Sample;
-use shardtool::codec::{Decoder, Picture};
+use shardtool::codec::{Decoder, Largest, Picture};
 use shardtool::planes::{Area, Resolution};
 use shardtool::simd::Simd;
 
 use crate::config::Fidelity;
-use crate::resize::{PlanarResizer, Resizer};
+use crate::resize::PlanarResizer;
 
 /// How much finer than the square the planes are at [`Fidelity::Fast`], at least. Measured on 700 photographs (`loader bench
 /// --codec-compare`): from here on a finer margin costs time and gains little.
 pub const MARGIN: f64 = 1.2;
 
-/// Decodes, crops and resizes; keep one per thread. Its buffers grow to what the largest image needs and stay.
+/// Decodes, crops and resizes; keep one per thread. Its buffers grow to what the largest image needs and stay;
+/// [`Renderer::reserve`] lets them be so from the start.
 pub struct Renderer {
     decoder: Decoder,
-    packed: Resizer,
-    planar: PlanarResizer,
+    resizer: PlanarResizer,
 }
 
 /// What to make of a sample.
@@ -77,9 +77,15 @@ impl Renderer {
         let simd = simd.min(Simd::best());
         Renderer {
             decoder: Decoder::with(simd),
-            packed: Resizer::new(),
-            planar: PlanarResizer::new(simd),
+            resizer: PlanarResizer::new(simd),
         }
+    }
+
+    /// Makes room for rendering samples like these to squares of `side`, so that nothing is allocated for one; only the
+    /// decoder of `jpeg` payloads gives no such promise. The room is address space: [`Decoder::reserve`].
+    pub fn reserve(&mut self, largest: &Largest, side: u32) {
+        self.decoder.reserve(largest);
+        self.resizer.reserve((largest.width, largest.height), side);
     }
 
     /// Renders a sample into `planes`: red, green, blue, each `side` × `side`.
@@ -93,8 +99,13 @@ impl Renderer {
         let picture = self.decoder.decode(sample, view.area, view.resolution)?;
         let decoded = Instant::now();
         match picture {
-            Picture::Rgb(pixels) => self.packed.resize(&pixels, view.side, view.mirror, planes),
-            Picture::Planes(source) => self.planar.resize(&source, view.side, view.mirror, planes),
+            Picture::Rgb(pixels) => {
+                self.resizer
+                    .resize_packed(&pixels, view.side, view.mirror, planes);
+            }
+            Picture::Planes(source) => {
+                self.resizer.resize(&source, view.side, view.mirror, planes);
+            }
         }
         let resize = decoded.elapsed();
         let entropy = self.decoder.entropy_time();

@@ -1,16 +1,30 @@
 //! Payloads to pictures: one [`Decoder`] per worker thread turns an area of a sample into pixels or planes.
 //!
 //! Scratch buffers and the zstd context live in the decoder, so that decoding allocates nothing
-//! per image beyond what the decoder of `jpeg` payloads itself does. Whatever the payload says, no more memory
-//! is taken than the entry's checked dimensions ask for, and an image of other dimensions than
+//! per image beyond what the decoder of `jpeg` payloads itself does. An image of other dimensions than
 //! the entry's is an error.
+//!
+//! # Memory
+//!
+//! Whatever the bytes say, decoding takes no more than
+//!
+//! * `raw`: 3 bytes for each pixel of the entry, and at most 2^15 for each byte of the payload, which is what zstd
+//!   makes of a byte at best;
+//! * `dct`: of streams, 267 bytes for each of a component's blocks, of which an entry has at most three for every 8 × 8
+//!   pixels, and at most 2^15 for each byte of the payload, as rANS does no better; of samples, one for each pixel and
+//!   component of the blocks that an area touches, with rows filled up to a multiple of 64 blocks' width, and none
+//!   before the streams are there;
+//! * `jpeg`: 3 bytes for each pixel of the entry, and what its decoder takes for a file of that size.
+//!
+//! A tiny payload of `raw` or `dct` that claims the largest image thus gets nothing but an error.
 
 use std::time::{Duration, Instant};
 
-use crate::dct::{self, coefficients::Coefficients};
+use crate::dct::coefficients::Coefficients;
+use crate::dct::{self, decode::MOST_PER_BYTE};
 use crate::planes::{Area, Planes, Resolution};
 use crate::simd::Simd;
-use crate::{Codec, Error, Sample};
+use crate::{Codec, Entry, Error, Sample};
 use zstd::zstd_safe;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -100,6 +114,38 @@ pub enum Picture<'a> {
     Planes(Planes<'a>),
 }
 
+/// What the largest of some samples ask of a decoder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Largest {
+    /// The largest stored width.
+    pub width: u32,
+    /// The largest stored height.
+    pub height: u32,
+    /// Bytes of the pixels of the largest image in a codec of pixels.
+    pixels: usize,
+    dct: dct::decode::Room,
+}
+
+impl Largest {
+    /// The largest of these.
+    pub fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Largest {
+        let mut largest = Largest::default();
+        for entry in entries {
+            let (width, height) = (entry.stored_width, entry.stored_height);
+            largest.width = largest.width.max(width);
+            largest.height = largest.height.max(height);
+            match entry.codec {
+                Codec::Jpeg | Codec::Raw => {
+                    let bytes = 3 * width as usize * height as usize;
+                    largest.pixels = largest.pixels.max(bytes);
+                }
+                Codec::Dct => largest.dct.include((width, height)),
+            }
+        }
+        largest
+    }
+}
+
 /// Decodes samples; keep one per thread.
 pub struct Decoder {
     zstd: zstd::bulk::Decompressor<'static>,
@@ -130,6 +176,14 @@ impl Decoder {
             entropy: Duration::ZERO,
             last: Codec::Raw,
         }
+    }
+
+    /// Makes room for decoding any part of samples like these, so that nothing is allocated for one, unless it is a `jpeg`.
+    /// The room is for the worst of payloads, but of address space: memory is used as images come to need it. Where there
+    /// is not so much, buffers grow later.
+    pub fn reserve(&mut self, largest: &Largest) {
+        let _ = self.pixels.try_reserve(largest.pixels);
+        self.dct.reserve(&largest.dct);
     }
 
     /// Decodes an area of a sample, given on its stored grid. The codecs of pixels round it to whole ones, and know but
@@ -243,6 +297,9 @@ impl Decoder {
                 return Err(format!("{content} bytes of pixels, expected {length}"));
             }
             _ => return Err("not a zstd frame that records its content size".to_owned()),
+        }
+        if length > MOST_PER_BYTE.saturating_mul(payload.len()) {
+            return Err(format!("{} bytes cannot hold {length}", payload.len()));
         }
         let pixels = buffer(&mut self.pixels, width, height);
         let start = Instant::now();

@@ -37,6 +37,8 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     number: usize,
     renderer: Renderer,
+    /// The largest side of squares that the renderer has room for.
+    reserved: u32,
 }
 
 impl Worker {
@@ -45,6 +47,7 @@ impl Worker {
             shared,
             number,
             renderer: Renderer::new(),
+            reserved: 0,
         }
     }
 
@@ -79,6 +82,7 @@ impl Worker {
                     ));
                     // Its buffers may be in any state.
                     self.renderer = Renderer::new();
+                    self.reserved = 0;
                 }
             }
         }
@@ -162,6 +166,10 @@ impl Worker {
             side: assembly.side,
             mirror: assembly.sampler.flip(step, position),
         };
+        if assembly.side > self.reserved {
+            self.renderer.reserve(&self.shared.largest, assembly.side);
+            self.reserved = assembly.side;
+        }
         let times = self.renderer.render(&sample, view, pixels)?;
         self.count(Stages {
             images: 1,

@@ -62,6 +62,33 @@ impl PlanarResizer {
         }
     }
 
+    /// Makes room for resizing any part of an image of at most this size to squares of `side`.
+    pub fn reserve(&mut self, (width, height): (u32, u32), side: u32) {
+        // More samples make longer lists of taps, and those of different lengths have tables of different kinds. Samples
+        // of blocks that extend beyond the image come on top.
+        let lengths = |limit: u32| {
+            let kinds = [1, 2, 4, 8].map(|share| share * side as usize);
+            kinds.into_iter().chain([limit as usize + 8])
+        };
+        let side = side as usize;
+        for plane in 0..3 {
+            for length in lengths(width) {
+                let axis = axis_across(0.0, length as f64, length, side, false);
+                self.across[plane].prepare(&axis, self.simd);
+            }
+            for length in lengths(height) {
+                let axis = axis_down(0.0, length as f64, length, side);
+                self.down[plane].prepare(&axis, self.simd);
+            }
+        }
+        let padded = self.across[0].taps.padded;
+        self.rows.prepare(padded, self.down.each_ref());
+        let pitch = width as usize + Plane::PADDING;
+        if self.split.len() < 6 * pitch {
+            self.split.resize(6 * pitch, 0);
+        }
+    }
+
     /// Fills `out` (red, green, blue, each `side` × `side`) with the wanted part of the planes, mirrored left to right
     /// if asked.
     ///

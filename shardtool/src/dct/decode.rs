@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::coefficients::{Coefficients, Component};
+use super::coefficients::{Coefficients, Component, blocks_along};
 use super::detail::samples;
 use super::payload::{ComponentHead, Entropy, Head};
 use super::render::{Escapes, Renderer, SLACK, Scale, Streams, Window, factors};
@@ -20,6 +20,39 @@ pub struct Decoder {
     streams: Vec<u8>,
     samples: Vec<u8>,
     entropy: Duration,
+}
+
+/// Most bytes that a byte of zstd or rANS can stand for. zstd repeats one byte at most 2^17 times by a block of 4 bytes. A
+/// symbol of rANS with the largest frequency, 4095 of 4096, takes a state from above x down to x - (x div 4096), so it takes
+/// 46,000 of them to go from 2^31 to 2^15, where two bytes are due.
+pub(crate) const MOST_PER_BYTE: usize = 1 << 15;
+
+/// The bytes of streams that a block comes to at most: DC, masks, values, and an escape for every value.
+const MOST_STREAMS: usize = 2 + 8 + 64 + (65 + 64 + 64);
+
+/// How large the buffers have to be for some images, whatever their payloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    streams: usize,
+    samples: usize,
+    columns: usize,
+}
+
+impl Room {
+    /// Sees to it that an image of this size can be decoded, too.
+    pub fn include(&mut self, (width, height): (u32, u32)) {
+        let components = 3;
+        let [columns, rows] = [width, height].map(|side| blocks_along(side, 1, 1));
+        let full = Scale {
+            columns: 8,
+            rows: 8,
+        };
+        let streams = components * MOST_STREAMS * columns * rows + SLACK;
+        let samples = components * full.stride(columns) * full.rows * rows + Plane::PADDING;
+        self.streams = self.streams.max(streams);
+        self.samples = self.samples.max(samples);
+        self.columns = self.columns.max(columns);
+    }
 }
 
 /// Where the streams of a component lie in the buffer.
@@ -47,6 +80,14 @@ impl Decoder {
             samples: Vec::new(),
             entropy: Duration::ZERO,
         }
+    }
+
+    /// Makes as much room as there is address space for, so that nothing is allocated for such images.
+    pub fn reserve(&mut self, room: &Room) {
+        // What cannot be had now is asked for again when it is needed.
+        let _ = self.streams.try_reserve(room.streams);
+        let _ = self.samples.try_reserve(room.samples);
+        self.renderer.reserve(room.columns);
     }
 
     /// How much of the last decoding went into undoing the entropy coding.
@@ -162,10 +203,18 @@ impl Decoder {
                 (end, last_group) = (length, group);
             }
         }
+        let room = match head.entropy {
+            Entropy::Rans => end,
+            Entropy::Zstd => group_ends[last_group],
+        };
+        if room > MOST_PER_BYTE.saturating_mul(coded.len()) {
+            let coded = coded.len();
+            return Err(format!("{coded} bytes cannot hold {room} of streams"));
+        }
+        grow(&mut self.streams, room + SLACK);
         match head.entropy {
             Entropy::Rans => {
                 let tables = tables.ok_or("the shard has no rANS tables")?;
-                grow(&mut self.streams, end + SLACK);
                 let mut run =
                     rans::Decoder::new(self.simd, coded).map_err(|error| error.to_string())?;
                 for (_, component, number) in head.order() {
@@ -185,7 +234,6 @@ impl Decoder {
                 run.finish().map_err(|error| error.to_string())?;
             }
             Entropy::Zstd => {
-                grow(&mut self.streams, group_ends[last_group] + SLACK);
                 let (mut rest, mut begin) = (coded, 0);
                 let groups = group_ends.iter().zip(head.frames).take(last_group + 1);
                 for (&end, length) in groups {

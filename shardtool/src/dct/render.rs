@@ -198,6 +198,15 @@ impl Renderer {
         }
     }
 
+    /// Makes room for components of at most so many columns of blocks.
+    pub fn reserve(&mut self, columns: usize) {
+        let groups = columns.next_multiple_of(GROUP);
+        self.dc.reserve(groups);
+        self.halfway.reserve(groups);
+        // As many as coefficients, as every payload has it that an encoder wrote.
+        self.escapes.reserve(BLOCK * columns);
+    }
+
     /// Renders a window of a component into `samples`, whose rows are [`Scale::stride`] apart. An error says that there
     /// are fewer values than masks announce.
     ///
