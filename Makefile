@@ -100,11 +100,23 @@ miri: ## the ring under miri, where a nightly with miri is installed
 		MIRIFLAGS="-Zmiri-disable-isolation" $(NIGHTLY) miri test -p loader --lib --no-default-features --target-dir $(TARGET)/miri ring; \
 	else echo "SKIPPED miri: no nightly toolchain with miri (rustup component add miri --toolchain nightly)"; fi
 
+# The C code of libjpeg-turbo, zstd and shardtool is instrumented as well.
 .PHONY: asan
-asan: ## shard reader, ring and pipeline under AddressSanitizer, where a nightly is installed
+asan: ## codecs, shard reader, ring and pipeline under AddressSanitizer, where a nightly is installed
 	@if $(NIGHTLY) --version >/dev/null 2>&1; then \
-		RUSTFLAGS="-Zsanitizer=address" $(NIGHTLY) test -p shardtool -p loader --lib --target $(HOST) --target-dir $(TARGET)/asan; \
+		RUSTFLAGS="-Zsanitizer=address" CFLAGS="-g1 -fsanitize=address" \
+		$(NIGHTLY) test -p shardtool -p loader --lib --target $(HOST) --target-dir $(TARGET)/asan; \
 	else echo "SKIPPED asan: no nightly toolchain (rustup toolchain install nightly)"; fi
+
+# No part of the tests: it takes as long as one lets it. TARGETS="dct rans" runs just these.
+SECONDS := 60
+.PHONY: fuzz
+fuzz: ## every reader of foreign bytes under libFuzzer and AddressSanitizer, each for SECONDS=60 (needs a nightly)
+	@CARGO="$(CARGO)" fuzz/run.sh $(SECONDS) $(TARGETS)
+
+.PHONY: fuzz-seeds
+fuzz-seeds: ## the seeds of the fuzz targets, from fixtures and golden files
+	$(CARGO) run --release --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz/seeds --features seeds --bin seeds
 
 .PHONY: clean
 clean: ## what was built and made, but not libtorch

@@ -169,11 +169,19 @@ fn compare(shard: &Shard, listed: &ShardRecord, classes: usize) -> Result<(), Er
     Ok(())
 }
 
-/// One sample of an opened dataset.
+/// One sample of an opened dataset, or shard.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample<'a> {
     shard: &'a Shard,
     index: u32,
+}
+
+impl Shard {
+    /// Sample `index`. Panics if there is none.
+    pub fn sample(&self, index: u32) -> Sample<'_> {
+        assert!(index < self.len(), "sample {index} of {}", self.len());
+        Sample { shard: self, index }
+    }
 }
 
 impl<'a> Sample<'a> {

@@ -223,7 +223,7 @@ impl Header {
         }
         let header_checksum = u64_at(bytes, at::HEADER_CHECKSUM);
         let got = checksum(&bytes[..at::HEADER_CHECKSUM]);
-        if got != header_checksum {
+        if differ(got, header_checksum) {
             return Err(Fault::HeaderChecksum {
                 expected: header_checksum,
                 got,
@@ -276,7 +276,7 @@ impl Header {
             [] => 0,
             data => checksum(data),
         };
-        if got != codec_data_checksum {
+        if differ(got, codec_data_checksum) {
             return Err(Fault::CodecDataChecksum {
                 expected: codec_data_checksum,
                 got,
@@ -310,7 +310,7 @@ impl Header {
         }
         let index_checksum = u64_at(bytes, at::INDEX_CHECKSUM);
         let got = checksum(&bytes[index_offset as usize..]);
-        if got != index_checksum {
+        if differ(got, index_checksum) {
             return Err(Fault::IndexChecksum {
                 expected: index_checksum,
                 got,
@@ -452,6 +452,11 @@ fn parse_entries(fixed: &[u8], header: &Header) -> Result<Vec<Entry>, Fault> {
         });
     }
     Ok(entries)
+}
+
+/// Whether checksums differ. A fuzzer cannot guess them, and shall reach what is behind.
+fn differ(got: u64, expected: u64) -> bool {
+    got != expected && !cfg!(fuzzing)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -1,0 +1,226 @@
+//! Makes the seed corpus and `tables.bin` from the fixtures and golden files of the repository: `make fuzz-seeds`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fuzz::Input;
+use shardtool::Codec;
+use shardtool::dct::coefficients::Coefficients;
+use shardtool::dct::encode::{Coding, Encoder, Statistics};
+use shardtool::dct::payload::Head;
+use shardtool::dct::tables::Tables;
+use shardtool::format::{Label, LabelType, NewSample, ShardWriter};
+use shardtool::rans::{self, EncodeTable};
+use shardtool::simd::Simd;
+use shardtool::turbo::Reader;
+
+/// Parts of an image and resolutions, as [`fuzz::Input::view`] reads them.
+const VIEWS: [[u8; 5]; 3] = [
+    [0, 255, 0, 255, 0],
+    [30, 200, 90, 120, 8],
+    [100, 60, 10, 255, 3],
+];
+
+fn main() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let repository = fuzz.parent().expect("the repository");
+    let fixtures = files(&repository.join("shardtool/tests/fixtures/jpeg"), "jpg");
+    let images: Vec<(String, Vec<u8>, Coefficients)> = fixtures
+        .iter()
+        .filter_map(|path| {
+            let jpeg = fs::read(path).expect("a fixture");
+            let mut image = Coefficients::empty();
+            Reader::new().read_coefficients(&jpeg, &mut image).ok()?;
+            Some((stem(path), jpeg, image))
+        })
+        .collect();
+
+    let mut encoder = Encoder::new(Simd::best());
+    let mut statistics = Statistics::default();
+    for (.., image) in &images {
+        encoder
+            .count(image, &mut statistics)
+            .expect("coefficients of 8 bits");
+    }
+    let frequencies = statistics.frequencies();
+    let tables = Tables::write(&frequencies);
+    fs::write(fuzz.join("tables.bin"), &tables).expect("room for the tables");
+    let coder =
+        |frequencies: &rans::Frequencies| EncodeTable::new(frequencies).expect("good frequencies");
+    let rans = Coding::Rans(frequencies.iter().map(coder).collect());
+    let mut encode = |image: &Coefficients, coding: &Coding| {
+        let mut payload = Vec::new();
+        encoder
+            .encode(image, coding, &mut payload)
+            .expect("counted above");
+        payload
+    };
+
+    let (dct, streams) = (Corpus::new(fuzz, "dct"), Corpus::new(fuzz, "streams"));
+    for (number, (name, _, image)) in images.iter().enumerate() {
+        let view = VIEWS[number % VIEWS.len()];
+        let [wide, high] = [image.width, image.height].map(|side| (side as u16 - 1).to_le_bytes());
+        let prefix = [&wide[..], &high, &view].concat();
+        dct.write(&format!("rans-{name}"), &[&prefix, &encode(image, &rans)]);
+        let payload = encode(image, &Coding::Zstd(3));
+        dct.write(&format!("zstd-{name}"), &[&prefix, &payload]);
+        let (head, frames) = Head::parse(&payload, image.width, image.height).expect("our own");
+        let bare = &payload[..payload.len() - frames.len()];
+        let mut plain = Vec::new();
+        let mut rest = frames;
+        for length in head.frames {
+            let (frame, behind) = rest.split_at(length);
+            plain.extend(zstd::bulk::decompress(frame, 1 << 20).expect("our own"));
+            rest = behind;
+        }
+        streams.write(name, &[&prefix, bare, &plain]);
+    }
+
+    let corpus = Corpus::new(fuzz, "rans");
+    for (number, (_, jpeg, _)) in images.iter().enumerate().take(4) {
+        // Two tables as the target reads them, four lengths, and a run that fits them.
+        let mut input = Vec::new();
+        let coders: [EncodeTable; 2] = [1, 0].map(|every| {
+            let mut table = vec![every, 15];
+            for byte in 0..15u8 {
+                table.push(byte.wrapping_mul(17 + number as u8));
+                table.extend((20 * u16::from(byte)).to_le_bytes());
+            }
+            input.extend(&table);
+            coder(&Input(&table).frequencies())
+        });
+        let lengths = [64, 100, 1000, 130];
+        input.extend(lengths.iter().flat_map(|length: &u16| length.to_le_bytes()));
+        let symbol = |byte: &u8| (1 + byte % 14).wrapping_mul(17 + number as u8);
+        let symbols: Vec<u8> = jpeg.iter().cycle().map(symbol).take(1294).collect();
+        let mut rest = &symbols[..];
+        let segments: Vec<(&EncodeTable, &[u8])> = (0..)
+            .zip(lengths)
+            .map(|(number, length)| {
+                let (segment, behind) = rest.split_at(usize::from(length));
+                rest = behind;
+                (&coders[number % 2], segment)
+            })
+            .collect();
+        let mut run = Vec::new();
+        rans::Encoder::new(Simd::Scalar)
+            .encode(&segments, &mut run)
+            .expect("symbols of the tables");
+        corpus.write(&number.to_string(), &[&input, &run]);
+    }
+
+    let corpus = Corpus::new(fuzz, "raw");
+    let pixels: Vec<u8> = (0..3 * 20 * 10).map(|byte| (byte * 7) as u8).collect();
+    let size = [19, 0, 9, 0];
+    let packed = zstd::bulk::compress(&pixels, 3).expect("memory into memory");
+    corpus.write("packed", &[&size, &packed]);
+    corpus.write("plain", &[&size, &frame(&pixels)]);
+
+    let corpus = Corpus::new(fuzz, "shard");
+    let golden = repository.join("tests/golden/dataset");
+    for shard in files(&golden, "shard") {
+        corpus.write(&stem(&shard), &[&fs::read(shard).expect("a shard")]);
+    }
+    let (_, jpeg, image) = images
+        .iter()
+        .find(|(name, ..)| name == "17x13")
+        .expect("a small one");
+    let size = (image.width, image.height);
+    let raw = frame(&vec![90; 3 * (size.0 * size.1) as usize]);
+    let payloads = [
+        (Codec::Jpeg, jpeg.clone()),
+        (Codec::Raw, raw),
+        (Codec::Dct, encode(image, &rans)),
+        (Codec::Dct, encode(image, &Coding::Zstd(3))),
+    ];
+    corpus.write(
+        "all",
+        &[&shard(&corpus.0.join("all"), size, &tables, &payloads)],
+    );
+}
+
+/// A shard of these payloads whose index is not compressed, so that a fuzzer can change it.
+fn shard(path: &Path, size: (u32, u32), tables: &[u8], payloads: &[(Codec, Vec<u8>)]) -> Vec<u8> {
+    let columns = [
+        ("path", LabelType::Utf8),
+        ("count", LabelType::Int64),
+        ("far", LabelType::Float64),
+    ];
+    let mut writer = ShardWriter::create(path, &columns, tables).expect("a new file");
+    for (number, (codec, payload)) in payloads.iter().enumerate() {
+        let name = format!("some/{number}.jpg");
+        let labels = [
+            Some(Label::Text(&name)),
+            Some(Label::Int(number as i64)),
+            None,
+        ];
+        let sample = NewSample {
+            payload,
+            codec: *codec,
+            stored: size,
+            source: size,
+            class: Some(number as u32),
+            orientation: 1,
+            labels: &labels,
+        };
+        writer.append(&sample).expect("room in the file");
+    }
+    writer.finish().expect("room in the file");
+    let mut bytes = fs::read(path).expect("just written");
+    let at =
+        |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
+    let (offset, raw) = (at(&bytes, 32) as usize, at(&bytes, 48) as usize);
+    let index = zstd::bulk::decompress(&bytes[offset..], raw).expect("our own");
+    bytes.truncate(offset);
+    bytes.extend(frame(&index));
+    let length = bytes.len() - offset;
+    bytes[40..48].copy_from_slice(&(length as u64).to_le_bytes());
+    bytes
+}
+
+/// A zstd frame whose one block is not compressed.
+fn frame(bytes: &[u8]) -> Vec<u8> {
+    let length = bytes.len() as u32;
+    let block = 1 | length << 3;
+    let parts = [
+        &0xfd2f_b528_u32.to_le_bytes()[..],
+        &[0xa0],
+        &length.to_le_bytes(),
+        &block.to_le_bytes()[..3],
+        bytes,
+    ];
+    parts.concat()
+}
+
+/// The seeds of a target.
+struct Corpus(PathBuf);
+
+impl Corpus {
+    fn new(fuzz: &Path, target: &str) -> Corpus {
+        let folder = fuzz.join("corpus").join(target);
+        fs::create_dir_all(&folder).expect("a folder");
+        Corpus(folder)
+    }
+
+    fn write(&self, name: &str, parts: &[&[u8]]) {
+        fs::write(self.0.join(name), parts.concat()).expect("room for a seed");
+    }
+}
+
+/// The files of a folder with this ending, by name.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder of the repository");
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.retain(|path| path.extension().is_some_and(|found| found == ending));
+    paths.sort();
+    paths
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned()
+}
