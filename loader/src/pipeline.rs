@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rustix::thread::CpuSet;
 use shardtool::codec::Largest;
-use shardtool::{Dataset, Split};
+use shardtool::{Dataset, Shard, Split};
 
 use crate::config::{Fidelity, Loader, LoaderConfig};
 use crate::memory::Mapping;
@@ -80,6 +80,9 @@ impl Source {
     /// Opens the data set in `dir` and looks for its split.
     pub fn open(dir: &Path, split: &str) -> Result<Source, Error> {
         let dataset = Dataset::open(dir)?;
+        for split in dataset.splits() {
+            split.shards().iter().for_each(Shard::expect_random_access);
+        }
         match dataset
             .splits()
             .iter()
