@@ -447,13 +447,8 @@ fn check_complete(bytes: &[u8]) -> Result<(), String> {
     loop {
         // Entropy-coded data holds FF only before 00 or a restart marker, so that a search for
         // the next other marker serves behind a scan's header as well as between segments.
-        while bytes.get(at) != Some(&0xff) {
-            at += 1;
-            if at >= bytes.len() {
-                return Err(truncated());
-            }
-        }
-        at += 1;
+        let rest = bytes.get(at..).unwrap_or_default();
+        at += memchr::memchr(0xff, rest).ok_or_else(truncated)? + 1;
         match bytes.get(at) {
             None => return Err(truncated()),
             Some(&END_OF_IMAGE) => return Ok(()),

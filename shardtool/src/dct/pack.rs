@@ -130,16 +130,17 @@ impl Packed {
                         _mm_loadu_si128(limits.as_ptr().add(8 * v).cast()),
                     )
                 };
-                let low = _mm_srai_epi16::<8>(_mm_slli_epi16::<8>(row));
-                beyond = _mm_or_si128(beyond, _mm_xor_si128(low, row));
                 // Of i16::MIN the absolute value is itself, which is below every limit, but it is beyond a byte.
                 large = _mm_or_si128(large, _mm_cmpgt_epi16(_mm_abs_epi16(row), limit));
                 large = _mm_or_si128(large, _mm_cmpeq_epi16(row, _mm_set1_epi16(i16::MIN)));
-                if v == 0 {
+                let row = if v == 0 {
                     _mm_insert_epi16::<0>(row, 0)
                 } else {
                     row
-                }
+                };
+                let low = _mm_srai_epi16::<8>(_mm_slli_epi16::<8>(row));
+                beyond = _mm_or_si128(beyond, _mm_xor_si128(low, row));
+                row
             });
             let columns = transpose(rows);
             for pair in 0..4 {
