@@ -1,6 +1,6 @@
-//! Packed RGB, by the fast_image_resize library.
+//! Packed RGB by the fast_image_resize library: what our own resizer is compared with.
 //!
-//! Used by the workers, one [`Resizer`] each. The filter is Pillow's `BILINEAR`, which widens when shrinking. Its two
+//! Used by the benchmarks and tests that hold [`super::PlanarResizer`] against a library. The filter is Pillow's `BILINEAR`, which widens when shrinking. Its two
 //! passes, with 8 bits between them, come within 54.6 to 72 dB of Pillow's own output; torchvision's tensor route comes
 //! within 55 to 59. The crop comes first: the filter never sees a pixel outside the view it is given, even where the
 //! view is a window in a larger image. Buffers are kept from image to image; only the filter's tables are made anew.

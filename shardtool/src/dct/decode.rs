@@ -126,7 +126,6 @@ impl Decoder {
         self.entropy = start.elapsed();
 
         grow(&mut self.samples, length + Plane::PADDING);
-        let mut planes = None;
         for (number, component) in head.components().iter().enumerate() {
             let part = parts[number].expect("a part for each component");
             let streams = component.streams(&places[number], &self.streams);
@@ -141,14 +140,13 @@ impl Decoder {
                 .map_err(|reason| format!("component {number}: {reason}"))?;
         }
         let samples = &self.samples;
-        for part in parts.iter().flatten().rev() {
-            let plane = part.plane(&samples[part.start..]);
-            let [first, second, _] = planes.unwrap_or([plane; 3]);
-            planes = Some([plane, first, second]);
-        }
+        let plane = |number: usize| {
+            let part = parts[number].or(parts[0]).expect("at least one component");
+            part.plane(&samples[part.start..])
+        };
         Ok(Planes {
             colour: head.colour,
-            planes: planes.expect("at least one component"),
+            planes: std::array::from_fn(plane),
         })
     }
 
