@@ -37,6 +37,14 @@ const ENCODERS: [(&str, i64, i64, i64, i64); 6] = [
     ("vit_giant", 1408, 40, 16, 6144), // a ratio of 48/11
 ];
 
+fn known(model_name: &str) -> Result<(&'static str, i64, i64, i64, i64), Error> {
+    let found = ENCODERS.iter().find(|encoder| encoder.0 == model_name);
+    found.copied().ok_or_else(|| Error::UnknownModel {
+        name: model_name.to_string(),
+        known: ENCODERS.map(|encoder| encoder.0).join(", "),
+    })
+}
+
 /// Sizes of the encoder and the predictor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelConfig {
@@ -68,13 +76,7 @@ impl ModelConfig {
         pred_emb_dim: i64,
         pred_depth: i64,
     ) -> Result<Self, Error> {
-        let &(_, embed_dim, depth, heads, mlp_dim) = ENCODERS
-            .iter()
-            .find(|encoder| encoder.0 == model_name)
-            .ok_or_else(|| Error::UnknownModel {
-                name: model_name.to_string(),
-                known: ENCODERS.map(|encoder| encoder.0).join(", "),
-            })?;
+        let (_, embed_dim, depth, heads, mlp_dim) = known(model_name)?;
         let config = Self {
             image_size: crop_size,
             patch_size,
@@ -87,6 +89,11 @@ impl ModelConfig {
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// Width of the official encoder of this name.
+    pub fn width(model_name: &str) -> Result<i64, Error> {
+        Ok(known(model_name)?.1)
     }
 
     /// Patches along one side of an image.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, Parts, State};
+use crate::clock::{Clock, Phase};
 use crate::config::{Checkpoint, Config};
 use crate::ijepa::{self, IJepa};
 use crate::log::{Log, Record};
@@ -66,8 +67,9 @@ pub struct Run {
 
 /// What one step showed.
 #[derive(Default)]
-struct Seen {
-    losses: Vec<f64>,
+pub(crate) struct Seen {
+    /// Of each group.
+    pub(crate) losses: Vec<f64>,
     samples: Vec<Vec<u64>>,
     context_len: f64,
     target_len: f64,
@@ -121,64 +123,30 @@ impl Run {
         dir: &RunDir,
         stop: &Stop,
     ) -> Result<Outcome> {
+        let mut clock = Clock::off();
         while self.step < self.end && stop.asked().is_none() {
             let (start, step) = (Instant::now(), self.step);
-            let (lr, weight_decay, momentum) = (
-                self.schedule.lr(step),
-                self.schedule.weight_decay(step),
-                self.schedule.momentum(step),
-            );
-            let mut seen = Seen::default();
-
-            // ---------------------------------------------------------------------------------- training begins
-            self.optimizer.zero_grad()?;
-            for group in 0..source.groups() {
-                let Some(batch) = source.take(step, group)? else {
-                    break;
-                };
-
-                let loss = {
-                    let _mixed = self
-                        .bfloat16
-                        .then(|| Autocast::bfloat16(&batch.images))
-                        .transpose()?;
-                    let Batch {
-                        images,
-                        context,
-                        targets,
-                        ..
-                    } = &batch;
-                    let h = self
-                        .ijepa
-                        .target(images, targets, context.len(), &mut Silent)?; // no gradient
-                    let z = self.ijepa.predict(images, context, targets, &mut Silent)?;
-                    ijepa::loss(&z, &h)
-                };
-                (&loss / source.groups() as f64).f_backward()?;
-                seen.add(&batch, &loss)?;
-            }
-            if (seen.losses.len() as u64) < source.groups() {
+            let (lr, weight_decay, momentum) = self.rates();
+            let Some(seen) = self.step(source, &mut clock)? else {
                 break; // a stop was asked for: this step is left to the run that resumes
-            }
-            if !seen.losses.iter().all(|loss| loss.is_finite()) {
+            };
+            if !seen.is_finite() {
                 return Ok(seen.not_finite(step));
             }
-            self.optimizer.step(lr, weight_decay)?;
-            self.ijepa.update_target(momentum)?;
-            // ------------------------------------------------------------------------------------ training ends
 
             self.step += 1;
             let epoch_len = self.state.epoch_len;
             let images = seen.samples.iter().map(Vec::len).sum::<usize>() as u64;
             let (elapsed, groups) = (start.elapsed().as_secs_f64(), seen.losses.len() as f64);
+            let (context_len, target_len) = seen.mask_lengths();
             let record = Record {
                 step,
                 total_steps: self.total_steps,
                 epoch: step / epoch_len + 1,
                 itr: step % epoch_len,
                 loss: seen.losses.iter().sum::<f64>() / groups,
-                context_len: seen.context_len / groups,
-                target_len: seen.target_len / groups,
+                context_len,
+                target_len,
                 lr,
                 weight_decay,
                 momentum,
@@ -199,6 +167,71 @@ impl Run {
             Some(signal) if self.step < self.end => Outcome::Preempted(signal),
             _ => Outcome::Finished,
         })
+    }
+
+    /// One step of the method, over all groups of this rank: `self.step`, which the caller then counts up. `None` if the
+    /// source had no more to give. With a loss that is not finite nothing is moved.
+    pub(crate) fn step(
+        &mut self,
+        source: &mut dyn Source,
+        clock: &mut Clock,
+    ) -> Result<Option<Seen>> {
+        let (lr, weight_decay, momentum) = self.rates();
+        let mut seen = Seen::default();
+
+        // ------------------------------------------------------------------------------------- training begins
+        clock.start();
+        self.optimizer.zero_grad()?;
+        for group in 0..source.groups() {
+            let Some(batch) = source.take(self.step, group)? else {
+                return Ok(None);
+            };
+            clock.lap(Phase::Copy);
+            clock.transfer(Phase::Copy, Phase::Wait, batch.waited);
+
+            let loss = {
+                let _mixed = self
+                    .bfloat16
+                    .then(|| Autocast::bfloat16(&batch.images))
+                    .transpose()?;
+                let Batch {
+                    images,
+                    context,
+                    targets,
+                    ..
+                } = &batch;
+                let h = self
+                    .ijepa
+                    .target(images, targets, context.len(), &mut Silent)?; // no gradient
+                clock.lap(Phase::Target);
+                let z = self.ijepa.predict(images, context, targets, &mut Silent)?;
+                ijepa::loss(&z, &h)
+            };
+            clock.lap(Phase::Predict);
+            (&loss / source.groups() as f64).f_backward()?;
+            clock.lap(Phase::Backward);
+            seen.add(&batch, &loss)?;
+        }
+        if !seen.is_finite() {
+            return Ok(Some(seen));
+        }
+        self.optimizer.step(lr, weight_decay)?;
+        clock.lap(Phase::Optimizer);
+        self.ijepa.update_target(momentum)?;
+        clock.lap(Phase::Ema);
+        // --------------------------------------------------------------------------------------- training ends
+
+        Ok(Some(seen))
+    }
+
+    /// Learning rate, weight decay and momentum of the next step.
+    fn rates(&self) -> (f64, f64, f64) {
+        let Self { schedule, step, .. } = self;
+        (
+            schedule.lr(*step),
+            schedule.weight_decay(*step),
+            schedule.momentum(*step),
+        )
     }
 
     fn checkpoint_is_due(&self) -> bool {
@@ -233,6 +266,16 @@ impl Seen {
         self.replaced += batch.replaced;
         self.waited += batch.waited;
         Ok(())
+    }
+
+    /// Patches of a context and of a target, per image.
+    pub(crate) fn mask_lengths(&self) -> (f64, f64) {
+        let groups = self.losses.len() as f64;
+        (self.context_len / groups, self.target_len / groups)
+    }
+
+    fn is_finite(&self) -> bool {
+        self.losses.iter().all(|loss| loss.is_finite())
     }
 
     fn not_finite(self, step: u64) -> Outcome {

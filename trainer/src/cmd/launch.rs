@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// The program of this name in the same directory, where a build or an installation puts all of them; else the one in
 /// `$PATH`.
-fn beside(itself: &std::path::Path, name: &str) -> PathBuf {
+pub(super) fn beside(itself: &std::path::Path, name: &str) -> PathBuf {
     let path = itself.with_file_name(name);
     if path.is_file() { path } else { name.into() }
 }

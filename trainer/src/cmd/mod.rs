@@ -1,5 +1,6 @@
 //! The subcommands: each module holds its `Args` and a `run`.
 
+pub mod bench;
 pub mod check_reference;
 pub mod launch;
 pub mod plot;
@@ -35,6 +36,8 @@ enum Command {
     Train(train::Args),
     /// Draw the loss curve of a run
     Plot(plot::Args),
+    /// Time the training step: phases, images per second, FLOP/s and memory
+    Bench(bench::Args),
     /// Replay a recorded run of the official code and compare everything it recorded
     CheckReference(check_reference::Args),
 }
@@ -63,6 +66,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Launch(args) => launch::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::CheckReference(args) => check_reference::run(&args),
     }
 }

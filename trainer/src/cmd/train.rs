@@ -220,6 +220,6 @@ fn inherit(number: RawFd) -> Result<OwnedFd> {
 }
 
 /// CPUs that affinity and control group leave to this process.
-fn cpus() -> usize {
+pub(super) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

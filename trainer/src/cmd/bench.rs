@@ -1,0 +1,220 @@
+//! `trainer bench`: the training step, timed.
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use loader::link::{Endpoint, Hello, PROTOCOL};
+use shardtool::Manifest;
+use tch::Device;
+use trainer::bench::{self, MadeUp, Report, Workload, machine};
+use trainer::config::Config;
+use trainer::device;
+use trainer::model::ModelConfig;
+use trainer::source::{LoaderSource, Source};
+use trainer::stop::Stop;
+
+/// Sizes of an official or published recipe; those for whom memory is short give a smaller --batch
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Preset {
+    /// ViT-B/16, predictor of 6 blocks and width 384, 128 images
+    #[value(name = "vit_b16")]
+    B16,
+    /// ViT-L/16, predictor of 12 blocks and width 384, 128 images
+    #[value(name = "vit_l16")]
+    L16,
+    /// ViT-H/14, predictor of 12 blocks and width 384, 128 images
+    #[value(name = "vit_h14")]
+    H14,
+}
+
+/// Time the training step: phases, images per second, FLOP/s and memory
+#[derive(clap::Args)]
+pub struct Args {
+    /// Sizes of a recipe; the options below change single ones
+    #[arg(long)]
+    preset: Option<Preset>,
+    /// Encoder [default: vit_tiny]
+    #[arg(long, value_name = "vit_tiny…vit_giant")]
+    model: Option<String>,
+    /// Side of a patch in pixels [default: 16]
+    #[arg(long, value_name = "PIXELS")]
+    patch: Option<u32>,
+    /// Side of an image in pixels [default: 224]
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<u32>,
+    /// Images of a step [default: 32]
+    #[arg(long, value_name = "N")]
+    batch: Option<u64>,
+    /// Blocks of the predictor [default: 6]
+    #[arg(long, value_name = "N")]
+    pred_depth: Option<i64>,
+    /// Width of the predictor [default: half of the encoder's]
+    #[arg(long, value_name = "N")]
+    pred_width: Option<i64>,
+    /// Take model and batch from this file instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "model", "patch", "size", "batch", "pred_depth", "pred_width", "dtype"])]
+    config: Option<PathBuf>,
+    /// Override one key of --config, as in optimization.global_batch=256; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    sets: Vec<String>,
+    /// With --config: real images from these shards, by a loader beside this process
+    #[arg(long, value_name = "DIR", requires = "config")]
+    shards: Option<PathBuf>,
+    /// Steps that are timed
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    steps: u64,
+    /// Steps before them that are not
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    warmup: u64,
+    /// Use the masks of this step in every step, so that all are of one size; without, each has its own
+    #[arg(long, value_name = "STEP", conflicts_with = "shards")]
+    masks_of: Option<u64>,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+    /// Matrix products in float32 or bfloat16 [default: float32 on a CPU, bfloat16 on a GPU]
+    #[arg(long, value_parser = ["float32", "bfloat16"])]
+    dtype: Option<String>,
+    /// Threads of libtorch on the CPU [default: one per CPU this process may use]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Measure once for each line on stdin and answer each with a line of JSON: for taking turns with others
+    #[arg(long, requires = "json")]
+    paced: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let device = device::parse(&args.device)?;
+    let config = match &args.config {
+        Some(path) => Config::load(path, &args.sets, args.shards.as_deref())?,
+        None => args.workload(device)?.config()?,
+    };
+    let threads = args.threads.unwrap_or_else(super::train::cpus);
+    ensure!(threads > 0, "--threads 0: at least one is needed");
+    tch::set_num_threads(i32::try_from(threads).context("--threads")?);
+
+    let mut loader = None;
+    let (mut source, epoch_len): (Box<dyn Source>, _) = if args.shards.is_some() {
+        let started = Loader::start(args)?;
+        let source = started.connect(&config, device)?;
+        let epoch_len = source.epoch_len();
+        loader = Some(started);
+        (Box::new(source), Some(epoch_len))
+    } else {
+        let masks = match args.masks_of {
+            Some(step) => step..step + 1,
+            None => 0..args.warmup + args.steps,
+        };
+        (Box::new(MadeUp::new(&config, masks, device)?), None)
+    };
+    let mut run = bench::start(&config, epoch_len, device)?;
+    let peak = machine::peak(device, run.bfloat16);
+    let mut report = || -> Result<Report> {
+        let each = bench::measure(&mut run, &mut *source, args.warmup, args.steps)?;
+        Ok(Report::new(&config, &run, &args.device, peak.clone(), each))
+    };
+    if args.paced {
+        for line in std::io::stdin().lock().lines() {
+            line.context("stdin")?;
+            println!("{}", serde_json::to_string(&report()?)?);
+            std::io::stdout().flush()?;
+        }
+    } else if args.json {
+        println!("{}", serde_json::to_string_pretty(&report()?)?);
+    } else {
+        println!("{}", report()?);
+    }
+    drop(source);
+    drop(loader);
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn workload(&self, device: Device) -> Result<Workload> {
+        let (model, patch, depth, width, batch) = match self.preset {
+            None => ("vit_tiny", 16, 6, None, 32),
+            Some(Preset::B16) => ("vit_base", 16, 6, Some(384), 128),
+            Some(Preset::L16) => ("vit_large", 16, 12, Some(384), 128),
+            Some(Preset::H14) => ("vit_huge", 14, 12, Some(384), 128),
+        };
+        let model = self.model.as_deref().unwrap_or(model);
+        let width = match self.pred_width.or(width) {
+            Some(width) => width,
+            None => ModelConfig::width(model)? / 2,
+        };
+        Ok(Workload {
+            model: model.to_owned(),
+            patch: self.patch.unwrap_or(patch),
+            size: self.size.unwrap_or(224),
+            batch: self.batch.unwrap_or(batch),
+            predictor_depth: self.pred_depth.unwrap_or(depth),
+            predictor_dim: width,
+            bfloat16: self
+                .dtype
+                .as_ref()
+                .map_or(device.is_cuda(), |dtype| dtype == "bfloat16"),
+        })
+    }
+}
+
+/// A loader of our own, ended when dropped.
+struct Loader {
+    process: Child,
+    folder: PathBuf,
+}
+
+impl Loader {
+    fn start(args: &Args) -> Result<Loader> {
+        let folder = std::env::temp_dir().join(format!("ijepa-bench-{}", std::process::id()));
+        std::fs::create_dir(&folder).with_context(|| format!("{}", folder.display()))?;
+        let program = super::launch::beside(&std::env::current_exe()?, "loader");
+        let mut command = Command::new(&program);
+        command
+            .arg("run")
+            .arg("--socket")
+            .arg(folder.join("socket"));
+        command.arg("--config").args(&args.config);
+        command.arg("--shards").args(&args.shards);
+        for set in &args.sets {
+            command.args(["--set", set]);
+        }
+        let process = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Loader { process, folder })
+    }
+
+    fn connect(&self, config: &Config, device: Device) -> Result<LoaderSource> {
+        let manifest = Manifest::read(&config.loader.shards_dir()?)?;
+        let hello = Hello {
+            protocol: PROTOCOL,
+            pid: std::process::id(),
+            sampling_hash: config.loader.sampling_hash(),
+            manifest_checksum: manifest.checksum(),
+            rank: 0,
+            world: 1,
+            global_batch: config.loader.global_batch(1),
+            first_step: 0,
+            end_step: None,
+        };
+        let patience = Duration::from_secs(config.trainer.loader_patience);
+        let endpoint = Endpoint::Path(self.folder.join("socket"));
+        LoaderSource::connect(endpoint, hello, patience, device, Stop::default())?
+            .context("no loader")
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // It may have ended by itself when its trainer left; what remains of it is of no interest then.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
