@@ -7,6 +7,7 @@
 //! number of files is between the list and the shards at a time, which bounds memory.
 
 mod ingest;
+mod jpeg;
 mod labels;
 mod output;
 mod source;
@@ -151,6 +152,9 @@ pub struct Report {
     pub rejected: Vec<Note>,
     /// Images that are stored otherwise than asked for: files that are not JPEG, or of a rare kind of it.
     pub stored_otherwise: Vec<Note>,
+    /// JPEG files with faulty data that decoders read all the same, with libjpeg's words for the fault; they are kept.
+    #[serde(default)]
+    pub faulty: Vec<Note>,
     /// Files that were not taken for images.
     pub ignored: Vec<Note>,
     /// Paths in `labels.csv` at which there is no image.
@@ -254,6 +258,9 @@ fn build(
                 Ok(image) => {
                     if let Some(change) = &image.change {
                         report.stored_otherwise.push(file.note(change.clone()));
+                    }
+                    if let Some(warning) = &image.warning {
+                        report.faulty.push(file.note(warning.clone()));
                     }
                     payload_bytes += image.payload.len() as u64;
                     report.kept += 1;

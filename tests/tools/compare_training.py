@@ -9,7 +9,7 @@ the shards made from DIR/train. Both programs read the same resolved configurati
 follows from the step alone (the sizes of the blocks) is the same for all, as in the official code.
 
 Writes training-DATE.md and .png. Runs that are complete are not repeated, so the command can be interrupted. Needs torch,
-torchvision, pyyaml and matplotlib, and target/release/{loader,trainer}.
+torchvision, pyyaml and matplotlib.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SMOOTH = 10  # steps that a point of a curve is the mean of
 
 def main() -> None:
     args = arguments()
-    if args.official_run:
+    if args.official_run is not None:
         run_official(args)
         return
     runs = {
@@ -51,11 +51,12 @@ def arguments() -> argparse.Namespace:
     add("--steps", type=int, default=300)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--threads", type=int, default=1, help="of the training process, on either side")
+    add("--programs", type=Path, default=REPOSITORY / "target/release", help="where loader and trainer lie")
     add("--runs", type=Path, default=REPOSITORY / "target/compare-training", help="where the runs go")
     add("--out", type=Path, default=REPOSITORY / "tests/records", help="folder of the record")
     add("--official-run", type=int, metavar="SEED", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    for key in ("ijepa", "images", "shards", "config", "runs", "out"):
+    for key in ("ijepa", "images", "shards", "config", "programs", "runs", "out"):
         setattr(args, key, getattr(args, key).resolve())
     if args.steps < 2 * LAST:
         parser.error(f"--steps: {args.steps}; the final loss alone is the mean of {LAST}")
@@ -98,8 +99,7 @@ def start_ours(args: argparse.Namespace, folder: Path, seed: int) -> list[str]:
         "trainer.threads": args.threads,
     }
     options = [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
-    trainer = str(REPOSITORY / "target/release/trainer")
-    return [trainer, "launch", "--config", str(args.config), "--shards", str(args.shards), "--devices", "cpu", *options]
+    return [str(args.programs / "trainer"), "launch", "--config", str(args.config), "--shards", str(args.shards), "--devices", "cpu", *options]
 
 
 def start_official(args: argparse.Namespace, folder: Path, seed: int) -> list[str]:

@@ -3,6 +3,7 @@
 //! What a file is, is decided by its content. Everything kept has been decoded here by the very
 //! decoder that will read it later.
 
+use super::jpeg;
 use super::source::SourceFile;
 use crate::Codec;
 use crate::codec::{Decoder, Region};
@@ -35,6 +36,8 @@ pub struct Image {
     pub orientation: u8,
     /// Why it is stored otherwise than asked for, and how.
     pub change: Option<String>,
+    /// libjpeg's complaint about faulty data that it read all the same.
+    pub warning: Option<String>,
 }
 
 /// Quality at which pixels of unbounded resolution become coefficients: what comes from no JPEG file, or from one whose
@@ -80,7 +83,7 @@ impl Worker {
 
     /// Reads and codes one file.
     pub fn ingest(&mut self, root: &Path, file: &SourceFile) -> Result<Image, String> {
-        self.guard(root, file, |worker, bytes| match is_jpeg(&bytes) {
+        self.guard(root, file, |worker, bytes| match jpeg::is_jpeg(&bytes) {
             true => worker.convert_jpeg(bytes),
             false => worker.convert_other(&bytes),
         })
@@ -90,7 +93,7 @@ impl Worker {
     pub fn count(&mut self, root: &Path, file: &SourceFile, statistics: &mut Statistics) {
         // What is wrong with a file is found, and reported, when it is built.
         let _ = self.guard(root, file, |worker, bytes| {
-            match is_jpeg(&bytes) {
+            match jpeg::is_jpeg(&bytes) {
                 true => worker.jpeg_to_coefficients(&bytes).map(drop)?,
                 false => worker.other_to_coefficients(&bytes).map(drop)?,
             }
@@ -127,8 +130,8 @@ impl Worker {
             let converted = self.jpeg_to_coefficients(&bytes)?;
             return self.finish_dct(converted, Some(bytes));
         }
-        check_complete(&bytes)?;
-        let (size, orientation) = read_header(&bytes)?;
+        jpeg::check_complete(&bytes)?;
+        let (size, orientation) = jpeg::read_header(&bytes)?;
         let view = self.decoder.decode_payload(
             Codec::Jpeg,
             &bytes,
@@ -147,6 +150,7 @@ impl Worker {
             source: size,
             orientation,
             change: None,
+            warning: None,
         })
     }
 
@@ -165,6 +169,7 @@ impl Worker {
             orientation,
             change: (self.options.name != Codec::Raw)
                 .then(|| format!("is {kind}, not JPEG: stored as raw pixels")),
+            warning: None,
         })
     }
 
@@ -181,6 +186,7 @@ impl Worker {
             source: converted.source,
             orientation: converted.orientation,
             change: converted.change,
+            warning: converted.warning,
         };
         match (coded, jpeg) {
             (Ok(()), _) => {}
@@ -196,16 +202,17 @@ impl Worker {
 
     /// A JPEG file's own coefficients where they can be had and its resolution is within the bound.
     fn jpeg_to_coefficients(&mut self, bytes: &[u8]) -> Result<Converted, String> {
-        check_complete(bytes)?;
-        let (source, orientation) = read_header(bytes)?;
+        jpeg::check_complete(bytes)?;
+        let (source, orientation) = jpeg::read_header(bytes)?;
         let mut change = None;
         if self.bounded(source).is_none() {
             match self.turbo.read_coefficients(bytes, &mut self.coefficients) {
-                Ok(_) => {
+                Ok(reading) => {
                     return Ok(Converted {
                         source,
                         orientation,
                         change,
+                        warning: reading.warning,
                     });
                 }
                 Err(turbo::Error::Unsupported(reason)) => {
@@ -230,6 +237,7 @@ impl Worker {
             source,
             orientation,
             change,
+            warning: None,
         })
     }
 
@@ -282,6 +290,7 @@ impl Worker {
             change: Some(format!(
                 "is {kind}, not JPEG: coded at quality {quality}, {chroma}"
             )),
+            warning: None,
         })
     }
 
@@ -346,6 +355,7 @@ struct Converted {
     source: (u32, u32),
     orientation: u8,
     change: Option<String>,
+    warning: Option<String>,
 }
 
 fn encode(
@@ -360,10 +370,6 @@ fn encode(
         false => turbo::encode_rgb(pixels.bytes, width, height, quality, chroma, into),
     };
     encoded.map_err(|error| error.to_string())
-}
-
-fn is_jpeg(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0xff, 0xd8, 0xff])
 }
 
 /// Decodes a file that is not JPEG; gives its type and orientation as well.
@@ -388,99 +394,12 @@ fn compress(pixels: &[u8], level: i32) -> Result<Vec<u8>, String> {
     payload.map_err(|error| format!("cannot be compressed: {error}"))
 }
 
-fn check_size(width: u32, height: u32) -> Result<(), String> {
+/// Refuses images that a shard's index has no room for.
+pub fn check_size(width: u32, height: u32) -> Result<(), String> {
     match crate::format::fits(width, height) {
         true => Ok(()),
         false => Err(format!(
             "{width}x{height} pixels, more than an image may have"
         )),
-    }
-}
-
-/// Size and EXIF orientation of a JPEG file, whatever its kind: none of the decoders knows every one.
-fn read_header(bytes: &[u8]) -> Result<((u32, u32), u8), String> {
-    let no_frame = || "JPEG: no frame header".to_owned();
-    let mut orientation = Orientation::NoTransforms;
-    let mut at = 2;
-    loop {
-        // As libjpeg does: what lies between segments is skipped, and any number of FF may come before a marker.
-        let skipped = bytes[at.min(bytes.len())..]
-            .windows(2)
-            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff));
-        at += skipped.ok_or_else(no_frame)?;
-        let marker = bytes[at + 1];
-        if matches!(marker, 0x01 | 0xd0..=0xd8) {
-            at += 2; // a marker without a segment
-            continue;
-        }
-        let length = bytes.get(at + 2..at + 4).ok_or_else(no_frame)?;
-        let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-        let segment = bytes.get(at + 4..end).ok_or_else(no_frame)?;
-        match marker {
-            0xe1 => {
-                let exif = segment.strip_prefix(b"Exif\0\0");
-                let found = exif.and_then(Orientation::from_exif_chunk);
-                orientation = found.unwrap_or(orientation);
-            }
-            // Huffman tables, extensions and arithmetic conditioning lie among the markers of frames.
-            0xc4 | 0xc8 | 0xcc => {}
-            0xc0..=0xcf => {
-                let &[_, h1, h0, w1, w0] = segment.first_chunk().ok_or_else(no_frame)?;
-                let height = u32::from(u16::from_be_bytes([h1, h0]));
-                let width = u32::from(u16::from_be_bytes([w1, w0]));
-                check_size(width, height)?;
-                return Ok(((width, height), orientation.to_exif()));
-            }
-            0xda => return Err(no_frame()),
-            _ => {}
-        }
-        at = end;
-    }
-}
-
-/// Refuses a JPEG file that ends before its end-of-image marker. The decoder would fill the
-/// missing part with gray; Pillow, and with it torchvision, refuses such a file too.
-fn check_complete(bytes: &[u8]) -> Result<(), String> {
-    const END_OF_IMAGE: u8 = 0xd9;
-    let truncated = || format!("truncated: no end-of-image marker in {} bytes", bytes.len());
-    let mut at = 2;
-    loop {
-        // Entropy-coded data holds FF only before 00 or a restart marker, so that a search for
-        // the next other marker serves behind a scan's header as well as between segments.
-        let rest = bytes.get(at..).unwrap_or_default();
-        at += memchr::memchr(0xff, rest).ok_or_else(truncated)? + 1;
-        match bytes.get(at) {
-            None => return Err(truncated()),
-            Some(&END_OF_IMAGE) => return Ok(()),
-            Some(0xff) => {}
-            Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
-            Some(_) => {
-                let length = bytes.get(at + 1..at + 3).ok_or_else(truncated)?;
-                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_is_found_behind_segments_and_scans() {
-        let jpeg = [
-            &[0xff, 0xd8][..],
-            &[0xff, 0xe1, 0, 6, 0xff, 0xd9, 0xff, 0xd9], // a thumbnail's end is not the image's
-            &[0xff, 0xda, 0, 2, 1, 2, 0xff, 0, 3, 0xff, 0xd0, 4],
-            &[0xff, 0xff, 0xc4, 0, 2],
-            &[0xff, 0xda, 0, 2, 5],
-            &[0xff, 0xd9],
-        ]
-        .concat();
-        assert_eq!(check_complete(&jpeg), Ok(()));
-        for length in 0..jpeg.len() {
-            assert!(check_complete(&jpeg[..length]).is_err(), "{length} bytes");
-        }
-        assert_eq!(check_complete(&[&jpeg[..], &[0, 0]].concat()), Ok(()));
     }
 }

@@ -156,6 +156,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         false => format!("; see {}", out.join(build::REPORT_FILE).display()),
     };
     summarize("stored otherwise", &report.stored_otherwise, &in_report);
+    summarize("faulty but kept", &report.faulty, &in_report);
     summarize("ignored", &report.ignored, &in_report);
     if let [first, ..] = &report.labels_without_image[..] {
         let lines = count(report.labels_without_image.len() as u64, "line");

@@ -89,6 +89,28 @@ fn psnr(a: &[u8], b: &[u8]) -> f64 {
 }
 
 #[test]
+fn faulty_data_that_decoders_bear_with_is_kept_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let mut faulty = fixture("420");
+    // Surplus before the end-of-image marker.
+    let end = faulty.len() - 2;
+    faulty.splice(end..end, [0x55; 40]);
+    write(root, "images/a/faulty.jpg", &faulty);
+    write(root, "images/a/good.jpg", &fixture("420"));
+    let (output, _) = expect(0, root, &["build", "images"]);
+    assert!(output.contains("1 file faulty but kept"), "{output}");
+    let report = report(&root.join("images.shards"));
+    assert_eq!(report["kept"], 2);
+    let [(path, reason)] = &notes(&report, "faulty")[..] else {
+        panic!("{report}");
+    };
+    assert_eq!(path, "a/faulty.jpg");
+    assert!(reason.contains("extraneous bytes"), "{reason}");
+    expect(0, root, &["verify", "images.shards"]);
+}
+
+#[test]
 fn jpeg_files_of_every_kind_become_coefficients() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
