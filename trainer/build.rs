@@ -99,7 +99,7 @@ fn compile_shim(root: &Path) {
         .flag(system("include/torch/csrc/api/include"))
         .opt_level(1)
         .warnings(true)
-        .file("csrc/shim.cpp")
+        .files(["csrc/shim.cpp", "csrc/recompute.cpp", "csrc/device.cpp"])
         .compile("ijepa_shim");
 }
 
@@ -112,18 +112,6 @@ fn link(lib: &Path) {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../.torch/torch/lib");
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../../.torch/torch/lib");
-    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        if !lib.join("libtorch_cuda.so").exists() {
-            fail(
-                &format!("no libtorch_cuda.so in {}", lib.display()),
-                "the feature `cuda` needs a CUDA build of libtorch",
-                "run `make setup FULL=1`",
-            );
-        }
-        // No symbol of libtorch_cuda is used by name: it registers its kernels when it is loaded, and the linker
-        // would drop it as unneeded.
-        println!("cargo:rustc-link-arg=-Wl,--no-as-needed,-ltorch_cuda,-lc10_cuda,--as-needed");
-    }
 }
 
 fn fail(what: &str, why: &str, cure: &str) -> ! {

@@ -1,12 +1,10 @@
 // What the trainer needs of libtorch and tch does not bind: operators over lists of tensors, a random generator of
 // one's own, clearing gradients, and autocast with a choice of type.
-//
-// Conventions: a tensor is `at::Tensor*` as tch holds it, a list is an array of them and a length. Every function
-// returns null, or a message that the caller frees with ijepa_free: no exception may cross into Rust.
+
+#include "shim.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/autocast_mode.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -16,34 +14,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
-#include <exception>
-#include <vector>
-
-namespace {
-
-using Tensors = std::vector<at::Tensor>;
-
-Tensors list(at::Tensor* const* tensors, size_t count) {
-  Tensors result;
-  result.reserve(count);
-  for (size_t i = 0; i < count; i++) result.push_back(*tensors[i]);
-  return result;
-}
-
-template <typename Body>
-char* guarded(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception that is not a std::exception");
-  }
-}
-
-}  // namespace
 
 extern "C" {
 

@@ -121,6 +121,13 @@ impl IJepa {
         Ok(loss)
     }
 
+    /// Activation checkpointing in the two trained networks: the backward pass computes each block's intermediate
+    /// results anew. Same gradients, bit for bit where the operators repeat themselves; about a fourth more computing.
+    pub fn recompute_activations(&mut self, recompute: bool) {
+        self.encoder.recompute_activations(recompute);
+        self.predictor.recompute_activations(recompute);
+    }
+
     /// Lets the target encoder follow: target = momentum · target + (1 - momentum) · encoder.
     pub fn update_target(&mut self, momentum: f64) -> Result<(), Error> {
         let target = self

@@ -240,6 +240,13 @@ impl Encoder {
         tch::no_grad(|| self.forward(images, None, &mut Silent))
     }
 
+    /// Whether the backward pass computes the blocks' intermediate results anew: less memory, more time.
+    pub fn recompute_activations(&mut self, recompute: bool) {
+        for block in &mut self.blocks {
+            block.set_recomputed(recompute);
+        }
+    }
+
     /// Every parameter by name, in the official order; those that are never trained do not require a gradient.
     pub fn parameters(&self) -> &[(String, Tensor)] {
         &self.parameters
@@ -336,6 +343,13 @@ impl Predictor {
         let x = self.predictor_proj.forward(&x); // (B, T, D)
         taps.record(format_args!("out"), &x);
         x
+    }
+
+    /// See [`Encoder::recompute_activations`].
+    pub fn recompute_activations(&mut self, recompute: bool) {
+        for block in &mut self.predictor_blocks {
+            block.set_recomputed(recompute);
+        }
     }
 
     /// Every parameter by name, in the official order; those that are never trained do not require a gradient.

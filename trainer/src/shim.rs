@@ -1,7 +1,13 @@
-//! Safe functions over `csrc/shim.cpp`: what the trainer needs of libtorch and tch does not bind.
+//! Functions over `csrc/`: what the trainer needs of libtorch and tch does not bind.
 //!
 //! The only unsafe code of the model's side. Tensors cross as the `at::Tensor*` that tch holds; libtorch checks types,
 //! devices and shapes itself and answers with a message, never with an exception across the border.
+
+mod device;
+mod recompute;
+
+pub use device::{Attention, allow_tf32, device_memory};
+pub use recompute::recomputed;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;

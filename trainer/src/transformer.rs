@@ -3,7 +3,11 @@
 //! Used by [`crate::model`], whose letters the shape comments share. A part makes its parameters through a [`Maker`],
 //! which remembers them under their official names in the order of making: that order is the official one too.
 
+use std::sync::Arc;
+
 use tch::{Device, Kind, Tensor};
+
+use crate::shim;
 
 /// Epsilon of every layer norm inside the networks.
 const LAYER_NORM_EPS: f64 = 1e-6;
@@ -157,6 +161,13 @@ impl Mlp {
 
 /// A pre-norm transformer block.
 pub struct Block {
+    layers: Arc<Layers>,
+    parameters: Vec<Tensor>,
+    /// Whether the backward pass computes the block's intermediate results anew instead of finding them kept.
+    recomputed: bool,
+}
+
+struct Layers {
     norm1: LayerNorm,
     attn: Attention,
     norm2: LayerNorm,
@@ -165,15 +176,47 @@ pub struct Block {
 
 impl Block {
     pub fn new(mut make: Maker<'_>, width: i64, heads: i64, hidden: i64) -> Self {
-        Self {
+        let first = make.parameters.len();
+        let layers = Layers {
             norm1: LayerNorm::new(make.at("norm1"), width),
             attn: Attention::new(make.at("attn"), width, heads),
             norm2: LayerNorm::new(make.at("norm2"), width),
             mlp: Mlp::new(make.at("mlp"), width, hidden),
+        };
+        let made = make.parameters[first..].iter();
+        #[allow(
+            clippy::arc_with_non_send_sync,
+            reason = "its count is changed by libtorch's threads: see `forward`"
+        )]
+        let layers = Arc::new(layers);
+        Self {
+            layers,
+            parameters: made.map(|(_, tensor)| tensor.shallow_clone()).collect(),
+            recomputed: false,
         }
     }
 
+    /// Trades time for memory, or back: see [`shim::recomputed`].
+    pub fn set_recomputed(&mut self, recomputed: bool) {
+        self.recomputed = recomputed;
+    }
+
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        // Without gradients nothing is kept anyway. The input requires one wherever training passes through.
+        if !(self.recomputed && x.requires_grad()) {
+            return self.layers.forward(x);
+        }
+        let layers = Arc::clone(&self.layers);
+        let parameters: Vec<&Tensor> = self.parameters.iter().collect();
+        // SAFETY: the layers are tensors, whose handles libtorch counts atomically and which may be read from any
+        // thread, and plain numbers; the backward pass only reads them.
+        let y = unsafe { shim::recomputed(x, &parameters, move |x| layers.forward(x)) };
+        y.unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+impl Layers {
+    fn forward(&self, x: &Tensor) -> Tensor {
         let x = x + self.attn.forward(&self.norm1.forward(x));
         &x + self.mlp.forward(&self.norm2.forward(&x))
     }
