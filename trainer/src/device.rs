@@ -2,9 +2,10 @@
 
 use tch::Device;
 
-use crate::Error;
+use crate::{Error, cuda, shim};
 
-/// Parses `cpu`, `cuda` or `cuda:N` and makes sure that the device is there.
+/// Parses `cpu`, `cuda` or `cuda:N`, makes sure that the device is there, and makes it this thread's current one. On a
+/// GPU, TF32 is off from then on.
 pub fn parse(name: &str) -> Result<Device, Error> {
     let error = |reason: &str| Error::Device {
         device: name.to_string(),
@@ -23,17 +24,34 @@ pub fn parse(name: &str) -> Result<Device, Error> {
             "this trainer was built without CUDA: run `make setup FULL=1`, then build with `--features cuda`",
         ));
     }
+    let because = |cause: Error, cure: &str| error(&format!("{cause}; {cure}"));
+    // The driver first: without it no library helps.
+    let count = cuda::device_count().map_err(|cause| {
+        because(
+            cause,
+            "`nvidia-smi` should list a GPU, with a driver for CUDA 13",
+        )
+    })?;
+    if index >= count {
+        return Err(error(&format!(
+            "this machine shows {count} GPU(s), counted from 0"
+        )));
+    }
+    cuda::load_libtorch().map_err(|cause| {
+        because(
+            cause,
+            "`make setup FULL=1` fetches libtorch with its CUDA libraries",
+        )
+    })?;
+    cuda::open(index).map_err(|cause| because(cause, "does another process keep it to itself?"))?;
     if !tch::Cuda::is_available() {
         return Err(error(
-            "no usable NVIDIA GPU: `nvidia-smi` should list one, with a driver for CUDA 13",
+            "CUDA sees it, but libtorch does not: is this a libtorch for CUDA?",
         ));
     }
-    match tch::Cuda::device_count() {
-        count if (index as i64) < count => Ok(Device::Cuda(index)),
-        count => Err(error(&format!(
-            "this machine shows {count} GPU(s), counted from 0"
-        ))),
-    }
+    // Float32 means float32 unless somebody says otherwise; libtorch's own default lets convolutions use TF32.
+    shim::allow_tf32(false)?;
+    Ok(Device::Cuda(index))
 }
 
 #[cfg(test)]
@@ -58,5 +76,16 @@ mod tests {
     fn cuda_needs_the_feature() {
         let message = parse("cuda:0").unwrap_err().to_string();
         assert!(message.contains("--features cuda"), "{message}");
+    }
+
+    #[test]
+    #[cfg(feature = "cuda")]
+    fn a_gpu_that_is_not_there_is_an_error_with_its_cause() {
+        let message = parse("cuda:999").unwrap_err().to_string();
+        let without = message.contains("cudaGetDeviceCount: ") && message.contains("nvidia-smi");
+        assert!(
+            without || message.contains("this machine shows"),
+            "{message}"
+        );
     }
 }

@@ -58,6 +58,14 @@ pub enum Error {
     /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(String),
+    /// CUDA, or a library beside it, failed.
+    #[error("CUDA: {call}: {reason}")]
+    Cuda {
+        /// The function that failed.
+        call: &'static str,
+        /// What CUDA says about it.
+        reason: String,
+    },
     /// A file of a reference set could not be read.
     #[error("{}: {reason}", path.display())]
     Reference {

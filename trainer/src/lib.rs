@@ -12,6 +12,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;
+pub mod cuda;
 pub mod device;
 mod error;
 pub mod ijepa;
