@@ -107,6 +107,12 @@ pub struct Trainer {
     pub stop_at_step: Option<u64>,
     /// Seconds to wait for a loader, at the start and after it died.
     pub loader_patience: u64,
+    /// Compute the intermediate results of each block anew in the backward pass instead of keeping them: a step takes
+    /// longer and much less memory. Changes no result where operators repeat themselves, as they do on a CPU.
+    pub activation_checkpointing: bool,
+    /// Let a GPU round the inputs of float32 products to TF32. The official runs compute products in bfloat16 and do
+    /// not care.
+    pub tf32: bool,
 }
 
 /// The `checkpoint` section: keys the official files do not have.
@@ -136,6 +142,8 @@ impl Default for Trainer {
             reproduces_global_batch: None,
             stop_at_step: None,
             loader_patience: 300,
+            activation_checkpointing: false,
+            tf32: false,
         }
     }
 }
@@ -153,7 +161,7 @@ impl Default for Checkpoint {
 
 /// Keys that may differ between a checkpoint and the run that continues it: they move files, speed and output, not
 /// results. A key ending in a dot stands for its section.
-const FREE: [&str; 18] = [
+const FREE: [&str; 19] = [
     "checkpoint.",
     "data.image_folder",
     "data.num_workers",
@@ -167,6 +175,7 @@ const FREE: [&str; 18] = [
     "meta.copy_data",
     "meta.load_checkpoint",
     "meta.read_checkpoint",
+    "trainer.activation_checkpointing",
     "trainer.log_every",
     "trainer.loader_patience",
     "trainer.reproduces_global_batch",

@@ -3,6 +3,16 @@
 //! Used by the training loop through [`Source`]; [`LoaderSource`] is the real one. It hides that a loader may die: the
 //! next one is asked for the step in progress, and since what a step holds depends on its number alone, the groups seen
 //! already are skipped and no value changes.
+//!
+//! On a CPU a group is copied out of its slot, once. For a GPU the ring is page-locked, a stream of its own copies the next
+//! group while this one is computed with, and a slot goes back when its copy is done: see `stage`.
+
+mod connection;
+mod group;
+mod held;
+mod stage;
+
+pub use group::{Batch, Raw};
 
 use std::ops::Range;
 use std::sync::{Arc, mpsc};
@@ -10,103 +20,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use loader::link::{self, Endpoint, Feed, Hello};
-use loader::ring::FLAG_REPLACED;
-use tch::{Device, Kind, Tensor};
+use loader::ring::SlotReader;
+use tch::Device;
 
 use crate::stop::Stop;
+use connection::Connection;
+use stage::Stage;
 
-/// Mean and deviation of ImageNet's channels, which the official code normalises with.
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// Between two looks at the signals while waiting for data.
 const TICK: Duration = Duration::from_millis(100);
 /// How long data may still come after a stop was asked for. The loader may have been asked too, and be gone.
 const GRACE: Duration = Duration::from_secs(5);
 /// Loaders that may die one after the other without delivering anything before the run gives up.
 const ATTEMPTS: u32 = 8;
-
-/// One group on the device, its slot already given back.
-#[derive(Debug)]
-pub struct Batch {
-    /// Normalised images (B, 3, H, W).
-    pub images: Tensor,
-    /// Patch numbers (B, n) of each context mask.
-    pub context: Vec<Tensor>,
-    /// Patch numbers (B, m) of each target mask.
-    pub targets: Vec<Tensor>,
-    /// Sample number of each image in its split.
-    pub sample_ids: Vec<u64>,
-    /// Images that stand in for damaged ones.
-    pub replaced: u64,
-    /// How long the trainer was blocked until the group was there: waiting for data, without the copy.
-    pub waited: Duration,
-}
-
-/// A group as it lies in memory.
-#[derive(Clone, Debug)]
-pub struct Raw<'a> {
-    /// B images of (3, H, W) bytes.
-    pub images: &'a [u8],
-    /// Height and width.
-    pub size: (usize, usize),
-    /// Each context mask of all images, row by row.
-    pub context: Vec<&'a [i64]>,
-    /// Each target mask.
-    pub targets: Vec<&'a [i64]>,
-    /// One per image.
-    pub sample_ids: &'a [u64],
-    /// One per image.
-    pub flags: &'a [u8],
-}
-
-impl Batch {
-    /// Copies a group to `device`, once, and normalises it there. The operations are the official ones, in their order:
-    /// bytes over 255, minus the mean, over the deviation.
-    pub fn new(raw: &Raw<'_>, device: Device) -> Result<Batch> {
-        let images = raw.sample_ids.len() as i64;
-        let (height, width) = (raw.size.0 as i64, raw.size.1 as i64);
-        ensure!(
-            images > 0 && raw.images.len() as i64 == images * 3 * height * width,
-            "a group of another size"
-        );
-        let masks = |masks: &[&[i64]]| -> Result<Vec<Tensor>> {
-            let rows = masks.iter().map(|mask| {
-                Ok(Tensor::f_from_slice(mask)?
-                    .f_view([images, -1])?
-                    .f_to_device(device)?)
-            });
-            rows.collect()
-        };
-        // SAFETY: the slice holds exactly these bytes and outlives the tensor, which is read below and dropped in this
-        // function; `to_kind` to another kind always makes a copy of its own.
-        let bytes = unsafe {
-            let sizes = [images, 3, height, width];
-            Tensor::f_from_blob(raw.images.as_ptr(), &sizes, &[], Kind::Uint8, Device::Cpu)?
-        };
-        let channels = |values: [f32; 3]| {
-            Tensor::from_slice(&values)
-                .view([1, 3, 1, 1])
-                .to_device(device)
-        };
-        let mut pixels = bytes.f_to_device(device)?.f_to_kind(Kind::Float)?; // (B, 3, H, W)
-        pixels = pixels
-            .f_div_scalar_(255.0)?
-            .f_sub_(&channels(MEAN))?
-            .f_div_(&channels(STD))?;
-        Ok(Batch {
-            images: pixels,
-            context: masks(&raw.context)?,
-            targets: masks(&raw.targets)?,
-            sample_ids: raw.sample_ids.to_vec(),
-            replaced: raw
-                .flags
-                .iter()
-                .filter(|flags| **flags & FLAG_REPLACED != 0)
-                .count() as u64,
-            waited: Duration::ZERO,
-        })
-    }
-}
 
 /// Gives out the groups of this rank in order.
 pub trait Source {
@@ -115,6 +41,11 @@ pub trait Source {
 
     /// Groups of a step that this rank takes.
     fn groups(&self) -> u64;
+
+    /// Called when the device has got its work for a group: time to fetch the next one beside it. Never blocks.
+    fn look_ahead(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The loader at the other end of a link.
@@ -124,7 +55,9 @@ pub struct LoaderSource {
     patience: Duration,
     device: Device,
     stop: Stop,
-    feed: Option<Feed>,
+    connection: Option<Connection>,
+    /// Where groups arrive on a GPU.
+    stage: Option<Stage>,
     epoch_len: u64,
     groups: Range<u64>,
     restarts: u32,
@@ -146,13 +79,18 @@ impl LoaderSource {
         };
         let (epoch_len, groups) = (feed.epoch_len(), hello.groups(feed.welcome().groups));
         ensure!(epoch_len > 0, "the loader announces epochs without steps");
+        let connection = Connection::new(feed, device);
+        let stage = device
+            .is_cuda()
+            .then(|| Stage::new(device, connection.geometry()));
         Ok(Some(LoaderSource {
             endpoint,
             hello,
             patience,
             device,
             stop,
-            feed: Some(feed),
+            connection: Some(connection),
+            stage: stage.transpose()?,
             epoch_len,
             groups,
             restarts: 0,
@@ -171,14 +109,14 @@ impl LoaderSource {
 
     /// Takes leave, so that the loader knows this is not a death.
     pub fn goodbye(self) {
-        if let Some(feed) = self.feed {
-            feed.goodbye();
+        if let Some(connection) = self.connection {
+            connection.goodbye();
         }
     }
 
     /// A feed that will deliver `step` next.
     fn reconnect(&mut self, step: u64, attempts: &mut u32) -> Result<bool> {
-        self.feed = None;
+        self.connection = None;
         self.hello.first_step = step;
         let Some(feed) = connect(
             &self.endpoint,
@@ -198,8 +136,27 @@ impl LoaderSource {
             self.epoch_len,
             self.groups
         );
-        self.feed = Some(feed);
+        if let Some(stage) = &mut self.stage
+            && stage.geometry() != feed.geometry()
+        {
+            *stage = Stage::new(self.device, *feed.geometry())?;
+        }
+        self.connection = Some(Connection::new(feed, self.device));
         Ok(true)
+    }
+
+    /// Takes in a slot: copied when this returns the batch, or on its way to the GPU.
+    fn accept(&mut self, slot: SlotReader, waited: Duration) -> Result<Option<Batch>> {
+        let connection = self.connection.as_mut().expect("a slot came from it");
+        let (batch, copied) = match &mut self.stage {
+            None => {
+                let batch = Batch::new(&Raw::of(&slot, &connection.geometry()), self.device)?;
+                (Some(Batch { waited, ..batch }), None)
+            }
+            Some(stage) => (None, Some(stage.begin(&slot, waited)?)),
+        };
+        connection.done(slot, copied)?;
+        Ok(batch)
     }
 }
 
@@ -208,40 +165,26 @@ impl Source for LoaderSource {
         let (start, wanted) = (Instant::now(), (step, self.groups.start + group));
         let (mut attempts, mut asked) = (0, None);
         loop {
-            let Some(feed) = &mut self.feed else {
+            if let Some(stage) = &mut self.stage
+                && let Some(batch) = stage.finish(wanted)?
+            {
+                return Ok(Some(batch));
+            }
+            let Some(connection) = &mut self.connection else {
                 if !self.reconnect(step, &mut attempts)? {
                     return Ok(None);
                 }
                 continue;
             };
-            match feed.next_within(TICK) {
+            connection.give_back()?;
+            match connection.next_within(TICK) {
+                // A loader that took over in the middle of a step begins it again: seen already.
+                Ok(Some(slot)) if (slot.step(), slot.group()) != wanted => {
+                    connection.done(slot, None)?;
+                }
                 Ok(Some(slot)) => {
-                    let waited = start.elapsed();
-                    let batch = if (slot.step(), slot.group()) == wanted {
-                        let geometry = *feed.geometry();
-                        let raw = Raw {
-                            images: slot.images(),
-                            size: (geometry.height, geometry.width),
-                            context: (0..geometry.context_masks)
-                                .map(|mask| slot.context(mask))
-                                .collect(),
-                            targets: (0..geometry.target_masks)
-                                .map(|mask| slot.target(mask))
-                                .collect(),
-                            sample_ids: slot.sample_ids(),
-                            flags: slot.flags(),
-                        };
-                        Some(Batch {
-                            waited,
-                            ..Batch::new(&raw, self.device)?
-                        })
-                    } else {
-                        // A loader that took over in the middle of a step begins it again: seen already.
-                        None
-                    };
-                    feed.release(slot);
-                    if batch.is_some() {
-                        return Ok(batch);
+                    if let Some(batch) = self.accept(slot, start.elapsed())? {
+                        return Ok(Some(batch));
                     }
                 }
                 Ok(None) => {
@@ -259,7 +202,7 @@ impl Source for LoaderSource {
                     }
                     eprintln!("{error}; waiting for another one at step {step}");
                     self.restarts += 1;
-                    self.feed = None;
+                    self.connection = None;
                 }
                 Err(error) => return Err(error).context("no more data"),
             }
@@ -268,6 +211,23 @@ impl Source for LoaderSource {
 
     fn groups(&self) -> u64 {
         self.groups.end - self.groups.start
+    }
+
+    fn look_ahead(&mut self) -> Result<()> {
+        let (Some(stage), Some(connection)) = (&self.stage, &mut self.connection) else {
+            return Ok(());
+        };
+        connection.give_back_done()?;
+        if stage.has_begun() || !connection.feed().is_ready() {
+            return Ok(());
+        }
+        if let Some(slot) = connection
+            .next_within(Duration::ZERO)
+            .context("no more data")?
+        {
+            self.accept(slot, Duration::ZERO)?;
+        }
+        Ok(())
     }
 }
 
@@ -308,58 +268,5 @@ fn connect(
             }
             Err(error) => return Err(error).context("cannot connect to the loader"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pixels_are_normalised_as_torchvision_does() {
-        let images: Vec<u8> = (0..2 * 3 * 4).map(|byte| byte * 10).collect();
-        let (context, target) = ([0i64, 1, 2, 3], [3i64, 0]);
-        let raw = Raw {
-            images: &images,
-            size: (2, 2),
-            context: vec![&context],
-            targets: vec![&target, &target],
-            sample_ids: &[7, 9],
-            flags: &[0, FLAG_REPLACED],
-        };
-        let batch = Batch::new(&raw, Device::Cpu).unwrap();
-        assert_eq!(batch.images.size(), [2, 3, 2, 2]);
-        let values = Vec::<f32>::try_from(batch.images.flatten(0, -1)).unwrap();
-        for (index, value) in values.into_iter().enumerate() {
-            let channel = index / 4 % 3;
-            assert_eq!(
-                value,
-                (f32::from(images[index]) / 255.0 - MEAN[channel]) / STD[channel],
-                "value {index}"
-            );
-        }
-        assert_eq!(batch.context[0].size(), [2, 2]);
-        assert_eq!(
-            (batch.targets.len(), batch.targets[1].size()),
-            (2, vec![2, 1])
-        );
-        assert_eq!(
-            Vec::<i64>::try_from(batch.context[0].get(1)).unwrap(),
-            [2, 3]
-        );
-        assert_eq!((batch.replaced, &batch.sample_ids[..]), (1, &[7, 9][..]));
-    }
-
-    #[test]
-    fn a_group_of_another_size_is_refused() {
-        let raw = Raw {
-            images: &[0; 11],
-            size: (2, 2),
-            context: vec![],
-            targets: vec![],
-            sample_ids: &[0],
-            flags: &[0],
-        };
-        assert!(Batch::new(&raw, Device::Cpu).is_err());
     }
 }

@@ -18,7 +18,7 @@ use crate::log::{Log, Record};
 use crate::optimizer::Optimizer;
 use crate::run_dir::RunDir;
 use crate::schedule::Schedule;
-use crate::shim::Autocast;
+use crate::shim::{self, Autocast};
 use crate::source::{Batch, Source};
 use crate::stop::Stop;
 use crate::taps::Silent;
@@ -90,6 +90,10 @@ impl Run {
             None => IJepa::new(&config.model()?, config.trainer.seed, device)?,
             Some(_) => IJepa::zeroed(&config.model()?, device)?,
         };
+        ijepa.recompute_activations(config.trainer.activation_checkpointing);
+        if device.is_cuda() {
+            shim::allow_tf32(config.trainer.tf32)?;
+        }
         let mut optimizer = Optimizer::new(&ijepa);
         if let Some(path) = checkpoint {
             load(path, &mut ijepa, &mut optimizer)
@@ -210,6 +214,7 @@ impl Run {
             clock.lap(Phase::Predict);
             (&loss / source.groups() as f64).f_backward()?;
             clock.lap(Phase::Backward);
+            source.look_ahead()?;
             seen.add(&batch, &loss)?;
         }
         if !seen.is_finite() {

@@ -179,6 +179,11 @@ impl Feed {
         }
     }
 
+    /// Whether a group is there already, so that taking it would not wait.
+    pub fn is_ready(&self) -> bool {
+        self.consumer.ready() > 0
+    }
+
     /// Gives the oldest batch back.
     ///
     /// # Panics
@@ -227,7 +232,7 @@ impl Feed {
         ) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             // Slots that were published just before the end are still there to be taken.
-            _ if self.has_slot() => return Ok(()),
+            _ if self.is_ready() => return Ok(()),
             _ => return Err(self.last_words()),
         }
         let now = Instant::now();
@@ -244,10 +249,6 @@ impl Feed {
             self.waiting = Some((since, now + NAME_AGAIN));
         }
         Ok(())
-    }
-
-    fn has_slot(&self) -> bool {
-        self.consumer.ready() > 0
     }
 
     /// Why no slot will come any more: what the loader said, or that it said nothing.
