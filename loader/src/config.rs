@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::augment::MAX_STRENGTH;
 use crate::error::Error;
 pub use file::{ConfigFile, is_placeholder};
 
@@ -47,7 +48,7 @@ pub struct LoaderConfig {
 pub struct Data {
     /// Images in a group: the official batch of one GPU, and one ring slot.
     pub batch_size: u64,
-    /// Strength of the colour distortion; without effect, since distortion itself is not supported yet.
+    /// Strength of the colour distortion.
     #[serde(default)]
     pub color_jitter_strength: f64,
     /// Range of the crop's share of the image's area.
@@ -68,10 +69,10 @@ pub struct Data {
     /// Directory above `image_folder`.
     #[serde(default)]
     pub root_path: Option<String>,
-    /// Not supported yet: `true` is an error.
+    /// Change brightness, contrast, saturation and hue of most crops and take the colours of some: [`crate::augment`].
     #[serde(default)]
     pub use_color_distortion: bool,
-    /// Not supported yet: `true` is an error.
+    /// Blur half of the crops.
     #[serde(default)]
     pub use_gaussian_blur: bool,
     /// Mirror half of the crops.
@@ -303,6 +304,11 @@ impl LoaderConfig {
             split: &'a str,
             mask_law: MaskLaw,
             fidelity: Fidelity,
+            // Later keys are left out where they change nothing, so that runs without them keep their hash.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            color_distortion: Option<f64>,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            gaussian_blur: bool,
         }
         let (data, mask, loader) = (&self.data, &self.mask, &self.loader);
         let canonical = serde_json::to_vec(&Sampling {
@@ -323,6 +329,10 @@ impl LoaderConfig {
             split: &loader.split,
             mask_law: loader.mask_law,
             fidelity: loader.fidelity,
+            color_distortion: data
+                .use_color_distortion
+                .then_some(data.color_jitter_strength),
+            gaussian_blur: data.use_gaussian_blur,
         })
         .expect("plain numbers and strings always serialise");
         xxh3_64(&canonical)
@@ -333,17 +343,9 @@ impl LoaderConfig {
         between("data.batch_size", data.batch_size, 1, MAX_BATCH_SIZE)?;
         between("data.crop_size", data.crop_size, 1, MAX_CROP_SIZE)?;
         share("data.crop_scale", data.crop_scale)?;
-        for (key, on) in [
-            ("data.use_color_distortion", data.use_color_distortion),
-            ("data.use_gaussian_blur", data.use_gaussian_blur),
-        ] {
-            if on {
-                return Err(fault(
-                    key,
-                    true,
-                    "is not supported yet; the official configurations all have false",
-                ));
-            }
+        if data.use_color_distortion {
+            let strength = data.color_jitter_strength;
+            between("data.color_jitter_strength", strength, 0.0, MAX_STRENGTH)?;
         }
         between("mask.patch_size", mask.patch_size, 1, data.crop_size)?;
         if !data.crop_size.is_multiple_of(mask.patch_size) {

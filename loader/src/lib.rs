@@ -1,11 +1,13 @@
 //! From shards to whole batches in shared memory.
 //!
 //! What a step sees is decided by [`sampler`], a pure function of [`config`], step and position: the [`order`] of
-//! samples, their [`crop`]s and their [`masks`], all drawn from the counter-based numbers of [`random`].
-//! `pipeline` decodes and `resize`s that straight into the slots of a [`ring`], which lies in [`memory`] shared with a
-//! trainer; the two find each other over a [`link`], behind which the loader's side is `serve`. The last three names
-//! in plain type belong to the producing side (feature `serve`), which the trainer does without.
+//! samples, their [`crop`]s, what is done to their colours ([`augment`]) and their [`masks`], all drawn from the
+//! counter-based numbers of [`random`]. `pipeline` decodes and `resize`s that straight into the slots of a [`ring`], which
+//! lies in [`memory`] shared with a trainer; the two find each other over a [`link`], behind which the loader's side is
+//! `serve`. The last three names in plain type belong to the producing side (feature `serve`), which the trainer does
+//! without.
 
+pub mod augment;
 pub mod config;
 pub mod crop;
 pub mod error;

@@ -25,6 +25,10 @@ pub enum Purpose {
     Truncation = 6,
     /// The sample that replaces a damaged one.
     Replacement = 7,
+    /// Changes of a crop's colours.
+    Colour = 8,
+    /// Blur of a crop.
+    Blur = 9,
 }
 
 /// All draws of one purpose under one seed.

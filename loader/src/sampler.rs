@@ -1,10 +1,11 @@
-//! Which sample, crop, flip and masks belong to a position of a step: a pure function, the same in every process.
+//! Which sample, crop, flip, change of colours and masks belong to a position of a step: a pure function, the same in every process.
 //!
 //! The global batch of a step is cut into groups of `data.batch_size` consecutive positions; a group shares its block
 //! sizes and is truncated as a whole. An epoch is `floor(samples / global batch)` steps: what is left over is not seen
 //! in that epoch, and differs from one to the next. Nothing here depends on workers, ranks, timing or history, so there
 //! is no state to save: a run resumes by asking for its next step.
 
+use crate::augment::{AugmentLaw, Augmentation};
 use crate::config::LoaderConfig;
 use crate::crop::{CropBox, CropLaw};
 use crate::error::Error;
@@ -28,6 +29,7 @@ pub struct Sampler {
     crop_law: CropLaw,
     crops: Stream,
     flips: Stream,
+    augment_law: AugmentLaw,
     masks: MaskSampler,
 }
 
@@ -66,6 +68,7 @@ impl Sampler {
             crop_law: CropLaw::new(config.data.crop_scale),
             crops: Stream::new(seed, Purpose::Crop, 0),
             flips: Stream::new(seed, Purpose::Flip, 0),
+            augment_law: AugmentLaw::new(&config.data, seed),
             masks: MaskSampler::new(config)?,
         })
     }
@@ -120,6 +123,11 @@ impl Sampler {
     /// Whether the crop is mirrored.
     pub fn flip(&self, step: u64, position: u64) -> bool {
         self.mirror && self.flips.at(step, self.checked(position)).bits32() & 1 == 1
+    }
+
+    /// What is done to the crop's colours and sharpness.
+    pub fn augmentation(&self, step: u64, position: u64) -> Augmentation {
+        self.augment_law.draw(step, self.checked(position))
     }
 
     /// The masks of one group of a step.

@@ -39,7 +39,8 @@ fn no_image_costs_an_allocation() {
     made::dataset(directory.path(), &images);
     for (fidelity, batch) in [(Fidelity::Fast, 32), (Fidelity::Exact, 64)] {
         let text = format!(
-            "data: {{batch_size: {batch}, crop_size: 64}}\n\
+            "data: {{batch_size: {batch}, crop_size: 64, use_color_distortion: true, color_jitter_strength: 1.0, \
+             use_gaussian_blur: true}}\n\
              mask: {{patch_size: 8, min_keep: 4}}\n\
              loader: {{slots: 3}}"
         );

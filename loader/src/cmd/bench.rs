@@ -66,6 +66,8 @@ struct StageTimes {
     entropy: Option<f64>,
     decode: f64,
     resize: f64,
+    /// Changes of colours and blur, where the configuration asks for them.
+    augment: f64,
     masks: f64,
     /// Threads' time in none of the stages: hand-over, publishing, waiting for a free slot.
     other: f64,
@@ -151,6 +153,7 @@ impl StageTimes {
             work.entropy,
             work.decode,
             work.resize,
+            work.augment,
             work.masks,
         ];
         let counted: f64 = stages.iter().map(|&time| each(time)).sum();
@@ -159,6 +162,7 @@ impl StageTimes {
             entropy: (work.entropy > Duration::ZERO).then(|| each(work.entropy)),
             decode: each(work.decode),
             resize: each(work.resize),
+            augment: each(work.augment),
             masks: each(work.masks),
             // Jobs under way at the two readings make it a little uncertain, and never less than nothing.
             other: (thread_seconds * 1e6 / images - counted).max(0.0),
@@ -186,6 +190,7 @@ impl Report {
         }
         println!("  decode  {:8.1}", times.decode);
         println!("  resize  {:8.1}", times.resize);
+        println!("  augment {:8.1}", times.augment);
         println!("  masks   {:8.1}", times.masks);
         println!("  other   {:8.1}", times.other);
         println!("{:.0} bytes read per image", self.bytes_per_image);

@@ -115,7 +115,7 @@ fn a_mistyped_key_is_named_with_the_nearest() {
 
 #[test]
 fn every_refusal_names_the_key_and_the_value() {
-    let cases: [(&str, &[&str]); 22] = [
+    let cases: [(&str, &[&str]); 20] = [
         ("data.batch_size=0", &["data.batch_size: 0", "outside 1..="]),
         ("data.batch_size=-1", &["data.batch_size: -1"]),
         ("data.batch_size=1.5", &["data.batch_size: 1.5"]),
@@ -149,14 +149,6 @@ fn every_refusal_names_the_key_and_the_value() {
             "data.crop_scale=[0.3, big]",
             &["data.crop_scale[1]: \"big\""],
         ),
-        (
-            "data.use_color_distortion=true",
-            &["data.use_color_distortion: true", "not supported yet"],
-        ),
-        (
-            "data.use_gaussian_blur=true",
-            &["data.use_gaussian_blur: true", "not supported yet"],
-        ),
         ("mask.patch_size=0", &["mask.patch_size: 0"]),
         (
             "mask.enc_mask_scale=[1, 2]",
@@ -184,6 +176,29 @@ fn every_refusal_names_the_key_and_the_value() {
             assert!(message.contains(part), "{set}: {message:?} lacks {part:?}");
         }
     }
+}
+
+#[test]
+fn a_strength_is_checked_where_it_is_used() {
+    let set = |strength| {
+        [
+            "data.use_color_distortion=true".to_owned(),
+            format!("data.color_jitter_strength={strength}"),
+        ]
+    };
+    for strength in ["-0.1", "2.6"] {
+        let [on, value] = set(strength);
+        let message = message(&[&on, &value]);
+        assert!(
+            message.starts_with(&format!(
+                "data.color_jitter_strength: {strength} is outside"
+            )),
+            "{message}"
+        );
+        official(&[&value]).unwrap();
+    }
+    let [on, value] = set("2.5");
+    official(&[&on, &value]).unwrap();
 }
 
 #[test]
@@ -291,6 +306,8 @@ fn the_sampling_hash_covers_what_decides_samples_and_nothing_else() {
         "data.crop_scale=[0.2, 1]",
         "data.crop_size=448",
         "data.use_horizontal_flip=true",
+        "data.use_color_distortion=true",
+        "data.use_gaussian_blur=true",
         "mask.allow_overlap=true",
         "mask.aspect_ratio=[0.75, 1.4]",
         "mask.enc_mask_scale=[0.8, 1]",
@@ -308,6 +325,7 @@ fn the_sampling_hash_covers_what_decides_samples_and_nothing_else() {
     }
     for set in [
         "data.num_workers=1",
+        "data.color_jitter_strength=1.0",
         "data.pin_mem=false",
         "data.root_path=/x",
         "loader.workers=3",
@@ -315,6 +333,13 @@ fn the_sampling_hash_covers_what_decides_samples_and_nothing_else() {
     ] {
         assert_eq!(hash(&[set]), base, "{set}");
     }
+    let strength = |strength: &str| {
+        hash(&[
+            "data.use_color_distortion=true",
+            &format!("data.color_jitter_strength={strength}"),
+        ])
+    };
+    assert_ne!(strength("0.5"), strength("1.0"));
     assert_eq!(base, 0x8695_3f9a_d9f5_e76a, "{base:#x}");
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::channel::Receiver;
+use shardtool::simd::Simd;
 
 use super::assembly::Assembly;
 use super::{Shared, Stages};
+use crate::augment::Augmenter;
 use crate::render::{Renderer, View};
 use crate::ring::{FLAG_REPLACED, ImagePart, MaskPart};
 
@@ -37,7 +39,8 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     number: usize,
     renderer: Renderer,
-    /// The largest side of squares that the renderer has room for.
+    augmenter: Augmenter,
+    /// The largest side of squares that both have room for.
     reserved: u32,
 }
 
@@ -47,6 +50,7 @@ impl Worker {
             shared,
             number,
             renderer: Renderer::new(),
+            augmenter: Augmenter::with(Simd::best()),
             reserved: 0,
         }
     }
@@ -144,7 +148,7 @@ impl Worker {
         ))
     }
 
-    /// Verifies, decodes, crops and resizes one sample into `pixels`; returns its class.
+    /// Verifies, decodes, crops, resizes and augments one sample into `pixels`; returns its class.
     fn render(
         &mut self,
         assembly: &Assembly,
@@ -168,9 +172,13 @@ impl Worker {
         };
         if assembly.side > self.reserved {
             self.renderer.reserve(&self.shared.largest, assembly.side);
+            self.augmenter.reserve(assembly.side);
             self.reserved = assembly.side;
         }
         let times = self.renderer.render(&sample, view, pixels)?;
+        let rendered = Instant::now();
+        let augmentation = assembly.sampler.augmentation(step, position);
+        self.augmenter.apply(&augmentation, pixels, assembly.side);
         self.count(Stages {
             images: 1,
             bytes: u64::from(entry.length),
@@ -178,6 +186,7 @@ impl Worker {
             entropy: times.entropy,
             decode: times.decode,
             resize: times.resize,
+            augment: rendered.elapsed(),
             ..Stages::default()
         });
         Ok(entry.class)
