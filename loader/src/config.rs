@@ -41,6 +41,8 @@ pub struct LoaderConfig {
     pub loader: Loader,
     /// `optimization.global_batch`, the one key of the trainer's sections that decides samples.
     pub global_batch: Option<u64>,
+    /// `meta.copy_data`: serve from a copy of the shards on local storage, [`crate::stage`].
+    pub copy_data: bool,
 }
 
 /// The official `data` section.
@@ -114,6 +116,9 @@ pub struct Mask {
 pub struct Loader {
     /// Directory of the shards; by default `<root_path>/<image_folder>.shards`.
     pub shards: Option<PathBuf>,
+    /// Where `meta.copy_data` copies them; by default `$SLURM_TMPDIR`, the job's directory in `/scratch/slurm_tmpdir`, or
+    /// `$TMPDIR`.
+    pub local_dir: Option<PathBuf>,
     /// Split to train on.
     pub split: String,
     /// Seed of order, crops, flips and mask positions.
@@ -155,6 +160,7 @@ impl Default for Loader {
     fn default() -> Self {
         Loader {
             shards: None,
+            local_dir: None,
             split: "train".to_owned(),
             seed: 0,
             workers: None,
@@ -222,6 +228,7 @@ impl LoaderConfig {
             mask: file.section("mask")?,
             loader: file.section("loader")?,
             global_batch: file.value("optimization.global_batch")?,
+            copy_data: file.value("meta.copy_data")?.unwrap_or(false),
         };
         config.check()?;
         Ok(config)

@@ -76,6 +76,14 @@ pub enum Error {
         /// The images they would be built from.
         images: PathBuf,
     },
+    /// The shards cannot be copied to local storage.
+    #[error("{}: {problem}", path.display())]
+    Staging {
+        /// The file or directory at fault.
+        path: PathBuf,
+        /// What is wrong with it, and the cure where there is one.
+        problem: String,
+    },
     /// `mask.min_keep` could never be exceeded by some block, so a step that draws it would search forever.
     #[error(
         "mask.min_keep: {min_keep} is too large: on the {grid_height}x{grid_width} grid of data.crop_size and mask.patch_size, \

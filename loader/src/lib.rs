@@ -5,7 +5,7 @@
 //! counter-based numbers of [`random`]. `pipeline` decodes and `resize`s that straight into the slots of a [`ring`], which
 //! lies in [`memory`] shared with a trainer; the two find each other over a [`link`], behind which the loader's side is
 //! `serve`. The last three names in plain type belong to the producing side (feature `serve`), which the trainer does
-//! without.
+//! without. [`stage`] copies shards to local storage first, where that is asked for.
 
 pub mod augment;
 pub mod config;
@@ -26,6 +26,7 @@ pub mod ring;
 pub mod sampler;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod stage;
 mod sync;
 #[cfg(test)]
 mod testing;

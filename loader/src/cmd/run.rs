@@ -12,6 +12,7 @@ use loader::link::{Listener, default_socket_path};
 use loader::pipeline::{Pipeline, Source, default_workers};
 use loader::sampler::Sampler;
 use loader::serve::{Entrance, Manners, serve};
+use loader::stage;
 
 /// Serve shuffled, cropped and masked images to the trainers of this machine
 #[derive(Debug, clap::Args)]
@@ -48,7 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let channel = args.socket_fd.map(inherited).transpose()?;
     let statistics = Duration::try_from_secs_f64(args.statistics).context("--statistics")?;
     let config = LoaderConfig::load(&args.config, &args.sets, args.shards.as_deref())?;
-    let source = Source::open(&config.shards_dir()?, &config.loader.split)?;
+    let source = Source::open(&stage::shards(&config)?, &config.loader.split)?;
     let samples = source.split().len();
     // What the configuration alone gets wrong is said now, not when a trainer asks.
     Sampler::new(&config, samples, config.global_batch(1))?;

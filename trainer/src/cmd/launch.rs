@@ -33,7 +33,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let config = Config::load(&args.run.config, &args.run.sets, args.run.shards.as_deref())?;
     config.folder()?;
     config.model()?;
-    config.loader.shards_dir()?;
+    // The loader would copy the shards as well, but the trainer's patience with a loader does not last that long.
+    loader::stage::shards(&config.loader)?;
 
     let itself = std::env::current_exe()?;
     let mut shared: Vec<std::ffi::OsString> =
