@@ -58,10 +58,16 @@ bench-rivals: ## this loader beside torchvision, DALI, FFCV and others (IMAGES=D
 	$(CARGO) build --release -p shardtool -p loader --bins
 	python3 loader/benches/rivals.py $(if $(filter-out file,$(origin IMAGES)),--images "$(IMAGES)") $(ARGS)
 
+# OFFICIAL=DIR measures a checkout of the official code beside ours, SHARDS=DIR feeds a bench from real shards.
+.PHONY: gpu
+gpu: ## on a GPU machine: smoke test, check-reference and benches, recorded under trainer/benches/records/
+	$(MAKE) build CUDA=1 $(if $(TORCH),,FULL=1)
+	trainer/benches/gpu.sh
+
 # --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
 
 .PHONY: test
-test: setup fmt clippy doc python unit loom miri asan ## everything CI runs
+test: setup fmt clippy doc python unit cuda loom miri asan ## everything CI runs
 	@echo "All stages passed."
 
 .PHONY: fmt
@@ -71,6 +77,7 @@ fmt: ## formatting
 .PHONY: clippy
 clippy: ## lints, warnings are errors
 	$(CARGO) clippy --workspace --all-targets --features loader/compare -- -D warnings
+	$(CARGO) clippy -p trainer --all-targets --features cuda -- -D warnings
 
 .PHONY: doc
 doc: ## rustdoc, warnings are errors
@@ -88,6 +95,11 @@ unit: ## unit, property, golden and multi-process tests
 	that are not shipped (no $${IJEPA_SHARED:-../shared}/reference; IJEPA_SHARED=DIR names another place)"
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
+
+# A build that takes GPUs, on a machine that may have none: what needs none works, and the rest says what is missing.
+.PHONY: cuda
+cuda: ## the feature `cuda`: its tests that need no GPU, and a clean failure without one
+	$(CARGO) test -p trainer --features cuda --lib --test devices -- cuda device smoke source an_absent_gpu
 
 # Every interleaving of the ring's protocol that the C11 memory model allows, at capacity 2.
 .PHONY: loom

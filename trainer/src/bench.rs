@@ -163,26 +163,17 @@ pub struct Steps {
     pub loss: f64,
 }
 
-/// Runs `warmup` steps without looking, then `steps` that are timed. On a GPU each is done twice, since looking at
-/// phases slows it: once for its duration, once for its phases.
+/// Runs `warmup` steps without looking, then `steps` that are timed, as a whole and by phase.
 pub fn measure(run: &mut Run, source: &mut dyn Source, warmup: u64, steps: u64) -> Result<Steps> {
     ensure!(steps > 0, "no steps, nothing to measure");
     let mut found = Steps::default();
     for _ in 0..warmup {
         one(run, source, &mut Clock::off())?;
     }
-    if run.device.is_cuda() {
-        for _ in 0..steps {
-            let (took, _) = one(run, source, &mut Clock::off())?;
-            found.step_ms.push(milliseconds(took));
-        }
-    }
     let mut clock = Clock::on(run.device);
     for _ in 0..steps {
         let (took, seen) = one(run, source, &mut clock)?;
-        if !run.device.is_cuda() {
-            found.step_ms.push(milliseconds(took));
-        }
+        found.step_ms.push(milliseconds(took));
         found.phase_ms.push(clock.spent().map(milliseconds));
         let (context, target) = seen.mask_lengths();
         found.context_len.push(context);

@@ -1,13 +1,15 @@
 //! Where the time of a training step goes.
 //!
 //! The training loop says when a phase ends; in a run nobody listens, and it costs nothing. `trainer bench` listens. On a
-//! GPU work is queued, so a listening clock waits for the device at each end: phases are then true and the step is a
-//! little longer than without, which is why steps are also timed as a whole, without phases.
+//! GPU work is queued, so a listening clock queues a mark at each end and asks afterwards when they were passed: the device
+//! is never waited for, and idling counts for the phase that it waited for.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tch::Device;
+
+use crate::cuda::{Event, Stream};
 
 /// The parts of a step, in the order in which they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,7 +63,18 @@ pub struct Clock {
     /// None: nobody listens.
     device: Option<Device>,
     last: Instant,
-    spent: [Duration; Phase::ALL.len()],
+    spent: Spent,
+    /// On a GPU: what happened since the start, in order.
+    marks: Vec<Mark>,
+}
+
+type Spent = [Duration; Phase::ALL.len()];
+
+#[derive(Debug)]
+enum Mark {
+    Start(Event),
+    End(Phase, Event),
+    Transfer(Phase, Phase, Duration),
 }
 
 impl Clock {
@@ -71,10 +84,11 @@ impl Clock {
             device: None,
             last: Instant::now(),
             spent: Default::default(),
+            marks: Vec::new(),
         }
     }
 
-    /// One that measures work on `device`.
+    /// One that measures work on `device`, a GPU's on the stream that libtorch computes on.
     pub fn on(device: Device) -> Clock {
         Clock {
             device: Some(device),
@@ -84,35 +98,76 @@ impl Clock {
 
     /// A step begins: what was measured before is forgotten.
     pub fn start(&mut self) {
-        if let Some(device) = self.device {
-            synchronise(device);
-            self.spent = Default::default();
-            self.last = Instant::now();
+        match self.device {
+            None => {}
+            Some(Device::Cuda(_)) => self.marks = vec![Mark::Start(now())],
+            Some(_) => {
+                self.spent = Default::default();
+                self.last = Instant::now();
+            }
         }
     }
 
     /// A phase ends: what has passed since the last end belongs to it.
     pub fn lap(&mut self, phase: Phase) {
-        if let Some(device) = self.device {
-            synchronise(device);
-            let now = Instant::now();
-            self.spent[phase as usize] += now - self.last;
-            self.last = now;
+        match self.device {
+            None => {}
+            Some(Device::Cuda(_)) => self.marks.push(Mark::End(phase, now())),
+            Some(_) => {
+                let now = Instant::now();
+                self.spent[phase as usize] += now - self.last;
+                self.last = now;
+            }
         }
     }
 
     /// Of what `from` was given, `share` belongs to `to`.
     pub fn transfer(&mut self, from: Phase, to: Phase, share: Duration) {
-        let spent = &mut self.spent;
-        let share = share.min(spent[from as usize]);
-        spent[from as usize] -= share;
-        spent[to as usize] += share;
+        match self.device {
+            None => {}
+            Some(Device::Cuda(_)) => self.marks.push(Mark::Transfer(from, to, share)),
+            Some(_) => transfer(&mut self.spent, from, to, share),
+        }
     }
 
-    /// Time of each phase since the start, in the order of [`Phase::ALL`].
-    pub fn spent(&self) -> [Duration; Phase::ALL.len()] {
-        self.spent
+    /// Time of each phase since the start, in the order of [`Phase::ALL`]. Waits for a GPU to pass the last mark.
+    ///
+    /// # Panics
+    /// If CUDA fails, which computes the step itself.
+    pub fn spent(&self) -> Spent {
+        let mut spent = self.spent;
+        let mut last: Option<&Event> = None;
+        for mark in &self.marks {
+            match mark {
+                Mark::Start(event) => last = Some(event),
+                Mark::End(phase, event) => {
+                    event
+                        .synchronize()
+                        .unwrap_or_else(|error| panic!("{error}"));
+                    if let Some(last) = last.replace(event) {
+                        let ms = event
+                            .ms_since(last)
+                            .unwrap_or_else(|error| panic!("{error}"));
+                        spent[*phase as usize] += Duration::from_secs_f64(ms.max(0.0) / 1e3);
+                    }
+                }
+                Mark::Transfer(from, to, share) => transfer(&mut spent, *from, *to, *share),
+            }
+        }
+        spent
     }
+}
+
+fn transfer(spent: &mut Spent, from: Phase, to: Phase, share: Duration) {
+    let share = share.min(spent[from as usize]);
+    spent[from as usize] -= share;
+    spent[to as usize] += share;
+}
+
+/// A mark at the end of what is queued on the GPU.
+fn now() -> Event {
+    let event = Event::timed().and_then(|event| event.record(&Stream::compute()).map(|()| event));
+    event.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Waits until everything queued on the device is done.

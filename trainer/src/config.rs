@@ -51,7 +51,9 @@ pub struct Meta {
     /// Name of the checkpoint to continue from, inside `logging.folder`; the latest one if absent.
     #[serde(default)]
     pub read_checkpoint: Option<String>,
-    /// Matrix products in bfloat16 under autocast. Only on CUDA, see [`Config::warnings`].
+    /// Matrix products in bfloat16 under autocast. Only on CUDA, see [`Config::warnings`]. The official code also scales
+    /// the loss up and gradients down again (GradScaler), as float16 needs it; bfloat16 has float32's range and does not,
+    /// so no step is ever skipped here.
     pub use_bfloat16: bool,
 }
 

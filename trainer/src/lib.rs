@@ -26,6 +26,7 @@ pub mod reference;
 pub mod run_dir;
 pub mod schedule;
 pub mod shim;
+pub mod smoke;
 pub mod source;
 pub mod stop;
 pub mod taps;

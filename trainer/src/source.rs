@@ -9,8 +9,8 @@
 
 mod connection;
 mod group;
-mod held;
-mod stage;
+pub(crate) mod held;
+pub(crate) mod stage;
 
 pub use group::{Batch, Raw};
 

@@ -1,10 +1,11 @@
 //! What the machine could do at best, and how much memory was needed.
 
-use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
+
+use crate::{cuda, shim};
 
 /// Matrix products per second, at best.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -38,17 +39,9 @@ const GPUS: [(&str, f64, f64); 14] = [
 pub fn peak(device: Device, bfloat16: bool) -> Option<Peak> {
     match device {
         Device::Cpu => Some(measured(bfloat16)),
-        Device::Cuda(_) => data_sheet(&gpu_name(Path::new("/proc/driver/nvidia/gpus"))?, bfloat16),
+        Device::Cuda(index) => data_sheet(&cuda::properties(index).ok()?.name, bfloat16),
         _ => None,
     }
-}
-
-/// The name of the machine's GPUs, as the driver has it; all are taken to be alike.
-fn gpu_name(folder: &Path) -> Option<String> {
-    let first = std::fs::read_dir(folder).ok()?.flatten().next()?;
-    let text = std::fs::read_to_string(first.path().join("information")).ok()?;
-    let model = text.lines().find_map(|line| line.strip_prefix("Model:"))?;
-    Some(model.trim().to_owned())
 }
 
 fn data_sheet(name: &str, bfloat16: bool) -> Option<Peak> {
@@ -87,10 +80,11 @@ fn measured(bfloat16: bool) -> Peak {
     }
 }
 
-/// The most memory that this process had resident, in bytes. Not known for a GPU.
+/// The most memory that this process had resident, in bytes; on a GPU, that its tensors had.
 pub fn peak_memory(device: Device) -> Option<u64> {
     if device.is_cuda() {
-        return None;
+        let like = Tensor::zeros([1], (Kind::Float, device));
+        return Some(shim::device_memory(&like, false).ok()?.1);
     }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -112,19 +106,5 @@ mod tests {
         assert_eq!(of("NVIDIA L40S"), Some(362.1));
         assert_eq!(of("NVIDIA A100-SXM4-80GB"), Some(311.9));
         assert_eq!(of("Tesla K80"), None);
-    }
-
-    #[test]
-    fn the_driver_tells_the_name() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(gpu_name(folder.path()), None);
-        let gpu = folder.path().join("0000:01:00.0");
-        std::fs::create_dir(&gpu).unwrap();
-        std::fs::write(
-            gpu.join("information"),
-            "Model: \t\t NVIDIA H200\nIRQ:   42\n",
-        )
-        .unwrap();
-        assert_eq!(gpu_name(folder.path()).as_deref(), Some("NVIDIA H200"));
     }
 }

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod check_reference;
 pub mod launch;
 pub mod plot;
+pub mod smoke;
 pub mod train;
 
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ enum Command {
     Plot(plot::Args),
     /// Time the training step: phases, images per second, FLOP/s and memory
     Bench(bench::Args),
+    /// Check everything that training needs of a device, one line each
+    Smoke(smoke::Args),
     /// Replay a recorded run of the official code and compare everything it recorded
     CheckReference(check_reference::Args),
 }
@@ -67,6 +70,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Smoke(args) => smoke::run(&args),
         Command::CheckReference(args) => check_reference::run(&args),
     }
 }
