@@ -58,7 +58,7 @@ bench-rivals: ## this loader beside torchvision, DALI, FFCV and others (IMAGES=D
 	$(CARGO) build --release -p shardtool -p loader --bins
 	python3 loader/benches/rivals.py $(if $(filter-out file,$(origin IMAGES)),--images "$(IMAGES)") $(ARGS)
 
-# OFFICIAL=DIR measures a checkout of the official code beside ours, SHARDS=DIR feeds a bench from real shards.
+# DATA=DIR in the environment feeds one of the benches from real shards.
 .PHONY: gpu
 gpu: ## on a GPU machine: smoke test, check-reference and benches, recorded under trainer/benches/records/
 	$(MAKE) build CUDA=1 $(if $(TORCH),,FULL=1)

@@ -7,8 +7,7 @@
 #           it finds libtorch in .torch/, else in the PyTorch 2.11 of `python3`.
 # DEVICE    [cuda:0]
 # SECONDS_EACH  after so long a part is given up [150]
-# OFFICIAL  a checkout of the official code: its step is measured beside ours
-# SHARDS    a data set of shards: the ViT-B/16 bench is fed from it by a loader, too
+# DATA      a data set of shards: the ViT-B/16 bench is also fed from it, by the loader beside TRAINER
 #
 # A part that fails does not keep the others from running. Exit code 1 if one did.
 set -u
@@ -66,12 +65,9 @@ for set in trainer/tests/reference/*/; do
 done
 for preset in vit_b16 vit_l16 vit_h14; do
     part "Speed: $preset" "$trainer" bench --preset $preset --device "$device" --steps 20 --warmup 5
-    if [ -n "${OFFICIAL:-}" ]; then
-        part "Beside the official code: $preset" python3 trainer/benches/official.py --ijepa "$OFFICIAL" --preset $preset --device "$device"
-    fi
 done
-if [ -n "${SHARDS:-}" ]; then
-    part "Speed: ViT-B/16 fed from shards" "$trainer" bench --config configs/in1k_vitb16_ep600.yaml --shards "$SHARDS" \
+if [ -n "${DATA:-}" ]; then
+    part "Speed: ViT-B/16 fed from shards" "$trainer" bench --config configs/in1k_vitb16_ep600.yaml --shards "$DATA" \
         --set optimization.global_batch=128 --set data.batch_size=128 --set meta.use_bfloat16=true \
         --device "$device" --steps 50 --warmup 10
 fi

@@ -1,6 +1,6 @@
 //! How fast steps are, and where their time goes: `trainer bench`.
 //!
-//! What is measured is [`Run::step`], the training loop's own step, fed by made-up images under the loader's real masks
+//! What is measured is `Run::step`, the training loop's own step, fed by made-up images under the loader's real masks
 //! ([`MadeUp`]) or by a real loader. Medians, after a warm-up: the first steps allocate memory and wake threads.
 
 pub mod flops;

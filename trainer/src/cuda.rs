@@ -376,6 +376,17 @@ mod tests {
     }
 
     #[test]
+    fn what_libtorch_lacks_for_cuda_is_said_by_name() {
+        // The small install has the library itself, but not what it is linked against.
+        if let Err(error) = load_libtorch() {
+            let message = error.to_string();
+            let other = message.contains(": cannot open shared object file")
+                && !message.contains("loading libtorch_cuda.so: libtorch_cuda.so");
+            assert!(other, "{message}");
+        }
+    }
+
+    #[test]
     fn without_a_device_every_call_says_why() {
         let Err(error) = device_count() else {
             return; // there is one: `trainer smoke` tests these calls

@@ -5,7 +5,7 @@
 //! of the official code through the same functions and says how far the results lie apart.
 //!
 //! A run is [`train`]: it takes batches from a [`source`], writes [`checkpoint`]s and a [`log`] into a [`run_dir`], and
-//! is made from a [`config`]. [`launch`] starts it together with its loader; [`plot`] draws what it wrote; [`bench`]
+//! is made from a [`config`]. [`launch`] starts it together with its loader; [`plot`] draws what it wrote; [`mod@bench`]
 //! says where the time of its steps goes.
 
 pub mod bench;
