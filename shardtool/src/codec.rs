@@ -18,6 +18,7 @@
 //!
 //! A tiny payload of `raw` or `dct` that claims the largest image thus gets nothing but an error.
 
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use crate::dct::coefficients::Coefficients;
@@ -276,17 +277,23 @@ impl Decoder {
             .set_max_width(width as usize)
             .set_max_height(height as usize)
             .jpeg_set_out_colorspace(ColorSpace::RGB);
-        let mut jpeg = JpegDecoder::new_with_options(ZCursor::new(payload), options);
-        jpeg.decode_headers().map_err(|error| error.to_string())?;
-        let got = jpeg.dimensions().unwrap_or_default();
-        if got != (width as usize, height as usize) {
-            return Err(format!(
-                "JPEG is {}x{}, expected {width}x{height}",
-                got.0, got.1
-            ));
-        }
-        let pixels = buffer(&mut self.pixels, width, height);
-        jpeg.decode_into(pixels).map_err(|error| error.to_string())
+        // On faulty data the decoder has been seen to index out of its own bounds. That is one damaged sample, no reason
+        // to lose a worker; what the panic leaves behind are pixels that nobody reads.
+        let pixels = &mut self.pixels;
+        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let mut jpeg = JpegDecoder::new_with_options(ZCursor::new(payload), options);
+            jpeg.decode_headers().map_err(|error| error.to_string())?;
+            let got = jpeg.dimensions().unwrap_or_default();
+            if got != (width as usize, height as usize) {
+                return Err(format!(
+                    "JPEG is {}x{}, expected {width}x{height}",
+                    got.0, got.1
+                ));
+            }
+            jpeg.decode_into(buffer(pixels, width, height))
+                .map_err(|error| error.to_string())
+        }));
+        decoded.unwrap_or_else(|_| Err("the JPEG decoder panicked".to_owned()))
     }
 
     fn decode_raw(&mut self, payload: &[u8], width: u32, height: u32) -> Result<(), String> {

@@ -177,3 +177,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_decoder_that_panics_costs_the_sample_alone() {
+    // Found by fuzzing: sampling factors that make zune-jpeg 0.5.15 index out of a slice.
+    let jpeg = include_bytes!("../../tests/fixtures/decoder-panics.jpg");
+    let mut decoder = Decoder::new();
+    let error = decoder
+        .decode_payload(Codec::Jpeg, jpeg, 61, 52, region(0, 0, 61, 52))
+        .unwrap_err();
+    assert_eq!(error, "the JPEG decoder panicked");
+    // And the decoder is good for the next.
+    let next = decoder.decode_payload(Codec::Jpeg, &self::jpeg(), WIDTH, HEIGHT, whole());
+    assert!(next.is_ok());
+}
