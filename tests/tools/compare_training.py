@@ -174,7 +174,8 @@ def record(args: argparse.Namespace, runs: dict[str, list[list[float]]], picture
     return f"""# Training beside the official program, {datetime.date.today()}
 
 `{args.config.relative_to(REPOSITORY)}` on {args.images.name}: {args.steps} steps, each program with its own loader, crops and masks; torch
-{torch.__version__.split("+")[0]}, float32, {args.threads} thread(s). Command: `make compare-training IJEPA=PATH IMAGES=DIR`.
+{torch.__version__.split("+")[0]}, float32, {args.threads} thread(s). Command:
+`tests/tools/compare_training.py --ijepa PATH --images DIR --shards DIR --steps {args.steps}`.
 
 Final loss, the mean of the last {LAST} steps:
 
