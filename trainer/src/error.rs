@@ -25,6 +25,18 @@ pub enum Error {
         /// Those of the images.
         found: Vec<i64>,
     },
+    /// An image that is not made of whole patches.
+    #[error(
+        "images of {height}x{width} pixels (height x width) are not made of whole patches of {patch}x{patch}"
+    )]
+    PatchGrid {
+        /// Side of a patch.
+        patch: i64,
+        /// Height of the images.
+        height: i64,
+        /// Width of the images.
+        width: i64,
+    },
     /// Schedule settings that give no schedule.
     #[error("schedule: {0}")]
     Schedule(String),

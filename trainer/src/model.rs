@@ -196,7 +196,8 @@ impl Encoder {
     }
 
     /// Encodes the patches that each of the `masks` keeps, or all of them: (B, 3, height, width) to (B, N, D), masks
-    /// one after the other along B. Announces `patch_embed`, `block{i}` and `out`.
+    /// one after the other along B. Announces `patch_embed`, `block{i}` and `out`. Images are of the size of training,
+    /// whose patches the masks number.
     pub fn forward(
         &self,
         images: &Tensor,
@@ -210,6 +211,17 @@ impl Encoder {
                 found: images.size()[1..].to_vec(),
             });
         }
+        self.encode(images, &self.pos_embed, masks, taps)
+    }
+
+    /// The same for images whose patches have these `positions` (1, N, D).
+    fn encode(
+        &self,
+        images: &Tensor,
+        positions: &Tensor,
+        masks: Option<&[Tensor]>,
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor, Error> {
         let patch = self.config.patch_size;
         let weights = &self.patch_embed;
         let x = images.conv2d(
@@ -222,7 +234,7 @@ impl Encoder {
         );
         let x = x.flatten(2, 3).transpose(1, 2); // (B, N, D)
         taps.record(format_args!("patch_embed"), &x);
-        let mut x = x + &self.pos_embed;
+        let mut x = x + positions;
         if let Some(masks) = masks {
             x = apply_masks(&x, masks); // (B, C, D)
         }
@@ -235,9 +247,50 @@ impl Encoder {
         Ok(x)
     }
 
-    /// Encodes whole images, as a frozen feature extractor does: (B, 3, height, width) to (B, N, D).
+    /// Encodes whole images, as a frozen feature extractor does: (B, 3, height, width) to (B, N, D), patches row by row.
+    ///
+    /// Height and width may be any multiples of the patch size; at other sizes than that of training the positions are
+    /// those of [`Encoder::positions`].
     pub fn features(&self, images: &Tensor) -> Result<Tensor, Error> {
-        tch::no_grad(|| self.forward(images, None, &mut Silent))
+        let &[_, CHANNELS, height, width] = &images.size()[..] else {
+            let side = self.config.image_size;
+            return Err(Error::ImageSize {
+                expected: [CHANNELS, side, side],
+                found: images.size().split_off(1),
+            });
+        };
+        let positions = self.positions(height, width)?;
+        tch::no_grad(|| self.encode(images, &positions, None, &mut Silent))
+    }
+
+    /// The position embedding of images of `height` × `width` pixels, (1, N, D): the learned grid itself at the size of
+    /// training, else resampled to the new grid with bicubic interpolation, corners not aligned.
+    ///
+    /// The whole grid is resampled. The official code takes its first position for that of a class token, which these
+    /// networks do not have, and so gives other sizes a grid that is shifted by one.
+    pub fn positions(&self, height: i64, width: i64) -> Result<Tensor, Error> {
+        let &ModelConfig {
+            patch_size: patch,
+            embed_dim,
+            ..
+        } = &self.config;
+        if height < patch || width < patch || height % patch != 0 || width % patch != 0 {
+            return Err(Error::PatchGrid {
+                patch,
+                height,
+                width,
+            });
+        }
+        let (side, rows, columns) = (self.config.grid(), height / patch, width / patch);
+        if (rows, columns) == (side, side) {
+            return Ok(self.pos_embed.shallow_clone());
+        }
+        tch::no_grad(|| {
+            let grid = self.pos_embed.view([1, side, side, embed_dim]);
+            let grid = grid.permute([0, 3, 1, 2]); // (1, D, rows, columns)
+            let grid = grid.f_upsample_bicubic2d([rows, columns], false, None, None)?;
+            Ok(grid.flatten(2, 3).transpose(1, 2)) // (1, N, D)
+        })
     }
 
     /// Whether the backward pass computes the blocks' intermediate results anew: less memory, more time.
