@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
+use crate::device::Bfloat16;
 use crate::model::ModelConfig;
 use crate::schedule::ScheduleConfig;
 
@@ -36,7 +37,7 @@ pub struct Config {
 /// The official `meta` section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
-    /// The official code copies the images to node-local storage; here without effect, see [`Config::warnings`].
+    /// Copy the shards to the node's own storage first; the loader does it, see [`loader::stage`].
     #[serde(default)]
     pub copy_data: bool,
     /// Continue from a checkpoint; its absence is then an error.
@@ -51,9 +52,9 @@ pub struct Meta {
     /// Name of the checkpoint to continue from, inside `logging.folder`; the latest one if absent.
     #[serde(default)]
     pub read_checkpoint: Option<String>,
-    /// Matrix products in bfloat16 under autocast. Only on CUDA, see [`Config::warnings`]. The official code also scales
-    /// the loss up and gradients down again (GradScaler), as float16 needs it; bfloat16 has float32's range and does not,
-    /// so no step is ever skipped here.
+    /// Matrix products in bfloat16 under autocast, where the device has instructions for them: [`Bfloat16`]. The official
+    /// code also scales the loss up and gradients down again (GradScaler), as float16 needs it; bfloat16 has float32's
+    /// range and does not, so no step is ever skipped here.
     pub use_bfloat16: bool,
 }
 
@@ -163,12 +164,13 @@ impl Default for Checkpoint {
 
 /// Keys that may differ between a checkpoint and the run that continues it: they move files, speed and output, not
 /// results. A key ending in a dot stands for its section.
-const FREE: [&str; 19] = [
+const FREE: [&str; 20] = [
     "checkpoint.",
     "data.image_folder",
     "data.num_workers",
     "data.pin_mem",
     "data.root_path",
+    "loader.local_dir",
     "loader.pin_cores",
     "loader.shards",
     "loader.slots",
@@ -376,18 +378,10 @@ impl Config {
                 self.loader.data.batch_size,
             ));
         }
-        if self.meta.use_bfloat16 && !device.is_cuda() {
-            warnings.push(
-                "meta.use_bfloat16: a CPU computes this run in float32 (bfloat16 would be many times slower there)"
-                    .to_owned(),
-            );
-        }
-        if self.meta.copy_data {
-            warnings.push(
-                "meta.copy_data: has no effect; shards are read where they lie, so put them on node-local storage \
-                 yourself if theirs is slow"
-                    .to_owned(),
-            );
+        if self.meta.use_bfloat16
+            && let Some(warning) = Bfloat16::of(device).warning()
+        {
+            warnings.push(format!("meta.use_bfloat16: {warning}"));
         }
         warnings
     }

@@ -1,4 +1,4 @@
-//! Which device to compute on. A CPU is used only when asked for; CUDA asked for and absent is an error.
+//! Which device to compute on, and how. A CPU is used only when asked for; CUDA asked for and absent is an error.
 
 use tch::Device;
 
@@ -54,6 +54,56 @@ pub fn parse(name: &str) -> Result<Device, Error> {
     Ok(Device::Cuda(index))
 }
 
+/// How a device computes with bfloat16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bfloat16 {
+    /// Faster than with float32: a GPU, or a CPU with AMX.
+    Fast,
+    /// With vector instructions (AVX512-BF16), which some CPUs have at half the rate of those for float32.
+    Vector,
+    /// With none: libtorch emulates every product, at a fifteenth of the speed of float32.
+    Emulated,
+}
+
+impl Bfloat16 {
+    /// What `device` can do.
+    pub fn of(device: Device) -> Bfloat16 {
+        if device.is_cuda() {
+            return Bfloat16::Fast;
+        }
+        // What the kernel lets programs use; compilers know no portable question for AMX yet.
+        let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let has = |flag: &str| flags.split_ascii_whitespace().any(|found| found == flag);
+        if has("amx_bf16") {
+            Bfloat16::Fast
+        } else if has("avx512_bf16") {
+            Bfloat16::Vector
+        } else {
+            Bfloat16::Emulated
+        }
+    }
+
+    /// Whether a run that asks for bfloat16 gets it.
+    pub fn is_used(self) -> bool {
+        self != Bfloat16::Emulated
+    }
+
+    /// What a user who asks for it should know.
+    pub fn warning(self) -> Option<&'static str> {
+        match self {
+            Bfloat16::Fast => None,
+            Bfloat16::Vector => Some(
+                "this CPU has AVX512-BF16 but no AMX, so bfloat16 may be slower than float32: compare with \
+                 --set meta.use_bfloat16=false",
+            ),
+            Bfloat16::Emulated => Some(
+                "this CPU has neither AMX nor AVX512-BF16, so this run is computed in float32; bfloat16 would be many \
+                 times slower",
+            ),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +111,19 @@ mod tests {
     #[test]
     fn the_cpu_is_there() {
         assert_eq!(parse("cpu").unwrap(), Device::Cpu);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn bfloat16_is_where_the_processor_says_so() {
+        let cpu = Bfloat16::of(Device::Cpu);
+        // AMX comes with the vector instructions, for which there is a question to the processor itself.
+        assert_eq!(
+            cpu.is_used(),
+            std::arch::is_x86_feature_detected!("avx512bf16")
+        );
+        assert_eq!(cpu.warning().is_some(), cpu != Bfloat16::Fast);
+        assert_eq!(Bfloat16::of(Device::Cuda(0)), Bfloat16::Fast);
     }
 
     #[test]

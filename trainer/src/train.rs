@@ -13,6 +13,7 @@ use tch::{Device, Tensor};
 use crate::checkpoint::{self, Parts, State};
 use crate::clock::{Clock, Phase};
 use crate::config::{Checkpoint, Config};
+use crate::device::Bfloat16;
 use crate::ijepa::{self, IJepa};
 use crate::log::{Log, Record};
 use crate::optimizer::Optimizer;
@@ -102,7 +103,7 @@ impl Run {
         let total_steps = config.optimization.epochs * epoch_len;
         Ok(Run {
             schedule: Schedule::new(&config.schedule(), epoch_len)?,
-            bfloat16: config.meta.use_bfloat16 && device.is_cuda(),
+            bfloat16: config.meta.use_bfloat16 && Bfloat16::of(device).is_used(),
             step: state.step,
             end: config
                 .trainer

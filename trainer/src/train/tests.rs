@@ -263,3 +263,62 @@ fn a_run_told_to_stop_early_goes_on_under_the_same_schedule() {
     run(&config(parts.path(), &[]), &mut source(1, 2));
     assert_eq!(losses(parts.path()), losses(whole.path()));
 }
+
+#[test]
+fn a_run_goes_on_where_its_schedules_have_ended() {
+    // The official loop stops with an error there: its momentum has no next value.
+    let folder = tempfile::tempdir().unwrap();
+    let sets = ["optimization.ipe_scale=0.7"];
+    let (_, outcome) = run(&config(folder.path(), &sets), &mut source(1, 2));
+    assert_eq!(outcome, Outcome::Finished);
+    let rows = rows(folder.path());
+    assert_eq!(rows.len(), 9);
+    // Of 6.3 steps: 0 to 6 rise, the rest hold.
+    let momentum: Vec<f64> = rows.iter().map(|row| row.momentum).collect();
+    assert!(momentum[..7].windows(2).all(|pair| pair[0] < pair[1]));
+    let last = 0.9 + 6.0 * (1.0 - 0.9) / (9.0 * 0.7);
+    assert_eq!(momentum[6..], [last; 3]);
+    assert!(rows.iter().all(|row| row.loss.is_finite()));
+}
+
+#[test]
+fn a_stretched_schedule_is_cut_by_the_end_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    run(
+        &config(folder.path(), &["optimization.ipe_scale=2.0"]),
+        &mut source(1, 2),
+    );
+    let rows = rows(folder.path());
+    assert_eq!(rows.len(), 9);
+    assert_eq!(rows[8].momentum, 0.9 + 8.0 * (1.0 - 0.9) / 18.0);
+    assert!(rows[8].lr > 4e-4 && rows[8].weight_decay < 0.25);
+}
+
+#[test]
+fn the_official_keys_name_files_and_say_where_to_continue() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let whole = tempfile::tempdir().unwrap();
+    run(&config(whole.path(), &[]), &mut source(1, 2));
+    let tag = "logging.write_tag=jepa";
+    // `folder` and `write_tag` name everything that is written.
+    run(
+        &config(first.path(), &[tag, "trainer.stop_at_step=4"]),
+        &mut source(1, 2),
+    );
+    assert!(first.path().join("jepa_r0.csv").is_file());
+    let name = |step| format!("checkpoints/jepa-step{step:08}");
+    assert!(first.path().join(name(4)).is_dir());
+
+    // `load_checkpoint` continues with the latest one, and `read_checkpoint` with the one it names: here another
+    // run's, by its path.
+    let load = "meta.load_checkpoint=true";
+    let read = format!(
+        "meta.read_checkpoint={}",
+        first.path().join(name(3)).display()
+    );
+    let (branch, outcome) = run(&config(second.path(), &[load, &read]), &mut source(1, 2));
+    assert_eq!((outcome, branch.step), (Outcome::Finished, 9));
+    assert_eq!(losses(second.path()), losses(whole.path())[3..]);
+    run(&config(first.path(), &[load]), &mut source(1, 2));
+    assert_eq!(losses(first.path()), losses(whole.path()));
+}
