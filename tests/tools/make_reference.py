@@ -6,8 +6,8 @@
 PATH is a checkout of facebookresearch/ijepa, which is not part of this repository: its modules are imported from there
 and nothing of them is kept. What comes out is what `trainer check-reference DIR` reads: random images, masks, weights,
 named intermediate results, gradients, states and moments as safetensors, and `meta.json` with every dimension, the
-per-step table, and how far float32 itself lies from float64 (the same steps are run in both). Needs torch, numpy and
-safetensors; runs on a CPU in seconds.
+per-step table, and how far float32 itself lies from float64 and autocast to bfloat16 from float32 (five steps are run in
+each). Needs torch, numpy and safetensors; runs on a CPU in seconds.
 
 With --reduced, whole tensors give way to samples of them: the files X_sub.safetensors hold every ceil(n/2048)-th
 element of tensors of n > 2048 elements, flattened, and `tensor_stats` sums over the whole.
@@ -76,10 +76,12 @@ def main():
     # The same run in both precisions: the second says how much of a difference is rounding.
     f32 = Run(args, copy.deepcopy(nets), torch.float32)
     f64 = Run(args, copy.deepcopy(nets), torch.float64)
+    # And under autocast, as `use_bfloat16` has it: how much of a difference is bfloat16.
+    bf16 = Run(args, copy.deepcopy(nets), torch.float32, autocast=True)
     total = args.ipe * args.epochs
     for step in range(1, total + 1):
         images = inputs[f"images.{(step - 1) % args.image_batches}"]
-        for run in (f32, f64) if step <= 5 else (f32,):
+        for run in (f32, f64, bf16) if step <= 5 else (f32,):
             run.step(step, images, *masks[step - 1])
 
     recorder.save("forward", f32.taps)
@@ -100,7 +102,7 @@ def main():
         recorder.save("adam_step5", f32.at[5]["adam"])
     if args.nenc2:
         recorder.save("nenc2", two_contexts(args, nets, inputs["images.1"]))
-    recorder.write_meta(meta(args, nets, f32, f64, recorder.stats))
+    recorder.write_meta(meta(args, nets, f32, f64, bf16, recorder.stats))
     size = sum(entry.stat().st_size for entry in os.scandir(args.out))
     print(f"{args.out}: {total} steps, loss {f32.rows[0]['loss']:.4f} to {f32.rows[-1]['loss']:.4f}, {size} bytes")
 
@@ -212,10 +214,10 @@ def forward(nets, images, masks_enc, masks_pred, taps=None):
 class Run:
     """The official optimisation of one copy of the networks, in one precision."""
 
-    def __init__(self, args, nets, kind):
+    def __init__(self, args, nets, kind, autocast=False):
         from src.helper import init_opt
 
-        self.args, self.kind = args, kind
+        self.args, self.kind, self.autocast = args, kind, autocast
         self.nets = {name: net.to(kind) for name, net in nets.items()}
         self.optimizer, _, self.scheduler, self.wd_scheduler = init_opt(
             encoder=nets["encoder"], predictor=nets["predictor"], iterations_per_epoch=args.ipe,
@@ -234,7 +236,8 @@ class Run:
 
         lr, wd = self.scheduler.step(), self.wd_scheduler.step()
         taps = self.taps if step == 1 else None
-        loss = forward(self.nets, images.to(self.kind), masks_enc, masks_pred, taps)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast):
+            loss = forward(self.nets, images.to(self.kind), masks_enc, masks_pred, taps)
         loss.backward()
         grads = gradients(self.nets)
         self.optimizer.step()
@@ -344,7 +347,28 @@ def key_biases(f32, f64):
     return result
 
 
-def meta(args, nets, f32, f64, stats):
+def bfloat16(f32, bf16, init):
+    """How far the official autocast lies from float32, as relative l2 norms: of values, and of what training changed.
+    Without the key third of qkv.bias, whose gradient is nothing but rounding."""
+
+    def distance(name, ours, theirs, base=None):
+        if name.endswith("attn.qkv.bias"):
+            ours, theirs, base = (t if t is None else torch.cat(t.chunk(3)[::2]) for t in (ours, theirs, base))
+        size = theirs.double() if base is None else theirs.double() - base.double()
+        return float((ours.double() - theirs.double()).norm() / size.norm().clamp_min(1e-300))
+
+    result = {"outputs": {n: distance(n, bf16.taps[n], t) for n, t in f32.taps.items()}}
+    for step in (1, 5):
+        ours, theirs = bf16.at[step], f32.at[step]
+        result[f"grads_step{step}"] = {n: distance(n, ours["grads"][n], t) for n, t in theirs["grads"].items()}
+        moved = [n for n in theirs["state"] if not n.endswith("pos_embed")]
+        result[f"updates_step{step}"] = {n: distance(n, ours["state"][n], theirs["state"][n], init[n]) for n in moved}
+    result["moments"] = {n: distance(n, bf16.at[5]["adam"][n], t) for n, t in f32.at[5]["adam"].items()}
+    result["losses"] = [abs(a / b - 1) for a, b in zip(bf16.losses, f32.losses)]
+    return result
+
+
+def meta(args, nets, f32, f64, bf16, stats):
     names = {p: f"{net}.{name}" for net in f32.nets for name, p in f32.nets[net].named_parameters()}
     init = state(nets)
     tolerance = {}
@@ -396,6 +420,7 @@ def meta(args, nets, f32, f64, stats):
         "tensor_stats": stats,
         "target_pos_embed_drift": {str(step): float(target_pos(step).abs().max()) for step in (1, 5)},
         "tolerance_torch_f32_vs_f64": tolerance,
+        "bf16_vs_f32": bfloat16(f32, bf16, init),
     }
 
 

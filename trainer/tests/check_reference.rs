@@ -32,6 +32,10 @@ fn copy(name: &str) -> TempDir {
 }
 
 fn check(folder: &Path) -> Output {
+    check_with(folder, &[])
+}
+
+fn check_with(folder: &Path, options: &[&str]) -> Output {
     // One thread: these models are tiny, and many run at once.
     // Without the library path of whoever runs the tests: the binary must find libtorch by itself.
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
@@ -41,13 +45,17 @@ fn check(folder: &Path) -> Output {
         .arg("check-reference")
         .arg(folder)
         .arg("--json")
+        .args(options)
         .output()
         .unwrap()
 }
 
 /// The names of the groups that failed, and the exit code.
 fn faults(folder: &Path) -> (Vec<String>, i32) {
-    let output = check(folder);
+    faults_of(check(folder))
+}
+
+fn faults_of(output: Output) -> (Vec<String>, i32) {
     let report: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("no report: {}", String::from_utf8_lossy(&output.stderr)));
     let failed = report["groups"]
@@ -289,4 +297,74 @@ fn unreadable_sets_exit_2_and_name_the_file() {
         assert!(message.contains(file), "{file}: {message}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn autocast_has_tolerances_of_its_own() {
+    let bf16 = |folder: &Path| faults_of(check_with(folder, &["--dtype", "bf16"]));
+    for name in ["a", "b"] {
+        assert_eq!(bf16(&set(name)), (vec![], 0), "set {name}");
+        let output = check_with(&set(name), &["--dtype", "bf16"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["dtype"], "bf16");
+        let group = |name: &str| {
+            let groups = report["groups"].as_array().unwrap();
+            let found = groups.iter().find(|group| group["name"] == name);
+            found.unwrap_or_else(|| panic!("no {name}"))["ratio"]
+                .as_f64()
+                .unwrap()
+        };
+        // It really is another precision: about one rounding off, where float32 would be a ten-thousandth.
+        assert!((0.2..4.0).contains(&group("forward, step 1")));
+        assert_eq!(group("momentum"), 0.0);
+    }
+    // What it can tell from rounding: a method that is off.
+    type Spoil = fn(&Path);
+    let cases: [(&str, Spoil); 5] = [
+        ("forward, step 1", |f| {
+            change(
+                f,
+                "init.safetensors",
+                "encoder.blocks.0.norm1.weight",
+                |x| x + 3.0,
+            )
+        }),
+        ("learning rate", |f| {
+            change_meta(f, "/steps/7/lr", f64::next_up)
+        }),
+        ("gradients, step 1", |f| {
+            change(f, "grads_step1.safetensors", "encoder.norm.bias", |_| 1.0)
+        }),
+        ("states, step 5", |f| {
+            change(f, "state_step5.safetensors", "predictor.mask_token", |x| {
+                x + 0.1
+            })
+        }),
+        ("losses", |f| change_meta(f, "/steps/11/loss", |x| x * 1.02)),
+    ];
+    for (group, spoil) in cases {
+        let folder = copy("a");
+        spoil(folder.path());
+        let (failed, code) = bf16(folder.path());
+        assert!(
+            code == 1 && failed.iter().any(|name| name == group),
+            "{group}: {failed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_a_clear_error() {
+    if tch::Cuda::is_available() {
+        assert_eq!(
+            faults_of(check_with(&set("a"), &["--device", "cuda:0"])),
+            (vec![], 0)
+        );
+        return;
+    }
+    let output = check_with(&set("a"), &["--device", "cuda:0"]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("device `cuda:0`: "), "{message}");
+    assert!(output.stdout.is_empty());
 }

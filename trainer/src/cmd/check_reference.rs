@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use trainer::{device, reference};
+use trainer::device;
+use trainer::reference::{self, Precision};
 
 /// Which set, where, and how to tell.
 #[derive(clap::Args)]
@@ -14,14 +15,31 @@ pub struct Args {
     /// Where to compute: `cpu` or `cuda:N`.
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// What matrix products are computed in: `float32`, as in the set, or `bf16`, under autocast. The two have tolerances
+    /// of their own.
+    #[arg(long, value_enum, default_value = "float32")]
+    dtype: Dtype,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
 }
 
+/// `--dtype`.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Dtype {
+    /// Full precision
+    Float32,
+    /// Autocast to bfloat16
+    Bf16,
+}
+
 /// Exits 1 where the set and this trainer disagree.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let report = reference::check(&args.dir, device::parse(&args.device)?)?;
+    let precision = match args.dtype {
+        Dtype::Float32 => Precision::Float32,
+        Dtype::Bf16 => Precision::Bfloat16,
+    };
+    let report = reference::check(&args.dir, device::parse(&args.device)?, precision)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

@@ -3,7 +3,11 @@
 //! The yardstick is torch itself: `meta.json` says how far its own float32 lies from float64, tensor by tensor. Two
 //! correct float32 implementations differ by about as much, in another direction; an error in the method differs by
 //! orders of magnitude more. So a difference passes up to [`MULTIPLE`] times that error, which counts as at least one
-//! rounding of the tensor's largest element.
+//! rounding of the tensor's largest element. The gradient of key biases is nothing but rounding noise, of which a few
+//! numbers are recorded; they pass up to [`KEYS_MULTIPLE`] times the largest of those.
+//!
+//! Under autocast to bfloat16 the reference is still the float32 run, and the measure the relative l2 norm of the
+//! difference in roundings to bfloat16, with bounds of its own: [`super::yardstick::autocast`].
 
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
@@ -11,24 +15,40 @@ use tch::{Device, Kind, Tensor};
 use super::set::Statistics;
 
 /// How many times torch's own float32 error a difference may reach.
-pub const MULTIPLE: f64 = 8.0;
+pub const MULTIPLE: f64 = 4.0;
+
+/// The same for the key third of qkv.bias and what follows from its gradient.
+pub const KEYS_MULTIPLE: f64 = 8.0;
+
+/// One rounding to bfloat16, relative.
+pub const BF16_ROUNDING: f64 = 1.0 / 256.0;
 
 /// Half a unit in the last place of 1.0, relative: one rounding to float32.
 pub const ROUNDING: f64 = 1.0 / (1u64 << 24) as f64;
 
-/// Torch's own float32 error in one tensor.
+/// Torch's own error in one tensor.
 #[derive(Clone, Copy, Debug)]
-pub struct Own {
-    /// In its worst element.
-    pub max_abs: f64,
-    /// Root mean square, where it was recorded.
-    pub rms: Option<f64>,
+pub enum Own {
+    /// Of float32.
+    Float32 {
+        /// In its worst element.
+        max_abs: f64,
+        /// Root mean square, where it was recorded.
+        rms: Option<f64>,
+    },
+    /// Of autocast to bfloat16, in roundings to it.
+    Autocast {
+        /// How far from float32 it may be, as a relative l2 norm.
+        allowed: f64,
+    },
+    /// Noise, which says nothing.
+    Noise,
 }
 
 impl Own {
-    /// An error of which only the largest is known.
+    /// An error of float32 of which only the largest is known.
     pub fn at_most(max_abs: f64) -> Self {
-        Self { max_abs, rms: None }
+        Self::Float32 { max_abs, rms: None }
     }
 }
 
@@ -43,7 +63,7 @@ pub struct Group {
     pub max_abs: f64,
     /// The largest absolute difference of a tensor over its largest element.
     pub max_rel: f64,
-    /// The largest difference over torch's own error there.
+    /// The largest difference over torch's own error there; under autocast in roundings to bfloat16.
     pub ratio: f64,
     /// The tensor in which that was.
     pub worst: String,
@@ -68,6 +88,22 @@ impl Group {
         }
     }
 
+    /// An empty group under autocast, for numbers: their error counts in roundings to bfloat16.
+    pub fn autocast(name: impl Into<String>, allowed: f64) -> Self {
+        Self {
+            allowed,
+            ..Self::new(name)
+        }
+    }
+
+    /// An empty group of key biases.
+    pub fn keys(name: impl Into<String>) -> Self {
+        Self {
+            allowed: KEYS_MULTIPLE,
+            ..Self::new(name)
+        }
+    }
+
     /// An empty group that passes only if everything is equal.
     pub fn exact(name: impl Into<String>) -> Self {
         Self {
@@ -76,7 +112,8 @@ impl Group {
         }
     }
 
-    /// Compares two tensors of the same shape, in the worst element and, where torch's error is known, in the mean.
+    /// Compares two tensors of the same shape: in float32 in the worst element and, where torch's error is known, in the
+    /// mean; under autocast in the mean.
     pub fn tensors(&mut self, name: &str, ours: &Tensor, reference: &Tensor, own: Own) {
         let ours = ours
             .detach()
@@ -86,11 +123,44 @@ impl Group {
         let difference = ours - &reference;
         let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
         let mean = |tensor: &Tensor| tensor.square().mean(None).sqrt().double_value(&[]);
-        let mut ratio = ratio(largest(&difference), own.max_abs, largest(&reference));
-        if let Some(rms) = own.rms {
-            ratio = worse(ratio, self::ratio(mean(&difference), rms, mean(&reference)));
-        }
+        let ratio = match own {
+            Own::Noise => return,
+            Own::Float32 { max_abs, rms } => {
+                let worst = ratio(largest(&difference), max_abs, largest(&reference));
+                match rms {
+                    None => worst,
+                    Some(rms) => worse(worst, ratio(mean(&difference), rms, mean(&reference))),
+                }
+            }
+            Own::Autocast { allowed } => {
+                self.allowed = allowed;
+                match mean(&difference) {
+                    0.0 => 0.0,
+                    difference => difference / (mean(&reference) * BF16_ROUNDING),
+                }
+            }
+        };
         self.note(name, largest(&difference), largest(&reference), ratio);
+    }
+
+    /// Compares two series of numbers in the root mean square of their relative differences; `own` is that of torch's
+    /// errors in it, recorded from a few of them. A single number's error is small by luck too often to be a measure.
+    pub fn series(&mut self, names: &[String], ours: &[f64], reference: &[f64], own: f64) {
+        let relative = |(ours, reference): (&f64, &f64)| (ours / reference - 1.0).abs();
+        let differences: Vec<f64> = ours.iter().zip(reference).map(relative).collect();
+        let squares: f64 = differences.iter().map(|one| one * one).sum();
+        let rms = (squares / differences.len().max(1) as f64).sqrt();
+        for ((name, one), reference) in names.iter().zip(&differences).zip(reference) {
+            // The worst one is named; all have the ratio of the whole.
+            let share = if rms > 0.0 { one / rms } else { 0.0 };
+            self.note(name, one * reference.abs(), reference.abs(), share);
+        }
+        self.ratio = if rms == 0.0 {
+            0.0
+        } else {
+            rms / own.max(ROUNDING)
+        };
+        self.pass = self.ratio <= self.allowed;
     }
 
     /// Compares two numbers; `own` is torch's error in it.
@@ -105,8 +175,11 @@ impl Group {
     }
 
     /// Compares the statistics of a whole tensor, of which a reduced set holds only samples, with recorded ones. The
-    /// bounds follow from torch's largest and root-mean-square error in an element.
+    /// bounds follow from torch's largest and root-mean-square error of float32 in an element; other errors give none.
     pub fn statistics(&mut self, name: &str, ours: &Tensor, reference: Statistics, own: Own) {
+        let Own::Float32 { max_abs, rms } = own else {
+            return;
+        };
         let x = ours
             .detach()
             .to_device(Device::Cpu)
@@ -114,11 +187,10 @@ impl Group {
             .flatten(0, -1);
         let count = x.numel() as f64;
         let cosines = Tensor::arange(x.numel() as i64, (Kind::Double, Device::Cpu)).cos();
-        let rms = own
-            .rms
-            .unwrap_or(own.max_abs)
+        let rms = rms
+            .unwrap_or(max_abs)
             .max(ROUNDING * reference.l2 / count.sqrt());
-        let largest = own.max_abs.max(ROUNDING * reference.absmax);
+        let largest = max_abs.max(ROUNDING * reference.absmax);
         for (what, ours, recorded, own) in [
             ("sum", x.sum(None), reference.sum, count * rms),
             ("l2", x.norm(), reference.l2, count.sqrt() * rms),
@@ -183,7 +255,9 @@ pub struct Report {
     pub pass: bool,
     /// Everything that was compared.
     pub groups: Vec<Group>,
-    /// Files that a complete set has and this one lacks.
+    /// What matrix products were computed in: `float32` or `bf16`.
+    pub dtype: &'static str,
+    /// What a complete set has and this one lacks, and what this precision cannot tell.
     pub absent: Vec<String>,
 }
 
@@ -194,7 +268,10 @@ impl std::fmt::Display for Report {
             "count",
             "max abs",
             "max rel",
-            "x torch's",
+            match self.dtype {
+                "bf16" => "roundings",
+                _ => "x torch's",
+            },
             "allowed",
         ];
         writeln!(
@@ -223,12 +300,15 @@ impl std::fmt::Display for Report {
             }
         }
         for name in &self.absent {
-            writeln!(out, "{name}: not in this set")?;
+            writeln!(out, "not compared: {name}")?;
         }
-        writeln!(
-            out,
-            "\n\"x torch's\": the difference over torch's own float32 error there, at least one rounding."
-        )?;
+        let yardstick = match self.dtype {
+            "bf16" => {
+                "the distance from the float32 run over that of torch's own autocast, as l2 norms"
+            }
+            _ => "the difference over torch's own float32 error there, at least one rounding",
+        };
+        writeln!(out, "\n\"x torch's\": {yardstick}.")?;
         let faults = self.groups.iter().filter(|group| !group.pass).count();
         match faults {
             0 => write!(out, "pass: all {} groups agree", self.groups.len()),
@@ -248,13 +328,49 @@ mod tests {
     #[test]
     fn a_difference_passes_up_to_the_multiple() {
         let mut group = Group::new("losses");
-        group.numbers("one", 1.0 + 7.9e-6, 1.0, 1e-6);
+        group.numbers("one", 1.0 + 3.9e-6, 1.0, 1e-6);
         assert!(group.pass, "{group:?}");
-        group.numbers("two", 1.0 + 8.1e-6, 1.0, 1e-6);
+        group.numbers("two", 1.0 + 4.1e-6, 1.0, 1e-6);
         assert!(
             !group.pass && group.worst == "two" && group.count == 2,
             "{group:?}"
         );
+    }
+
+    #[test]
+    fn a_series_is_measured_as_a_whole_and_names_its_worst() {
+        let names: Vec<String> = (0..16).map(|i| format!("step {i}")).collect();
+        let reference = [0.5; 16];
+        let mut ours = reference;
+        ours[3] = 0.5 * (1.0 + 15e-6);
+        let judged = |ours: &[f64]| {
+            let mut group = Group::new("losses");
+            group.series(&names, ours, &reference, 1e-6);
+            group
+        };
+        let group = judged(&ours);
+        assert!((group.ratio - 3.75).abs() < 1e-3 && group.pass, "{group:?}");
+        assert!(group.worst == "step 3" && group.count == 16, "{group:?}");
+        ours[3] = 0.5 * (1.0 + 17e-6);
+        assert!(!judged(&ours).pass);
+        ours[3] = f64::NAN;
+        assert!(!judged(&ours).pass);
+        assert!(judged(&reference).pass);
+    }
+
+    #[test]
+    fn autocast_is_measured_by_norms() {
+        let reference = Tensor::from_slice(&[3.0, 4.0, 0.0, 0.0]);
+        let judged = |by: f64| {
+            let mut group = Group::new("outputs");
+            let own = Own::Autocast { allowed: 4.0 };
+            group.tensors("one", &(&reference * by), &reference, own);
+            group
+        };
+        let allowed = 4.0 * BF16_ROUNDING;
+        assert!(judged(1.0 + 0.99 * allowed).pass);
+        assert!(!judged(1.0 + 1.01 * allowed).pass && !judged(f64::NAN).pass);
+        assert_eq!(judged(1.0).ratio, 0.0);
     }
 
     #[test]

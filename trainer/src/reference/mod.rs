@@ -5,12 +5,14 @@
 //! runs the same batches through the very functions that training uses, and compares everything that is recorded. Every
 //! dimension comes from `meta.json`; a reduced set is compared as far as it goes, and what it lacks is named.
 //!
-//! `set` reads, `replay` runs, `compare` measures and judges by the `yardstick`.
+//! `set` reads, `replay` runs, `compare` measures and judges by the `yardstick`. Under autocast to bfloat16 the same run is
+//! compared with the same records, within bounds of its own.
 
 mod compare;
 mod replay;
 mod set;
 mod yardstick;
 
-pub use compare::{Group, MULTIPLE, Report};
-pub use replay::check;
+pub use compare::{BF16_ROUNDING, Group, KEYS_MULTIPLE, MULTIPLE, Report};
+pub use replay::{Precision, check};
+pub use yardstick::autocast;

@@ -3,30 +3,64 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::compare::{Group, Own, Report};
+use super::compare::{BF16_ROUNDING, Group, Own, Report};
 use super::set::{GradientNorms, Set, Tensors, sampling_stride};
-use super::yardstick::Yardstick;
+use super::yardstick::{Yardstick, autocast};
 use crate::Error;
 use crate::ijepa::IJepa;
 use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
-use crate::taps::Silent;
+use crate::shim::Autocast;
+use crate::taps::{Silent, Taps};
 
 /// Steps after which a set records states and gradients.
 const RECORDED: [u64; 2] = [1, 5];
 
+/// What matrix products are computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As the set was recorded.
+    #[default]
+    Float32,
+    /// Under autocast, as `meta.use_bfloat16` has it.
+    Bfloat16,
+}
+
+impl Precision {
+    /// Enters autocast on the device of `images`, where that is asked for, until the result is dropped.
+    fn enter(self, images: &Tensor) -> Result<Option<Autocast>, Error> {
+        match self {
+            Precision::Float32 => Ok(None),
+            Precision::Bfloat16 => Autocast::bfloat16(images).map(Some),
+        }
+    }
+}
+
 /// Replays the set in `folder` on `device` and compares everything it records.
-pub fn check(folder: &Path, device: Device) -> Result<Report, Error> {
-    let set = Set::open(folder)?;
+pub fn check(folder: &Path, device: Device, precision: Precision) -> Result<Report, Error> {
+    let set = Set::open(folder, precision)?;
     let init = set.load("init")?;
     let inputs = set.load("inputs")?;
 
+    let mut absent = Vec::new();
+    let dtype = match precision {
+        Precision::Float32 => "float32",
+        Precision::Bfloat16 => {
+            absent.push(
+                "in bfloat16: key biases, whose gradients are noise; weights after step 1, a step of \
+                 signs; sums over whole tensors"
+                    .to_owned(),
+            );
+            "bf16"
+        }
+    };
     let mut checker = Checker {
         set: &set,
+        init: &init,
         groups: Vec::new(),
-        absent: Vec::new(),
+        absent,
     };
     let mut ijepa = IJepa::zeroed(&set.model(), device)?;
     checker.position_embeddings(&ijepa, &init)?;
@@ -40,12 +74,14 @@ pub fn check(folder: &Path, device: Device) -> Result<Report, Error> {
     Ok(Report {
         pass: groups.iter().all(|group| group.pass),
         groups,
+        dtype,
         absent,
     })
 }
 
 struct Checker<'a> {
     set: &'a Set,
+    init: &'a Tensors,
     groups: Vec<Group>,
     absent: Vec<String>,
 }
@@ -84,8 +120,16 @@ impl Checker<'_> {
         self.optimizer_groups(&optimizer);
 
         let mut rates = ["learning rate", "weight decay", "momentum"].map(Group::exact);
-        let mut losses = Group::new("losses");
-        let mut norms = Group::new("gradient norms");
+        let (mut names, mut ours) = (Vec::new(), Vec::new());
+        let is_mixed = set.meta.precision == Precision::Bfloat16;
+        let numbers = |name: &str, allowed: f64| {
+            if is_mixed {
+                Group::autocast(name, allowed)
+            } else {
+                Group::new(name)
+            }
+        };
+        let mut norms = numbers("gradient norms", autocast::GRADIENT);
         for (row, i) in set.meta.steps.iter().zip(0..) {
             let name = format!("step {}", row.step);
             let (images, context, targets) = set.batch(inputs, row.step)?;
@@ -97,14 +141,15 @@ impl Checker<'_> {
                     .collect::<Vec<Tensor>>()
             });
 
-            let loss = if i == 0 {
-                let mut taps = Tensors::new();
-                let loss = ijepa.forward(&images, &context, &targets, &mut taps)?;
-                self.forward(&taps)?;
-                loss
-            } else {
-                ijepa.forward(&images, &context, &targets, &mut Silent)?
+            let mut taps = Tensors::new();
+            let loss = {
+                let _mixed = set.meta.precision.enter(&images)?;
+                let taps: &mut dyn Taps = if i == 0 { &mut taps } else { &mut Silent };
+                ijepa.forward(&images, &context, &targets, taps)?
             };
+            if i == 0 {
+                self.forward(&taps)?;
+            }
             loss.f_backward()?;
             let gradients = optimizer.gradients();
 
@@ -124,23 +169,30 @@ impl Checker<'_> {
             ]) {
                 group.numbers(&name, ours, recorded, 0.0);
             }
-            losses.numbers(
-                &name,
-                loss.double_value(&[]),
-                row.loss,
-                set.meta.loss_error(row.loss),
-            );
+            names.push(name.clone());
+            ours.push(loss.double_value(&[]));
             if let Some(recorded) = &row.grad_stats {
                 self.gradient_norms(&mut norms, &name, &gradients, recorded);
             }
             if RECORDED.contains(&row.step) {
                 self.gradients(row.step, &gradients)?;
-                self.states(row.step, &ijepa.state())?;
+                // AdamW's first step has the sign of each gradient, also of those that are nothing but noise.
+                if !is_mixed || row.step > 1 {
+                    self.states(row.step, &ijepa.state())?;
+                }
             }
             if row.step == RECORDED[1] {
                 self.moments(&optimizer.state())?;
             }
         }
+        let recorded: Vec<f64> = set.meta.steps.iter().map(|row| row.loss).collect();
+        let mut losses = numbers("losses", autocast::LOSS);
+        let own = if is_mixed {
+            BF16_ROUNDING
+        } else {
+            set.meta.loss_error()
+        };
+        losses.series(&names, &ours, &recorded, own);
         self.groups.push(losses);
         self.groups.push(norms);
         self.groups.extend(rates);
@@ -204,9 +256,11 @@ impl Checker<'_> {
             .to_device(device);
         let mut optimizer = Optimizer::new(ijepa);
         let mut taps = Tensors::new();
-        ijepa
-            .forward(&images, &context, &targets, &mut taps)?
-            .f_backward()?;
+        let loss = {
+            let _mixed = self.set.meta.precision.enter(&images)?;
+            ijepa.forward(&images, &context, &targets, &mut taps)?
+        };
+        loss.f_backward()?;
         let outputs = recorded
             .iter()
             .filter(|(name, _)| !name.starts_with("masks_") && !name.starts_with("grad."));
@@ -215,14 +269,8 @@ impl Checker<'_> {
         let mut values = Split::new("two context masks: gradients");
         for (name, gradient) in optimizer.gradients() {
             if let Some(reference) = recorded.get(&format!("grad.{name}")) {
-                values.tensors(
-                    self.set,
-                    file,
-                    &name,
-                    &gradient,
-                    reference,
-                    self.set.meta.gradient_error(1, &name),
-                )?;
+                let own = self.set.meta.gradient_error(1, &name);
+                values.tensors(self.set, file, &name, &gradient, reference, None, own)?;
             }
         }
         self.groups.extend(values.groups());
@@ -257,7 +305,8 @@ impl Checker<'_> {
     fn gradients(&mut self, step: u64, ours: &[(String, Tensor)]) -> Result<(), Error> {
         let meta = &self.set.meta;
         let title = format!("gradients, step {step}");
-        self.recorded(&title, ours, &[&format!("grads_step{step}")], |name| {
+        let files = [&*format!("grads_step{step}")];
+        self.recorded(&title, ours, &files, None, |name| {
             meta.gradient_error(step, name)
         })
     }
@@ -270,7 +319,11 @@ impl Checker<'_> {
             &*format!("state_step{step}"),
             &*format!("target_step{step}"),
         ];
-        self.recorded(&title, ours, &files, |name| meta.state_error(step, name))
+        // Weights hardly move in a few steps, so under autocast what they moved by is compared.
+        let base = (meta.precision == Precision::Bfloat16).then_some(self.init);
+        self.recorded(&title, ours, &files, base, |name| {
+            meta.state_error(step, name)
+        })
     }
 
     fn moments(&mut self, state: &[(String, Tensor)]) -> Result<(), Error> {
@@ -279,17 +332,19 @@ impl Checker<'_> {
         let moments: Vec<_> = moments
             .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
             .collect();
-        self.recorded("moments, step 5", &moments, &["adam_step5"], |name| {
+        self.recorded("moments, step 5", &moments, &["adam_step5"], None, |name| {
             meta.moment_error(name)
         })
     }
 
-    /// Compares `ours` with what `files` and their sampled forms `FILE_sub` hold, and names what none of them holds.
+    /// Compares `ours` with what `files` and their sampled forms `FILE_sub` hold, both less `base` where there is one, and
+    /// names what none of them holds.
     fn recorded(
         &mut self,
         title: &str,
         ours: &[(String, Tensor)],
         files: &[&str],
+        base: Option<&Tensors>,
         own: impl Fn(&str) -> Yardstick,
     ) -> Result<(), Error> {
         let ours: BTreeMap<&str, &Tensor> = ours
@@ -311,7 +366,9 @@ impl Checker<'_> {
                     let (&known, &mine) =
                         ours.get_key_value(tensor.as_str()).ok_or_else(unknown)?;
                     missing.remove(known);
-                    values.tensors(self.set, &name, &tensor, mine, &reference, own(&tensor))?;
+                    let base = base.and_then(|base| base.get(&tensor));
+                    let own_error = own(&tensor);
+                    values.tensors(self.set, &name, &tensor, mine, &reference, base, own_error)?;
                     if let Some(&statistics) = self
                         .set
                         .meta
@@ -380,7 +437,10 @@ impl Checker<'_> {
                 &format!("{step}: {what}"),
                 ours,
                 theirs,
-                self.set.meta.norm_error(theirs),
+                match self.set.meta.precision {
+                    Precision::Float32 => self.set.meta.norm_error(theirs),
+                    Precision::Bfloat16 => theirs * BF16_ROUNDING,
+                },
             );
         }
     }
@@ -406,11 +466,12 @@ impl Split {
     fn new(title: &str) -> Self {
         Self {
             values: Group::new(title),
-            keys: Group::new(format!("{title}: key biases")),
+            keys: Group::keys(format!("{title}: key biases")),
         }
     }
 
-    /// Compares a tensor with a whole or sampled one.
+    /// Compares a tensor with a whole or sampled one, both less `base`.
+    #[allow(clippy::too_many_arguments)] // what, with what, by which measure, and where to tell of faults
     fn tensors(
         &mut self,
         set: &Set,
@@ -418,15 +479,17 @@ impl Split {
         name: &str,
         ours: &Tensor,
         reference: &Tensor,
+        base: Option<&Tensor>,
         own: Yardstick,
     ) -> Result<(), Error> {
-        let (reference, count) = (reference.flatten(0, -1), ours.numel() as i64);
+        let (mut reference, count) = (reference.flatten(0, -1), ours.numel() as i64);
         let stride = if reference.numel() as i64 == count {
             1
         } else {
             sampling_stride(count)
         };
-        let ours = ours.flatten(0, -1).slice(0, None, None, stride);
+        let sample = |tensor: &Tensor| tensor.detach().flatten(0, -1).slice(0, None, None, stride);
+        let mut ours = sample(ours).to_device(Device::Cpu);
         let length = ours.size()[0];
         if reference.size()[0] != length {
             let found = reference.size()[0];
@@ -434,6 +497,10 @@ impl Split {
                 file,
                 format!("`{name}` has {found} elements, expected {count} or {length} of them"),
             ));
+        }
+        if let Some(base) = base {
+            let base = sample(base).to_kind(Kind::Double);
+            (ours, reference) = (ours - &base, reference - &base);
         }
         let compare = |group: &mut Group, from: i64, to: i64, own: Own| {
             let part = |tensor: &Tensor| tensor.narrow(0, from, to - from);
@@ -443,9 +510,20 @@ impl Split {
             Some(keys) if name.ends_with("attn.qkv.bias") => {
                 let place = |element: i64| (element + stride - 1) / stride;
                 let (first, last) = (place(count / 3), place(2 * count / 3));
-                compare(&mut self.values, 0, first, own.values);
                 compare(&mut self.keys, first, last, keys);
-                compare(&mut self.values, last, length, own.values);
+                if let Own::Autocast { .. } = own.values {
+                    // A norm is one of all that is compared.
+                    let rest = |tensor: &Tensor| {
+                        let parts = [(0, first), (last, length)];
+                        let parts = parts.map(|(from, to)| tensor.narrow(0, from, to - from));
+                        Tensor::cat(&parts, 0)
+                    };
+                    self.values
+                        .tensors(name, &rest(&ours), &rest(&reference), own.values);
+                } else {
+                    compare(&mut self.values, 0, first, own.values);
+                    compare(&mut self.values, last, length, own.values);
+                }
             }
             _ => compare(&mut self.values, 0, length, own.values),
         }

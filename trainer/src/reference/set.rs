@@ -8,6 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
+use super::replay::Precision;
 use crate::Error;
 use crate::model::ModelConfig;
 use crate::schedule::ScheduleConfig;
@@ -32,6 +33,9 @@ pub struct Meta {
     pub tensor_stats: BTreeMap<String, Statistics>,
     #[serde(rename = "tolerance_torch_f32_vs_f64")]
     pub tolerance: Tolerance,
+    /// What the set is compared with; not in the file.
+    #[serde(skip)]
+    pub precision: Precision,
 }
 
 fn four() -> f64 {
@@ -152,10 +156,11 @@ pub struct Set {
 }
 
 impl Set {
-    pub fn open(folder: &Path) -> Result<Self, Error> {
+    pub fn open(folder: &Path, precision: Precision) -> Result<Self, Error> {
         let path = folder.join("meta.json");
         let text = fs::read(&path).map_err(|error| fault(&path, error))?;
-        let meta = serde_json::from_slice(&text).map_err(|error| fault(&path, error))?;
+        let mut meta: Meta = serde_json::from_slice(&text).map_err(|error| fault(&path, error))?;
+        meta.precision = precision;
         Ok(Self {
             folder: folder.to_path_buf(),
             meta,
