@@ -10,7 +10,7 @@ HOST := x86_64-unknown-linux-gnu
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 # --- set-up and build ---------------------------------------------------------------------------------------------
 
@@ -63,6 +63,13 @@ bench-rivals: ## this loader beside torchvision, DALI, FFCV and others (IMAGES=D
 gpu: ## on a GPU machine: smoke test, check-reference and benches, recorded under trainer/benches/records/
 	$(MAKE) build CUDA=1 $(if $(TORCH),,FULL=1)
 	trainer/benches/gpu.sh
+
+# IJEPA=PATH: a checkout of facebookresearch/ijepa. ARGS="--quick --models tiny": see trainer/benches/official.py --help.
+.PHONY: bench-official
+bench-official: ## the training step beside the official code's, on the CPU (IJEPA=PATH: a checkout of it)
+	@test -d "$(IJEPA)" || { echo "bench-official: IJEPA=PATH names a checkout of facebookresearch/ijepa" >&2; exit 2; }
+	$(CARGO) build --release -p trainer --bins
+	python3 trainer/benches/official.py --ijepa "$(IJEPA)" $(ARGS)
 
 # --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
 
