@@ -108,6 +108,13 @@ unit: ## unit, property, golden and multi-process tests
 cuda: ## the feature `cuda`: its tests that need no GPU, and a clean failure without one
 	$(CARGO) test -p trainer --features cuda --lib --test devices -- cuda device smoke source an_absent_gpu
 
+# The venv with transformers is made by pip in target/interop/. IJEPA=PATH: a checkout of facebookresearch/ijepa.
+.PHONY: interop
+interop: setup ## import and export against PyTorch, transformers and the official code (IJEPA=PATH) themselves
+	@python3 tests/tools/interop_env.py $(TARGET)/interop >$(TARGET)/interop.env
+	env $$(cat $(TARGET)/interop.env) $(if $(IJEPA),INTEROP_IJEPA="$(abspath $(IJEPA))") \
+	$(CARGO) test -p trainer --test interop -- --nocapture
+
 # Every interleaving of the ring's protocol that the C11 memory model allows, at capacity 2.
 .PHONY: loom
 loom: ## the ring under the loom model checker

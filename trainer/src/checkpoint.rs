@@ -18,11 +18,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
+use crate::weights::{Mapped, Tensors};
+
 /// Layout of the directory; raised when an older trainer could misread it.
 const VERSION: u32 = 1;
 const STATE: &str = "checkpoint.json";
 /// Beginning of the names of directories that are being written or removed.
 const TEMPORARY: &str = ".tmp-";
+
+/// The files of tensors, without extension.
+pub const PARTS: [&str; 4] = ["encoder", "predictor", "target_encoder", "optimizer"];
 
 /// Tensors by the name of their file, without extension.
 pub type Parts = Vec<(&'static str, Vec<(String, Tensor)>)>;
@@ -130,6 +135,38 @@ impl Store {
 
     /// Writes a checkpoint and returns its directory. One of the same step that exists already is left as it is.
     pub fn save(&self, state: &State, parts: &Parts) -> Result<PathBuf> {
+        self.save_views(
+            state,
+            parts.iter().map(|(part, tensors)| {
+                // One network at a time on the host: at most one copy of it beside the device's.
+                let views = tensors
+                    .iter()
+                    .map(|(name, tensor)| Ok((name.clone(), Host::new(tensor)?)));
+                Ok((*part, views.collect::<Result<Vec<_>>>()?))
+            }),
+        )
+    }
+
+    /// The same from tensors that lie in files; a checkpoint of weights alone has fewer parts.
+    pub fn save_files(
+        &self,
+        state: &State,
+        parts: &[(&'static str, Tensors<'_>)],
+    ) -> Result<PathBuf> {
+        let views = parts.iter().map(|(part, tensors)| {
+            let views = tensors
+                .iter()
+                .map(|(name, tensor)| (name.clone(), tensor.clone()));
+            Ok((*part, views.collect()))
+        });
+        self.save_views(state, views)
+    }
+
+    fn save_views<V: View>(
+        &self,
+        state: &State,
+        parts: impl Iterator<Item = Result<(&'static str, Vec<(String, V)>)>>,
+    ) -> Result<PathBuf> {
         let name = format!("{}-step{:08}", self.tag, state.step);
         let path = self.folder.join(&name);
         if path.exists() {
@@ -143,7 +180,12 @@ impl Store {
         Ok(path)
     }
 
-    fn write(&self, aside: &Path, state: &State, parts: &Parts) -> Result<()> {
+    fn write<V: View>(
+        &self,
+        aside: &Path,
+        state: &State,
+        parts: impl Iterator<Item = Result<(&'static str, Vec<(String, V)>)>>,
+    ) -> Result<()> {
         if !self.folder.exists() {
             fs::create_dir_all(&self.folder)?;
             // The new directory's own name must survive too.
@@ -153,13 +195,9 @@ impl Store {
             fs::remove_dir_all(aside)?;
         }
         fs::create_dir(aside)?;
-        for (part, tensors) in parts {
+        for part in parts {
+            let (part, views) = part?;
             let path = aside.join(format!("{part}.safetensors"));
-            // One network at a time on the host: at most one copy of it beside the device's.
-            let views = tensors
-                .iter()
-                .map(|(name, tensor)| Ok((name.clone(), Host::new(tensor)?)));
-            let views = views.collect::<Result<Vec<_>>>()?;
             safetensors::serialize_to_file(views, None, &path)?;
             sync(&path)?;
         }
@@ -205,7 +243,8 @@ pub fn find(path: &Path) -> Result<PathBuf> {
     }
     if path.to_string_lossy().ends_with(".pth.tar") {
         bail!(
-            "{}: checkpoints of the official code (.pth.tar) cannot be read yet",
+            "{}: a checkpoint of the official code; `trainer import {} --out DIR` makes one of ours of it",
+            path.display(),
             path.display()
         );
     }
@@ -241,6 +280,11 @@ pub fn read_state(path: &Path) -> Result<State> {
         version.map_or("missing".to_owned(), |version| version.to_string())
     );
     serde_json::from_value(value).with_context(|| format!("{}", file.display()))
+}
+
+/// One file of the checkpoint in `path`, mapped.
+pub fn map_part(path: &Path, part: &str) -> Result<Mapped> {
+    Mapped::open(&path.join(format!("{part}.safetensors")))
 }
 
 /// The tensors in one file of the checkpoint in `path`, on the CPU.
@@ -408,7 +452,7 @@ mod tests {
         let good = store.save(&state(5), &parts(1.0)).unwrap();
         // What a crash leaves just before the rename: every file, under the temporary name.
         let torn = run.path().join("checkpoints/.tmp-jepa-step00000010");
-        store.write(&torn, &state(10), &parts(2.0)).unwrap();
+        fs::rename(store.save(&state(10), &parts(2.0)).unwrap(), &torn).unwrap();
         assert_eq!(store.latest().unwrap(), Some(good.clone()));
         assert_eq!(find(run.path()).unwrap(), good);
         store.clean().unwrap();
@@ -462,7 +506,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            message.contains(".pth.tar) cannot be read yet"),
+            message.contains("trainer import /runs/jepa-latest.pth.tar --out"),
             "{message}"
         );
     }

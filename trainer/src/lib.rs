@@ -7,6 +7,9 @@
 //! A run is [`train`]: it takes batches from a [`source`], writes [`checkpoint`]s and a [`log`] into a [`run_dir`], and
 //! is made from a [`config`]. [`launch`] starts it together with its loader; [`plot`] draws what it wrote; [`mod@bench`]
 //! says where the time of its steps goes.
+//!
+//! [`import`] takes [`official`] checkpoints and [`huggingface`] models in, [`export`] gives them out; both move
+//! [`weights`] between files without libtorch.
 
 pub mod bench;
 pub mod checkpoint;
@@ -15,11 +18,15 @@ pub mod config;
 pub mod cuda;
 pub mod device;
 mod error;
+pub mod export;
+pub mod huggingface;
 pub mod ijepa;
+pub mod import;
 pub mod init;
 pub mod launch;
 pub mod log;
 pub mod model;
+pub mod official;
 pub mod optimizer;
 pub mod plot;
 pub mod reference;
@@ -32,5 +39,6 @@ pub mod stop;
 pub mod taps;
 pub mod train;
 mod transformer;
+pub mod weights;
 
 pub use error::Error;

@@ -96,6 +96,14 @@ impl ModelConfig {
         Ok(known(model_name)?.1)
     }
 
+    /// Name and heads of the official encoder with this width, depth and hidden width of the MLPs.
+    pub fn official_name(embed_dim: i64, depth: i64, mlp_dim: i64) -> Option<(&'static str, i64)> {
+        let found = ENCODERS
+            .iter()
+            .find(|encoder| (encoder.1, encoder.2, encoder.4) == (embed_dim, depth, mlp_dim));
+        found.map(|encoder| (encoder.0, encoder.3))
+    }
+
     /// Patches along one side of an image.
     pub fn grid(&self) -> i64 {
         self.image_size / self.patch_size

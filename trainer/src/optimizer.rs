@@ -12,9 +12,9 @@ use crate::ijepa::{IJepa, load};
 use crate::{Error, shim};
 
 /// Decay of the moments and the term that keeps the division finite: PyTorch's defaults, which the official code uses.
-const BETA1: f64 = 0.9;
-const BETA2: f64 = 0.999;
-const EPS: f64 = 1e-8;
+pub(crate) const BETA1: f64 = 0.9;
+pub(crate) const BETA2: f64 = 0.999;
+pub(crate) const EPS: f64 = 1e-8;
 
 /// A parameter and its moments.
 struct Member {

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::checkpoint::{self, State, Store, write_durably};
 use crate::config::Config;
+use crate::import;
 
 /// The official name of the stored configuration.
 const PARAMS: &str = "params-ijepa.yaml";
@@ -115,9 +116,9 @@ impl RunDir {
                 );
                 None
             }
-            (Some(Resume::From(path)), _) => Some(checkpoint::find(path)?),
+            (Some(Resume::From(path)), _) => Some(self.take(path, config)?),
             (Some(Resume::Auto), _) | (None, false) => self.store.latest()?,
-            (None, true) => Some(self.official(config.meta.read_checkpoint.as_deref())?),
+            (None, true) => Some(self.official(config)?),
         };
         let Some(path) = found else {
             // A run that died before its first checkpoint begins anew, if it is the same run.
@@ -125,6 +126,11 @@ impl RunDir {
             return Ok(None);
         };
         let state = checkpoint::read_state(&path)?;
+        ensure!(
+            state.config.contains_key("optimization"),
+            "{}: weights that were imported without a configuration; to continue from them, import them again with --config",
+            path.display()
+        );
         let earlier = Config::from_file(&ConfigFile::parse(&path, &json(&state.config), &[])?)
             .with_context(|| format!("{}: its configuration", path.display()))?;
         same(&earlier, config, &path)?;
@@ -145,18 +151,47 @@ impl RunDir {
     }
 
     /// What the official keys `load_checkpoint: true` and `read_checkpoint` mean.
-    fn official(&self, name: Option<&str>) -> Result<PathBuf> {
-        if let Some(name) = name {
-            return checkpoint::find(&self.path.join(name)).context("meta.read_checkpoint");
+    fn official(&self, config: &Config) -> Result<PathBuf> {
+        if let Some(name) = &config.meta.read_checkpoint {
+            return self
+                .take(&self.path.join(name), config)
+                .context("meta.read_checkpoint");
         }
-        match self.store.latest()? {
-            Some(path) => Ok(path),
-            None => bail!(
-                "meta.load_checkpoint: true, but {} holds no checkpoint of ours (the official code's .pth.tar cannot be \
-                 read yet); --resume auto begins at step 0 where there is none",
-                self.path.display()
-            ),
+        if let Some(path) = self.store.latest()? {
+            return Ok(path);
         }
+        let official = format!("{}-latest.pth.tar", config.logging.write_tag);
+        let official = self.path.join(official);
+        if official.exists() {
+            return self.take(&official, config).context("meta.load_checkpoint");
+        }
+        bail!(
+            "meta.load_checkpoint: true, but {} holds neither a checkpoint of ours nor {}; --resume auto begins at step 0 \
+             where there is none",
+            self.path.display(),
+            official.display()
+        )
+    }
+
+    /// The checkpoint that `path` means. One of the official code is imported into this run directory, once: a run that
+    /// has gone on from it continues where it stands.
+    fn take(&self, path: &Path, config: &Config) -> Result<PathBuf> {
+        if !import::is_official(path) {
+            return checkpoint::find(path);
+        }
+        if let Some(latest) = self.store.latest()? {
+            eprintln!(
+                "{}: was begun already; going on from {}",
+                self.path.display(),
+                latest.display()
+            );
+            return Ok(latest);
+        }
+        let imported = import::import(path, &self.path, Some(config), &import::Options::default())?;
+        for note in &imported.notes {
+            eprintln!("{}: {note}", path.display());
+        }
+        Ok(imported.path)
     }
 
     /// Refuses a directory whose stored configuration belongs to another run.

@@ -8,7 +8,7 @@
 //! group while this one is computed with, and a slot goes back when its copy is done: see `stage`.
 
 mod connection;
-mod group;
+pub(crate) mod group;
 pub(crate) mod held;
 pub(crate) mod stage;
 

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::shim;
 
 /// Epsilon of every layer norm inside the networks.
-const LAYER_NORM_EPS: f64 = 1e-6;
+pub(crate) const LAYER_NORM_EPS: f64 = 1e-6;
 
 /// Parameters in the order in which a network makes them, under their official names.
 pub type Parameters = Vec<(String, Tensor)>;

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod check_reference;
+pub mod export;
+pub mod import;
 pub mod launch;
 pub mod plot;
 pub mod smoke;
@@ -12,6 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use trainer::model::ModelConfig;
 use trainer::run_dir::Resume;
 
 /// Ran and found a fault.
@@ -41,6 +44,10 @@ enum Command {
     Bench(bench::Args),
     /// Check everything that training needs of a device, one line each
     Smoke(smoke::Args),
+    /// Make a checkpoint of official weights or of a Hugging Face model
+    Import(import::Args),
+    /// Write a checkpoint for transformers or for the official code
+    Export(export::Args),
     /// Replay a recorded run of the official code and compare everything it recorded
     CheckReference(check_reference::Args),
 }
@@ -63,6 +70,22 @@ pub struct RunArgs {
     resume: Option<Resume>,
 }
 
+/// The sizes of a model in words.
+fn sizes(model: &ModelConfig) -> String {
+    let name = ModelConfig::official_name(model.embed_dim, model.depth, model.mlp_dim);
+    let (name, _) = name.unwrap_or(("a network of its own", 0));
+    let &ModelConfig {
+        patch_size,
+        image_size,
+        predictor_dim,
+        predictor_depth,
+        ..
+    } = model;
+    format!(
+        "{name}, patches of {patch_size}, images of {image_size}, predictor {predictor_dim} wide and {predictor_depth} deep"
+    )
+}
+
 /// Runs the subcommand.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
@@ -71,6 +94,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Plot(args) => plot::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Smoke(args) => smoke::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::CheckReference(args) => check_reference::run(&args),
     }
 }

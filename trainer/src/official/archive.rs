@@ -1,0 +1,238 @@
+//! PyTorch's archives: a zip file whose one folder holds a pickle, `data.pkl`, and a record of raw numbers for each
+//! storage that the pickle refers to, `data/KEY`.
+//!
+//! The folder is named after the file at the time of writing, so any name goes. `byteorder` says how numbers are
+//! written; without it they are little-endian. The other records (`version`, `.data/serialization_id`, …) carry
+//! nothing that a reader needs. Archives are read from a mapped file: a tensor's bytes are a slice of it, unless they
+//! have to be put in order.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+
+use super::fault::Fault;
+use super::pickle::{Dtype, Item, Storage, Tensor, Tree};
+use super::zip::{self, Entry};
+
+/// How older versions of PyTorch began a file: a pickle of this number, without an archive around it.
+const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
+
+/// Bytes of all tensors together over those of the file.
+const SHARING: u64 = 4;
+
+/// An archive and the pickle in it.
+#[derive(Debug)]
+pub struct Archive<'a> {
+    tree: Tree<'a>,
+    /// By their names without the folder.
+    records: HashMap<&'a str, Entry<'a>>,
+    big_endian: bool,
+    /// Whether records are compared with their checksums.
+    checked: bool,
+    /// Records whose checksum was found right.
+    sound: RefCell<HashSet<&'a str>>,
+    /// Bytes that may still be taken: a file whose tensors all share a storage must not become a thousand times as large.
+    allowance: Cell<u64>,
+}
+
+/// A tensor's elements, row by row, little-endian.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elements<'a> {
+    /// Their type.
+    pub dtype: Dtype,
+    /// Lengths, outermost dimension first.
+    pub shape: Vec<u64>,
+    /// The elements.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Archive<'a> {
+    /// Reads the archive `file`. With `checked`, whatever is read of it must have its checksum; PyTorch can be told to
+    /// write none.
+    pub fn read(file: &'a [u8], checked: bool) -> Result<Archive<'a>, Fault> {
+        if file.starts_with(LEGACY) {
+            return Err(Fault::new(
+                0,
+                "written in the format before PyTorch 1.6; `torch.save(torch.load(old, weights_only=True), new)` \
+                 writes it in today's",
+            ));
+        }
+        let entries = zip::read(file)?;
+        let pickle = entries
+            .iter()
+            .find_map(|entry| entry.name.strip_suffix("/data.pkl"));
+        let folder = pickle
+            .filter(|folder| !folder.contains('/'))
+            .ok_or_else(|| {
+                Fault::new(
+                    0,
+                    "a zip file, but not one of PyTorch's: it has no record `data.pkl`",
+                )
+            })?;
+        let mut records = HashMap::with_capacity(entries.len());
+        for entry in entries {
+            let name = entry.name.strip_prefix(folder);
+            let Some(name) = name.and_then(|name| name.strip_prefix('/')) else {
+                let name = entry.name.escape_debug();
+                return Err(Fault::new(
+                    entry.offset,
+                    format!("record `{name}` outside the folder `{folder}`"),
+                ));
+            };
+            let offset = entry.offset;
+            if records.insert(name, entry).is_some() {
+                return Err(Fault::new(
+                    offset,
+                    format!("two records `{}`", name.escape_debug()),
+                ));
+            }
+        }
+        let big_endian = match records.get("byteorder").map(|entry| entry.content) {
+            None | Some(b"little") => false,
+            Some(b"big") => true,
+            Some(_) => {
+                let offset = records["byteorder"].offset;
+                return Err(Fault::new(
+                    offset,
+                    "record `byteorder` says neither little nor big",
+                ));
+            }
+        };
+        if records.contains_key("constants.pkl") {
+            return Err(Fault::new(0, "a TorchScript program, not a checkpoint"));
+        }
+        let pickle = &records["data.pkl"];
+        if checked {
+            check(pickle)?;
+        }
+        Ok(Archive {
+            tree: Tree::read(pickle.content, pickle.offset)?,
+            records,
+            big_endian,
+            checked,
+            sound: RefCell::default(),
+            allowance: Cell::new(SHARING * file.len() as u64),
+        })
+    }
+
+    /// What the pickle describes.
+    pub fn root(&self) -> Item<'_, 'a> {
+        self.tree.root()
+    }
+
+    /// The elements of a tensor that the pickle describes.
+    pub fn elements(&self, tensor: &Tensor<'a>) -> Result<Elements<'a>, Fault> {
+        let storage = self.storage(&tensor.storage)?;
+        let size = tensor.storage.dtype.size() as usize;
+        let left = self
+            .allowance
+            .get()
+            .checked_sub(tensor.elements() * size as u64);
+        self.allowance.set(left.ok_or_else(|| {
+            Fault::new(
+                0,
+                format!("the tensors have more than {SHARING} times as many bytes as the file"),
+            )
+        })?);
+        let mut bytes = if is_contiguous(tensor) {
+            // Inside the storage: the pickle's reader has made sure.
+            let start = tensor.offset as usize * size;
+            Cow::Borrowed(&storage[start..start + tensor.elements() as usize * size])
+        } else {
+            Cow::Owned(gather(tensor, storage, size))
+        };
+        if self.big_endian {
+            for element in bytes.to_mut().chunks_exact_mut(size) {
+                element.reverse();
+            }
+        }
+        Ok(Elements {
+            dtype: tensor.storage.dtype,
+            shape: tensor.shape.clone(),
+            bytes,
+        })
+    }
+
+    fn storage(&self, storage: &Storage<'a>) -> Result<&'a [u8], Fault> {
+        let key = storage.key;
+        let name = self
+            .records
+            .get_key_value(format!("data/{key}").as_str())
+            .ok_or_else(|| {
+                Fault::new(
+                    0,
+                    format!("the storage `{}` has no record", key.escape_debug()),
+                )
+            });
+        let (name, entry) = name?;
+        // The product was checked when the tensor was read.
+        if entry.content.len() as u64 != storage.length * storage.dtype.size() {
+            return Err(Fault::new(
+                entry.offset,
+                format!(
+                    "record `{name}` has {} bytes, expected {} elements of {}",
+                    entry.content.len(),
+                    storage.length,
+                    storage.dtype.size()
+                ),
+            ));
+        }
+        if self.checked && !self.sound.borrow().contains(name) {
+            check(entry)?;
+            self.sound.borrow_mut().insert(name);
+        }
+        Ok(entry.content)
+    }
+}
+
+fn check(entry: &Entry<'_>) -> Result<(), Fault> {
+    let found = crc32fast::hash(entry.content);
+    if found != entry.crc {
+        return Err(Fault::new(
+            entry.offset,
+            format!(
+                "record `{}` is damaged: its checksum is {found:08x}, expected {:08x}",
+                entry.name, entry.crc
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the elements lie in the storage one after the other.
+fn is_contiguous(tensor: &Tensor<'_>) -> bool {
+    let mut expected = 1;
+    tensor.elements() == 0
+        || tensor
+            .shape
+            .iter()
+            .zip(&tensor.stride)
+            .rev()
+            .all(|(&length, &stride)| {
+                let fits = length == 1 || stride == expected;
+                expected *= length;
+                fits
+            })
+}
+
+/// The elements in order, of a tensor that was transposed, sliced or expanded when it was saved.
+fn gather(tensor: &Tensor<'_>, storage: &[u8], size: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(tensor.elements() as usize * size);
+    let mut index = vec![0u64; tensor.shape.len()];
+    for _ in 0..tensor.elements() {
+        let steps = index
+            .iter()
+            .zip(&tensor.stride)
+            .map(|(i, stride)| i * stride);
+        let start = (tensor.offset + steps.sum::<u64>()) as usize * size;
+        bytes.extend_from_slice(&storage[start..start + size]);
+        for (i, &length) in index.iter_mut().zip(&tensor.shape).rev() {
+            *i += 1;
+            if *i < length {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    bytes
+}
