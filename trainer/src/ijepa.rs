@@ -66,6 +66,12 @@ impl IJepa {
         taps: &mut dyn Taps,
     ) -> Result<Tensor, Error> {
         tch::no_grad(|| {
+            let all = self.target_encoder.config().patches();
+            let sizes: Vec<i64> = targets.iter().map(|mask| mask.size()[1]).collect();
+            let even = sizes.iter().all(|size| *size == sizes[0]);
+            if !taps.listening() && even && sizes.iter().sum::<i64>() < all {
+                return self.target_at(images, targets, context_masks);
+            }
             let h = self.target_encoder.forward(images, None, &mut Silent)?; // (B, N, D)
             taps.record(format_args!("target.raw"), &h);
             let (b, _, d) = h.size3()?;
@@ -77,6 +83,27 @@ impl IJepa {
             taps.record(format_args!("target.final"), &h);
             Ok(h)
         })
+    }
+
+    /// The same as [`IJepa::target`], where the masks, of one size, together keep fewer patches than there are:
+    /// only those are finished by the last block and normalised.
+    fn target_at(
+        &self,
+        images: &Tensor,
+        targets: &[Tensor],
+        context_masks: usize,
+    ) -> Result<Tensor, Error> {
+        let h = self
+            .target_encoder
+            .forward_at(images, &Tensor::cat(targets, 1))?; // (B, targets · T, D)
+        let (b, rows, d) = h.size3()?;
+        let h = h.layer_norm([d], None::<&Tensor>, None::<&Tensor>, TARGET_NORM_EPS, true);
+        let masks = targets.len() as i64;
+        let h = h
+            .view([b, masks, rows / masks, d])
+            .transpose(0, 1)
+            .reshape([masks * b, rows / masks, d]); // (targets · B, T, D)
+        Ok(repeat_for_contexts(&h, b, context_masks)) // (targets · contexts · B, T, D)
     }
 
     /// What the predictor says, having seen the context patches only.

@@ -212,6 +212,11 @@ impl Encoder {
         masks: Option<&[Tensor]>,
         taps: &mut dyn Taps,
     ) -> Result<Tensor, Error> {
+        self.check_size(images)?;
+        self.encode(images, &self.pos_embed, masks, None, taps)
+    }
+
+    fn check_size(&self, images: &Tensor) -> Result<(), Error> {
         let side = self.config.image_size;
         if images.size()[1..] != [CHANNELS, side, side] {
             return Err(Error::ImageSize {
@@ -219,7 +224,14 @@ impl Encoder {
                 found: images.size()[1..].to_vec(),
             });
         }
-        self.encode(images, &self.pos_embed, masks, taps)
+        Ok(())
+    }
+
+    /// Encodes whole images, but gives only the encodings of the patches `rows` (B, n): (B, n, D). What the last block
+    /// would make of the others is not computed.
+    pub fn forward_at(&self, images: &Tensor, rows: &Tensor) -> Result<Tensor, Error> {
+        self.check_size(images)?;
+        self.encode(images, &self.pos_embed, None, Some(rows), &mut Silent)
     }
 
     /// The same for images whose patches have these `positions` (1, N, D).
@@ -228,31 +240,42 @@ impl Encoder {
         images: &Tensor,
         positions: &Tensor,
         masks: Option<&[Tensor]>,
+        rows: Option<&Tensor>,
         taps: &mut dyn Taps,
     ) -> Result<Tensor, Error> {
-        let patch = self.config.patch_size;
-        let weights = &self.patch_embed;
-        let x = images.conv2d(
-            &weights.weight,
-            Some(&weights.bias),
-            [patch, patch],
-            [0, 0],
-            [1, 1],
-            1,
-        );
-        let x = x.flatten(2, 3).transpose(1, 2); // (B, N, D)
-        taps.record(format_args!("patch_embed"), &x);
-        let mut x = x + positions;
-        if let Some(masks) = masks {
-            x = apply_masks(&x, masks); // (B, C, D)
-        }
-        for (i, block) in self.blocks.iter().enumerate() {
+        let patches = cut(images, self.config.patch_size); // (B, N, 3·p²)
+        let mut x = match masks {
+            // What is hidden need not be embedded.
+            Some(masks) if !taps.listening() => {
+                let positions = positions.expand([images.size()[0], -1, -1], false);
+                self.embed(&apply_masks(&patches, masks)) + apply_masks(&positions, masks)
+            }
+            _ => {
+                let x = self.embed(&patches);
+                taps.record(format_args!("patch_embed"), &x);
+                let x = x + positions; // (B, N, D)
+                masks.map_or_else(|| x.shallow_clone(), |masks| apply_masks(&x, masks)) // (B, C, D)
+            }
+        };
+        let (last, blocks) = self.blocks.split_last().expect("a depth of 1 at least");
+        for (i, block) in blocks.iter().enumerate() {
             x = block.forward(&x);
             taps.record(format_args!("block{i}"), &x);
         }
+        x = match rows {
+            Some(rows) => last.forward_for(&x, |x| apply_masks(x, std::slice::from_ref(rows))),
+            None => last.forward(&x),
+        };
+        taps.record(format_args!("block{}", blocks.len()), &x);
         let x = self.norm.forward(&x);
         taps.record(format_args!("out"), &x);
         Ok(x)
+    }
+
+    /// Projects patches to tokens: (B, n, 3·p²) to (B, n, D).
+    fn embed(&self, patches: &Tensor) -> Tensor {
+        let Linear { weight, bias } = &self.patch_embed;
+        patches.linear(&weight.flatten(1, -1), Some(bias))
     }
 
     /// Encodes whole images, as a frozen feature extractor does: (B, 3, height, width) to (B, N, D), patches row by row.
@@ -268,7 +291,7 @@ impl Encoder {
             });
         };
         let positions = self.positions(height, width)?;
-        tch::no_grad(|| self.encode(images, &positions, None, &mut Silent))
+        tch::no_grad(|| self.encode(images, &positions, None, None, &mut Silent))
     }
 
     /// The position embedding of images of `height` × `width` pixels, (1, N, D): the learned grid itself at the size of
@@ -393,15 +416,25 @@ impl Predictor {
         let hidden = &self.mask_token + hidden; // (B, T, P)
         let x = x.repeat([targets.len() as i64, 1, 1]);
         let mut x = Tensor::cat(&[x, hidden], 1); // (B, C + T, P)
-        for (i, block) in self.predictor_blocks.iter().enumerate() {
+        let guesses = |x: &Tensor| x.narrow(1, visible, x.size()[1] - visible); // (B, T, P)
+        let (last, blocks) = self
+            .predictor_blocks
+            .split_last()
+            .expect("a depth of 1 at least");
+        for (i, block) in blocks.iter().enumerate() {
             x = block.forward(&x);
             taps.record(format_args!("block{i}"), &x);
         }
+        let x = if taps.listening() {
+            let x = last.forward(&x);
+            taps.record(format_args!("block{}", blocks.len()), &x);
+            guesses(&x)
+        } else {
+            last.forward_for(&x, guesses)
+        };
         let x = self
-            .predictor_norm
-            .forward(&x)
-            .narrow(1, visible, x.size()[1] - visible);
-        let x = self.predictor_proj.forward(&x); // (B, T, D)
+            .predictor_proj
+            .forward(&self.predictor_norm.forward(&x)); // (B, T, D)
         taps.record(format_args!("out"), &x);
         x
     }
@@ -417,6 +450,19 @@ impl Predictor {
     pub fn parameters(&self) -> &[(String, Tensor)] {
         &self.parameters
     }
+}
+
+/// The pixels of each patch, patches row by row, a patch channel by channel: (B, 3, height, width) to (B, N, 3·p²).
+fn cut(images: &Tensor, patch: i64) -> Tensor {
+    let (b, channels, height, width) = images.size4().expect("images are (B, 3, H, W)");
+    let (rows, columns) = (height / patch, width / patch);
+    images
+        // Pixels beyond the last whole patch are left out, as a convolution with this stride does.
+        .narrow(2, 0, rows * patch)
+        .narrow(3, 0, columns * patch)
+        .reshape([b, channels, rows, patch, columns, patch])
+        .permute([0, 2, 4, 1, 3, 5])
+        .reshape([b, rows * columns, channels * patch * patch])
 }
 
 /// The tokens of `x` (B, N, D) that each mask (B, n) keeps, masks one after the other: (masks · B, n, D).

@@ -2,6 +2,10 @@
 //!
 //! The forward functions announce their named intermediate results to a [`Taps`]. Training passes [`Silent`], which
 //! costs nothing (names are formatted only by who wants them); `check-reference` passes a map and compares.
+//!
+//! Intermediate results are announced whole. Where nobody listens, rows that nothing later looks at are not computed: the
+//! embedding of hidden patches, what the last blocks make of tokens that are not asked for. The other rows are the same
+//! but for the rounding of differently grouped sums.
 
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
@@ -12,6 +16,11 @@ use tch::Tensor;
 pub trait Taps {
     /// Takes notice of `tensor`; a tensor kept for later is a handle, not a copy, and must not be written to.
     fn record(&mut self, name: Arguments<'_>, tensor: &Tensor);
+
+    /// Whether anything is made of what is announced, so that it has to be whole.
+    fn listening(&self) -> bool {
+        true
+    }
 }
 
 /// Ignores everything.
@@ -19,6 +28,10 @@ pub struct Silent;
 
 impl Taps for Silent {
     fn record(&mut self, _: Arguments<'_>, _: &Tensor) {}
+
+    fn listening(&self) -> bool {
+        false
+    }
 }
 
 /// Keeps everything.
@@ -40,5 +53,9 @@ impl Taps for Under<'_> {
     fn record(&mut self, name: Arguments<'_>, tensor: &Tensor) {
         self.taps
             .record(format_args!("{}.{name}", self.prefix), tensor);
+    }
+
+    fn listening(&self) -> bool {
+        self.taps.listening()
     }
 }

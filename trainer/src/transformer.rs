@@ -2,12 +2,14 @@
 //!
 //! Used by [`crate::model`], whose letters the shape comments share. A part makes its parameters through a [`Maker`],
 //! which remembers them under their official names in the order of making: that order is the official one too.
+//!
+//! On a CPU narrow layers go through oneDNN, see [`Linear`]; everything else is libtorch's own choice.
 
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::shim;
+use crate::shim::{self, After};
 
 /// Epsilon of every layer norm inside the networks.
 pub(crate) const LAYER_NORM_EPS: f64 = 1e-6;
@@ -57,6 +59,12 @@ impl<'a> Maker<'a> {
     }
 }
 
+/// Layers whose input or output is at most this wide are faster in oneDNN than in libtorch's BLAS, which takes two passes
+/// for the bias. Wider ones are not: measured on a Xeon with AVX-512.
+const NARROW: i64 = 256;
+/// The same where oneDNN also applies the activation.
+const NARROW_WITH_GELU: i64 = 512;
+
 /// A weight and a bias; also those of the patch projection.
 pub struct Linear {
     pub weight: Tensor,
@@ -72,7 +80,48 @@ impl Linear {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        if self.suits(x, NARROW) {
+            return self.fused(x, After::Nothing);
+        }
         x.linear(&self.weight, Some(&self.bias))
+    }
+
+    /// With the exact GELU (by the error function) behind it.
+    fn forward_gelu(&self, x: &Tensor) -> Tensor {
+        if !self.needs_gradient(x) && self.suits(x, NARROW_WITH_GELU) {
+            return self.fused(x, After::Gelu);
+        }
+        self.forward(x).gelu("none")
+    }
+
+    /// Added to `to`.
+    fn forward_add(&self, x: &Tensor, to: &Tensor) -> Tensor {
+        if !(self.needs_gradient(x) || to.requires_grad())
+            && self.suits(x, NARROW)
+            && to.kind() == Kind::Float
+            && to.size()[..2] == x.size()[..2]
+        {
+            return self.fused(x, After::Add(to));
+        }
+        to + self.forward(x)
+    }
+
+    fn fused(&self, x: &Tensor, after: After<'_>) -> Tensor {
+        // As tch's own operators do: what libtorch refuses here is a fault of this program.
+        shim::linear(x, &self.weight, &self.bias, after).expect("shapes that fit")
+    }
+
+    fn suits(&self, x: &Tensor, narrow: i64) -> bool {
+        x.device() == Device::Cpu
+            && x.kind() == Kind::Float
+            && self.weight.size().iter().any(|&size| size <= narrow)
+            && shim::has_onednn()
+    }
+
+    /// Whether a gradient may be asked for, be it not in this pass: a block whose activations are computed anew must take
+    /// the same way both times.
+    fn needs_gradient(&self, x: &Tensor) -> bool {
+        x.requires_grad() || self.weight.requires_grad() || self.bias.requires_grad()
     }
 }
 
@@ -119,24 +168,44 @@ impl Attention {
         }
     }
 
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let (b, n, d) = x.size3().expect("tokens are (B, N, D)");
-        let qkv = self
-            .qkv
-            .forward(x)
-            .view([b, n, 3, self.heads, d / self.heads]); // (B, N, 3, H, K)
-        let qkv = qkv.permute([2, 0, 3, 1, 4]).unbind(0); // 3 × (B, H, N, K)
+    /// What is to be added to `to`: all tokens look at all.
+    fn forward_add(&self, x: &Tensor, to: &Tensor) -> Tensor {
+        // Cut along the last dimension, so that the gradients of the three are put together in one pass.
+        let qkv = self.qkv.forward(x).chunk(3, -1); // 3 × (B, N, D)
+        let mixed = self.mix(&qkv[0], &qkv[1], &qkv[2]);
+        self.proj.forward_add(&mixed, to) // (B, N, D)
+    }
+
+    /// The same for the tokens `queries` (B, Q, D), which look at all of `x` (B, N, D).
+    fn forward_for(&self, queries: &Tensor, x: &Tensor) -> Tensor {
+        let d = x.size()[2];
+        let part = |first: i64, count: i64| Linear {
+            weight: self.qkv.weight.narrow(0, first * d, count * d),
+            bias: self.qkv.bias.narrow(0, first * d, count * d),
+        };
+        let kv = part(1, 2).forward(x).chunk(2, -1); // 2 × (B, N, D)
+        let mixed = self.mix(&part(0, 1).forward(queries), &kv[0], &kv[1]);
+        self.proj.forward(&mixed) // (B, Q, D)
+    }
+
+    /// Attention of the queries (B, Q, D) over the keys and values (B, N, D): (B, Q, D).
+    fn mix(&self, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Tensor {
+        let (b, n, d) = queries.size3().expect("tokens are (B, N, D)");
+        let heads = |x: &Tensor| {
+            x.view([b, x.size()[1], self.heads, d / self.heads])
+                .transpose(1, 2) // (B, H, N, K)
+        };
         let mixed = Tensor::scaled_dot_product_attention(
-            &qkv[0],
-            &qkv[1],
-            &qkv[2],
+            &heads(queries),
+            &heads(keys),
+            &heads(values),
             None::<&Tensor>,
             0.0,   // no dropout
             false, // not causal
             None,  // scale 1/√K
             false, // as many key heads as query heads
-        ); // (B, H, N, K)
-        self.proj.forward(&mixed.transpose(1, 2).reshape([b, n, d])) // (B, N, D)
+        ); // (B, H, Q, K)
+        mixed.transpose(1, 2).reshape([b, n, d])
     }
 }
 
@@ -154,8 +223,8 @@ impl Mlp {
         }
     }
 
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.fc2.forward(&self.fc1.forward(x).gelu("none")) // "none": the exact GELU, by the error function
+    fn forward_add(&self, x: &Tensor, to: &Tensor) -> Tensor {
+        self.fc2.forward_add(&self.fc1.forward_gelu(x), to)
     }
 }
 
@@ -213,11 +282,23 @@ impl Block {
         let y = unsafe { shim::recomputed(x, &parameters, move |x| layers.forward(x)) };
         y.unwrap_or_else(|error| panic!("{error}"))
     }
+
+    /// The same for the tokens that `keep` picks: they look at all, what becomes of the others is not computed. It is
+    /// always kept for the backward pass.
+    pub fn forward_for(&self, x: &Tensor, keep: impl Fn(&Tensor) -> Tensor) -> Tensor {
+        self.layers.forward_for(x, keep)
+    }
 }
 
 impl Layers {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x + self.attn.forward(&self.norm1.forward(x));
-        &x + self.mlp.forward(&self.norm2.forward(&x))
+        let x = self.attn.forward_add(&self.norm1.forward(x), x);
+        self.mlp.forward_add(&self.norm2.forward(&x), &x)
+    }
+
+    fn forward_for(&self, x: &Tensor, keep: impl Fn(&Tensor) -> Tensor) -> Tensor {
+        let y = self.norm1.forward(x);
+        let x = keep(x) + self.attn.forward_for(&keep(&y), &y);
+        self.mlp.forward_add(&self.norm2.forward(&x), &x)
     }
 }

@@ -6,9 +6,9 @@ use tch::{Device, Kind, Tensor};
 use trainer::ijepa::{IJepa, loss};
 use trainer::model::ModelConfig;
 use trainer::optimizer::Optimizer;
-use trainer::shim::Autocast;
-use trainer::taps::Silent;
-use trainer::{Error, init};
+use trainer::shim::{After, Autocast};
+use trainer::taps::{Silent, Taps};
+use trainer::{Error, init, shim};
 
 const IMAGES: i64 = 2;
 
@@ -220,6 +220,76 @@ fn hidden_patches_stay_hidden_from_the_predictor() {
         .predict(&changed, context, &targets, &mut Silent)
         .unwrap();
     assert!(floats(&before) == floats(&after));
+}
+
+/// What nobody looks at is not computed in training: that must not show.
+#[test]
+fn a_step_is_the_same_whether_or_not_somebody_listens() {
+    let (images, context, targets) = batch();
+    let step = |taps: &mut dyn Taps, recompute: bool| {
+        let mut ijepa = model();
+        ijepa.recompute_activations(recompute);
+        let loss = ijepa.forward(&images, &context, &targets, taps).unwrap();
+        loss.backward();
+        (loss.double_value(&[]), Optimizer::new(&ijepa).gradients())
+    };
+    let mut heard = BTreeMap::new();
+    let (whole, whole_gradients) = step(&mut heard, false);
+    assert_eq!(heard["target.raw"].size(), [IMAGES, 16, 24]);
+    for recompute in [false, true] {
+        let (loss, gradients) = step(&mut Silent, recompute);
+        assert!((loss / whole - 1.0).abs() < 1e-6, "{loss} {whole}");
+        assert_eq!(gradients.len(), whole_gradients.len());
+        for ((name, ours), (_, whole)) in gradients.iter().zip(&whole_gradients) {
+            // Rounding noise is all that there is in the gradient of a key bias.
+            let size = whole.abs().max().double_value(&[]).max(1e-4);
+            let difference = (ours - whole).abs().max().double_value(&[]);
+            assert!(difference < 1e-5 * size, "{name}: {difference} of {size}");
+        }
+    }
+}
+
+#[test]
+fn onednns_linear_layer_is_libtorchs() {
+    assert!(shim::has_onednn());
+    let numbers = |shape: &[i64], speed: f64| {
+        let count: i64 = shape.iter().product();
+        ((Tensor::arange(count, (Kind::Float, Device::Cpu)) * speed).sin()).view(shape)
+    };
+    let leaf = |tensor: Tensor| tensor.detach().set_requires_grad(true);
+    let leaves = || {
+        [
+            leaf(numbers(&[2, 7, 24], 0.37)),
+            leaf(numbers(&[40, 24], 0.73)),
+            leaf(numbers(&[40], 1.9)),
+        ]
+    };
+    let weights = numbers(&[2, 7, 40], 0.11);
+    let close = |a: &Tensor, b: &Tensor| a.allclose(b, 1e-5, 1e-5, false);
+
+    let [x, weight, bias] = leaves();
+    let expected = x.linear(&weight, Some(&bias));
+    (&expected * &weights).sum(None).backward();
+    let [x2, weight2, bias2] = leaves();
+    let found = shim::linear(&x2, &weight2, &bias2, After::Nothing).unwrap();
+    (&found * &weights).sum(None).backward();
+    assert!(close(&found, &expected));
+    for (ours, theirs) in [(&x2, &x), (&weight2, &weight), (&bias2, &bias)] {
+        assert!(close(&ours.grad(), &theirs.grad()));
+    }
+
+    tch::no_grad(|| {
+        let gelu = shim::linear(&x, &weight, &bias, After::Gelu).unwrap();
+        assert!(close(&gelu, &expected.gelu("none")));
+        let sum = shim::linear(&x, &weight, &bias, After::Add(&weights)).unwrap();
+        assert!(close(&sum, &(&expected + &weights)));
+        // Rows that do not lie one behind the other.
+        let every_other = x.transpose(0, 1);
+        let found = shim::linear(&every_other, &weight, &bias, After::Nothing).unwrap();
+        assert!(close(&found, &expected.transpose(0, 1)));
+    });
+    let error = shim::linear(&x, &weight.transpose(0, 1), &bias, After::Nothing);
+    assert!(matches!(error, Err(Error::Torch(_))));
 }
 
 #[test]
