@@ -2,7 +2,7 @@
 //! images, and its losses equal those of a run that was left alone.
 
 use rustix::process::Signal;
-use tests::{Running, Site, child_of, signal};
+use tests::{Running, Site, child_of, signal, wait_until};
 
 #[test]
 fn an_interrupted_run_equals_an_undisturbed_one() {
@@ -36,6 +36,84 @@ fn an_interrupted_run_equals_an_undisturbed_one() {
     assert_eq!(
         site.exact_losses("interrupted"),
         site.exact_losses("undisturbed")
+    );
+}
+
+/// SIGUSR1 is what SLURM sends ahead of a time limit, SIGINT what a person does.
+#[test]
+fn every_signal_that_asks_for_a_stop_leaves_a_checkpoint_and_code_75() {
+    let site = Site::new(32);
+    let arguments = site.launch_arguments("run");
+    for (number, asked) in [Signal::USR1, Signal::INT].into_iter().enumerate() {
+        let log = site.path(&format!("{number}.log"));
+        let mut launch = Running::start("trainer", &arguments, &log);
+        site.wait_for_steps("run", 3 * (number + 1));
+        signal(launch.id(), asked);
+        assert_eq!(launch.wait().code(), Some(75), "{}", launch.stderr());
+        let done = site.exact_losses("run").len();
+        let checkpoint = format!("run/checkpoints/test-step{done:08}/checkpoint.json");
+        assert!(
+            std::path::Path::new(&site.path(&checkpoint)).exists(),
+            "{}",
+            launch.stderr()
+        );
+    }
+}
+
+/// The one time at which a kill could leave half a checkpoint: while one is being written beside the training.
+#[test]
+fn a_kill_while_a_checkpoint_is_written_costs_nothing_but_time() {
+    let site = Site::new(32);
+    let mut arguments = site.launch_arguments("killed");
+    arguments.extend(["--set".to_owned(), "checkpoint.every_steps=3".to_owned()]);
+    let mut first = Running::start("trainer", &arguments, &site.path("first.log"));
+    let folder = site.path("killed/checkpoints");
+    let names = || {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+    };
+    wait_until("a checkpoint that is being written", || {
+        names().any(|name| name.starts_with(".tmp-"))
+    });
+    signal(child_of(first.id(), "trainer"), Signal::KILL);
+    assert_eq!(first.wait().code(), Some(128 + 9));
+    assert!(
+        names().any(|name| name.starts_with(".tmp-")),
+        "killed too late"
+    );
+
+    Running::start("trainer", &arguments, &site.path("second.log")).wait_ok();
+    assert!(
+        !names().any(|name| name.starts_with(".tmp-")),
+        "left behind"
+    );
+    let undisturbed = site.launch_arguments("undisturbed");
+    Running::start("trainer", &undisturbed, &site.path("third.log")).wait_ok();
+    assert_eq!(
+        site.exact_losses("killed"),
+        site.exact_losses("undisturbed")
+    );
+}
+
+#[test]
+fn one_device_accumulates_the_groups_of_many() {
+    let site = Site::new(32);
+    let mut arguments = site.launch_arguments("run");
+    arguments.extend([
+        "--set".to_owned(),
+        "optimization.global_batch=16".to_owned(),
+    ]);
+    let mut launch = Running::start("trainer", &arguments, &site.path("run.log"));
+    launch.wait_ok();
+    assert_eq!(
+        site.exact_losses("run").len(),
+        6,
+        "3 epochs of 32 / 16 steps"
+    );
+    let said = launch.stderr();
+    assert!(
+        said.contains("global batch 16 = 4 group(s) of 4, 4 on each of 1 rank(s)"),
+        "{said}"
     );
 }
 

@@ -7,9 +7,12 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/normal.h>
+#include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -56,6 +59,15 @@ char* ijepa_normal(at::Tensor* const* tensors, size_t count, double deviation, u
     for (size_t i = 0; i < count; i++) {
       tensors[i]->copy_(at::empty(tensors[i]->sizes(), at::kFloat).normal_(0.0, deviation, generator));
     }
+  });
+}
+
+// The Euclidean norm of all elements of all tensors together. Waits for the device.
+char* ijepa_norm(at::Tensor* const* tensors, size_t count, double* norm) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    const Tensors norms = at::_foreach_norm(list(tensors, count), 2);
+    *norm = at::linalg_vector_norm(at::stack(norms), 2).item<double>();
   });
 }
 

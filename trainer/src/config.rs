@@ -5,6 +5,7 @@
 //! required where the official code requires them; keys it could do without have its default. What is accepted but has
 //! no effect on this machine is said by [`Config::warnings`], never silently ignored.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
@@ -116,6 +117,20 @@ pub struct Trainer {
     /// Let a GPU round the inputs of float32 products to TF32. The official runs compute products in bfloat16 and do
     /// not care.
     pub tf32: bool,
+    /// What to do about a step whose loss or gradient is not finite.
+    pub on_nonfinite: OnNonfinite,
+    /// Such steps that may be skipped in a row before the run stops all the same.
+    pub max_skipped: u64,
+}
+
+/// What to do about a step whose loss or gradient is not finite; see [`crate::train`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNonfinite {
+    /// End the run with a diagnostic dump.
+    Stop,
+    /// Move nothing and go on with the next step.
+    Skip,
 }
 
 /// The `checkpoint` section: keys the official files do not have.
@@ -126,9 +141,11 @@ pub struct Checkpoint {
     pub every_epochs: u64,
     /// And after every so many steps.
     pub every_steps: Option<u64>,
+    /// And when so many minutes have passed since the last one.
+    pub every_minutes: Option<f64>,
     /// How many of the latest to keep.
     pub keep: usize,
-    /// Those after a multiple of so many epochs are kept for good, as the official code does; 0 for none.
+    /// One after every multiple of so many epochs, kept for good; 0 for none. The official code keeps every 50th, too.
     pub keep_every_epochs: u64,
 }
 
@@ -147,6 +164,8 @@ impl Default for Trainer {
             loader_patience: 300,
             activation_checkpointing: false,
             tf32: false,
+            on_nonfinite: OnNonfinite::Stop,
+            max_skipped: 10,
         }
     }
 }
@@ -156,6 +175,7 @@ impl Default for Checkpoint {
         Checkpoint {
             every_epochs: 1,
             every_steps: None,
+            every_minutes: None,
             keep: 2,
             keep_every_epochs: 50,
         }
@@ -163,8 +183,9 @@ impl Default for Checkpoint {
 }
 
 /// Keys that may differ between a checkpoint and the run that continues it: they move files, speed and output, not
-/// results. A key ending in a dot stands for its section.
-const FREE: [&str; 20] = [
+/// results. The two about steps that are not finite are here because a run that stopped at one may have to go on by
+/// skipping it. A key ending in a dot stands for its section.
+const FREE: [&str; 22] = [
     "checkpoint.",
     "data.image_folder",
     "data.num_workers",
@@ -182,6 +203,8 @@ const FREE: [&str; 20] = [
     "trainer.activation_checkpointing",
     "trainer.log_every",
     "trainer.loader_patience",
+    "trainer.max_skipped",
+    "trainer.on_nonfinite",
     "trainer.reproduces_global_batch",
     "trainer.stop_at_step",
     "trainer.threads",
@@ -255,6 +278,13 @@ impl Config {
         ensure!(
             self.checkpoint.every_steps != Some(0),
             "checkpoint.every_steps: 0; leave it out for none"
+        );
+        ensure!(
+            self.checkpoint
+                .every_minutes
+                .is_none_or(|minutes| minutes.is_finite() && minutes > 0.0),
+            "checkpoint.every_minutes: {} is not a number above 0; leave it out for none",
+            self.checkpoint.every_minutes.unwrap_or_default()
         );
         ensure!(
             self.checkpoint.keep > 0,
@@ -346,21 +376,21 @@ impl Config {
 
     /// One line for each key in which `self` and `earlier` would give different results.
     pub fn differences(&self, earlier: &Config) -> Vec<String> {
-        let (mut mine, mut theirs) = (Vec::new(), Vec::new());
-        flatten("", &Value::Object(self.resolved()), &mut mine);
-        flatten("", &Value::Object(earlier.resolved()), &mut theirs);
-        // Both have every key of every section, in the same order: defaults are filled in.
-        let pairs = mine
-            .into_iter()
-            .zip(theirs)
-            .filter(|((key, one), (_, other))| {
-                let free = FREE
-                    .iter()
-                    .any(|name| key == name || (name.ends_with('.') && key.starts_with(name)));
-                !free && one != other
-            });
-        pairs
-            .map(|((key, one), (_, other))| format!("{key}: {one} now, {other} then"))
+        let leaves = |config: &Config| {
+            let mut leaves = BTreeMap::new();
+            flatten("", &Value::Object(config.resolved()), &mut leaves);
+            leaves
+        };
+        let (mine, theirs) = (leaves(self), leaves(earlier));
+        // Defaults are filled in on both sides, so that a key is missing on neither.
+        let differing = mine.iter().filter(|(key, value)| {
+            let free = FREE
+                .iter()
+                .any(|name| key == name || (name.ends_with('.') && key.starts_with(name)));
+            !free && theirs.get(*key) != Some(value)
+        });
+        differing
+            .map(|(key, value)| format!("{key}: {value} now, {} then", theirs[key]))
             .collect()
     }
 
@@ -388,7 +418,7 @@ impl Config {
 }
 
 /// Leaves of `value` with their dotted keys; lists count as leaves.
-fn flatten(prefix: &str, value: &Value, into: &mut Vec<(String, Value)>) {
+fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
@@ -400,7 +430,7 @@ fn flatten(prefix: &str, value: &Value, into: &mut Vec<(String, Value)>) {
                 flatten(&key, value, into);
             }
         }
-        leaf => into.push((prefix.to_owned(), leaf.clone())),
+        leaf => drop(into.insert(prefix.to_owned(), leaf.clone())),
     }
 }
 

@@ -7,6 +7,8 @@
 //! Who ends how:
 //! * the trainer ends: the loader's channel is closed, which ends it; this process exits with the trainer's code;
 //! * the loader dies: another one is started and connected, until it has died too often in a row;
+//! * this process gets SIGTERM, SIGUSR1 or SIGINT: the trainer is told, writes its checkpoint and ends with 75, and so
+//!   does this process; a second SIGINT ends the trainer at once;
 //! * this process is killed: the kernel kills the loader and asks the trainer to write a checkpoint and stop.
 //!
 //! Every descriptor here closes on exec; only a child's own channel is opened up, in that child alone.
@@ -152,10 +154,16 @@ fn supervise(
     loop {
         for signal in signals.wait() {
             if signal != SIGCHLD {
+                // A terminal's Ctrl-C reaches the trainer as well, and a second SIGINT would end it at once: the first
+                // one is passed on as a request that may come twice.
+                let passed = match signal {
+                    SIGINT if !stopping => SIGTERM,
+                    other => other,
+                };
                 stopping = true;
                 send(
                     trainer,
-                    Signal::from_named_raw(signal).expect("one of those asked for"),
+                    Signal::from_named_raw(passed).expect("one of those asked for"),
                 );
             }
         }

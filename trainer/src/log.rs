@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The header of the official log.
 const COLUMNS: &str = "epoch,itr,loss,mask-A,mask-B,time (ms)";
@@ -28,8 +28,15 @@ pub struct Record {
     pub epoch: u64,
     /// 0-based number of the step in its epoch.
     pub itr: u64,
-    /// Mean over the global batch.
+    /// Mean over the global batch. Not finite in a step that was skipped for it: `null` in JSON.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
+    /// Euclidean norm of the whole gradient.
+    #[serde(default = "nan", deserialize_with = "null_is_nan")]
+    pub gradient_norm: f64,
+    /// Whether the step moved nothing, because its loss or gradient was not finite.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
     /// Context patches per image, mean over the groups.
     pub context_len: f64,
     /// Patches per target block, mean over the groups.
@@ -52,10 +59,20 @@ pub struct Record {
     pub images_per_s: f64,
 }
 
+fn nan() -> f64 {
+    f64::NAN
+}
+
+/// JSON has no numbers that are not finite.
+fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
 /// Sums over some steps, for means.
 #[derive(Clone, Debug, Default)]
 struct Sums {
     steps: f64,
+    skipped: f64,
     images: f64,
     replaced: u64,
     loss: f64,
@@ -70,7 +87,11 @@ impl Sums {
         self.steps += 1.0;
         self.images += record.images as f64;
         self.replaced += record.replaced;
-        self.loss += record.loss;
+        if record.skipped {
+            self.skipped += 1.0;
+        } else {
+            self.loss += record.loss;
+        }
         self.context += record.context_len;
         self.target += record.target_len;
         self.step_ms += record.step_ms;
@@ -96,6 +117,7 @@ pub struct Log {
     total: Sums,
     started: Instant,
     start_up: Option<Duration>,
+    paused: Vec<Duration>,
 }
 
 impl Log {
@@ -130,6 +152,7 @@ impl Log {
             total: Sums::default(),
             started,
             start_up: None,
+            paused: Vec::new(),
         })
     }
 
@@ -165,9 +188,14 @@ impl Log {
         Ok(())
     }
 
-    /// Makes the rows so far durable: called before a checkpoint that says these steps are done.
-    pub fn sync(&mut self) -> Result<()> {
-        self.rows.sync()
+    /// Handles to the files of rows, for making these durable before a checkpoint that says their steps are done.
+    pub fn files(&self) -> Result<Vec<File>> {
+        self.rows.files()
+    }
+
+    /// Takes note of how long training stood still for a checkpoint. No step's time contains it.
+    pub fn paused(&mut self, pause: Duration) {
+        self.paused.push(pause);
     }
 
     /// Ends the progress bar and sums the run up.
@@ -176,6 +204,7 @@ impl Log {
         Report {
             total: self.total.clone(),
             start_up: self.start_up.unwrap_or_else(|| self.started.elapsed()),
+            paused: std::mem::take(&mut self.paused),
         }
     }
 }
@@ -194,7 +223,7 @@ impl fmt::Display for Line<'_> {
             "[{}, {:5}] loss {:.4}  masks {:.1} {:.1}  lr {:.2e}  wd {:.2e}  ema {:.5}  {:.1} images/s  {:.1} ms/step  waiting {:.1} %",
             record.epoch,
             record.itr,
-            sums.loss / sums.steps,
+            sums.loss / (sums.steps - sums.skipped),
             sums.context / sums.steps,
             sums.target / sums.steps,
             record.lr,
@@ -211,6 +240,7 @@ impl fmt::Display for Line<'_> {
 pub struct Report {
     total: Sums,
     start_up: Duration,
+    paused: Vec<Duration>,
 }
 
 impl fmt::Display for Report {
@@ -228,6 +258,17 @@ impl fmt::Display for Report {
             total.wait_ms / 1e3,
             self.start_up.as_secs_f64(),
         )?;
+        if !self.paused.is_empty() {
+            write!(
+                out,
+                "; {} checkpoint(s) paused it {:.3} s in all",
+                self.paused.len(),
+                self.paused.iter().sum::<Duration>().as_secs_f64(),
+            )?;
+        }
+        if total.skipped > 0.0 {
+            write!(out, "; {} step(s) skipped", total.skipped)?;
+        }
         if total.replaced > 0 {
             write!(out, "; {} damaged samples replaced", total.replaced)?;
         }
@@ -287,13 +328,14 @@ impl Rows {
             .with_context(|| format!("{}", self.json_path.display()))
     }
 
-    fn sync(&mut self) -> Result<()> {
-        self.csv
-            .sync_data()
-            .with_context(|| format!("{}", self.csv_path.display()))?;
-        self.json
-            .sync_data()
-            .with_context(|| format!("{}", self.json_path.display()))
+    fn files(&self) -> Result<Vec<File>> {
+        [(&self.csv, &self.csv_path), (&self.json, &self.json_path)]
+            .into_iter()
+            .map(|(file, path)| {
+                file.try_clone()
+                    .with_context(|| format!("{}", path.display()))
+            })
+            .collect()
     }
 }
 
@@ -338,6 +380,8 @@ mod tests {
             epoch: step / 5 + 1,
             itr: step % 5,
             loss: 0.123456789 + step as f64,
+            gradient_norm: 0.5,
+            skipped: false,
             context_len: 12.0,
             target_len: 9.5,
             lr: 1e-3,

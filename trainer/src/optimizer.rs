@@ -118,6 +118,16 @@ impl Optimizer {
         shim::clear_gradients(self.trained().map(|member| &member.parameter))
     }
 
+    /// The Euclidean norm of the whole gradient: not finite if any part of it is not, or if its square overflows.
+    pub fn gradient_norm(&self) -> Result<f64, Error> {
+        let gradients = self
+            .groups
+            .iter()
+            .map(Group::gradients)
+            .collect::<Result<Vec<_>, Error>>()?;
+        shim::norm(&gradients.into_iter().flatten().collect::<Vec<_>>())
+    }
+
     /// Names of the parameters of each group, and whether they decay.
     pub fn groups(&self) -> Vec<(bool, Vec<&str>)> {
         self.groups

@@ -32,9 +32,10 @@ pub fn read(run: &Path) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for line in BufReader::new(file).lines() {
         let line = line.with_context(|| format!("{}", path.display()))?;
-        // The last line of a run that was killed may be torn.
-        if let Ok(record) = serde_json::from_str::<Record>(&line) {
-            records.push(record);
+        // The last line of a run that was killed may be torn, and a skipped step has no loss to draw.
+        match serde_json::from_str::<Record>(&line) {
+            Ok(record) if !record.skipped => records.push(record),
+            _ => {}
         }
     }
     if records.is_empty() {
@@ -350,6 +351,8 @@ mod tests {
             epoch: 1,
             itr: step,
             loss: 0.5 - step as f64 * 1e-3,
+            gradient_norm: 0.1,
+            skipped: false,
             context_len: 12.0,
             target_len: 9.0,
             lr: 1e-3,

@@ -27,6 +27,8 @@ pub enum Resume {
     Auto,
     /// At step 0, in a directory without a run.
     Never,
+    /// Like `Auto`, but damaged checkpoints are set aside, with a word about each, and the latest whole one is taken.
+    LastGood,
     /// At this checkpoint, or at the latest one of this run directory.
     From(PathBuf),
 }
@@ -38,6 +40,7 @@ impl std::str::FromStr for Resume {
         Ok(match text {
             "auto" => Resume::Auto,
             "never" => Resume::Never,
+            "last-good" => Resume::LastGood,
             path => Resume::From(path.into()),
         })
     }
@@ -116,6 +119,9 @@ impl RunDir {
                 );
                 None
             }
+            (Some(Resume::LastGood), _) => {
+                self.store.last_good(&mut |fault| eprintln!("{fault}"))?
+            }
             (Some(Resume::From(path)), _) => Some(self.take(path, config)?),
             (Some(Resume::Auto), _) | (None, false) => self.store.latest()?,
             (None, true) => Some(self.official(config)?),
@@ -125,7 +131,7 @@ impl RunDir {
             self.check_params(config)?;
             return Ok(None);
         };
-        let state = checkpoint::read_state(&path)?;
+        let state = checkpoint::advise(&path, checkpoint::read_state(&path))?;
         ensure!(
             state.config.contains_key("optimization"),
             "{}: weights that were imported without a configuration; to continue from them, import them again with --config",

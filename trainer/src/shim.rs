@@ -44,6 +44,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn ijepa_normal(tensors: *const Handle, count: usize, deviation: f64, seed: u64)
     -> *mut c_char;
+    fn ijepa_norm(tensors: *const Handle, count: usize, norm: *mut f64) -> *mut c_char;
     fn ijepa_clear_gradients(tensors: *const Handle, count: usize) -> *mut c_char;
     fn ijepa_autocast_enter(
         like: Handle,
@@ -170,6 +171,15 @@ pub fn normal<'a>(
             seed,
         ))
     }
+}
+
+/// The Euclidean norm of all elements of the tensors (at least one) together; waits for their device.
+pub fn norm(tensors: &[Tensor]) -> Result<f64, Error> {
+    let tensors = handles(tensors);
+    let mut norm = 0.0;
+    // SAFETY: an array of live tensors, borrowed for this call, and a place to write to.
+    unsafe { outcome(ijepa_norm(tensors.as_ptr(), tensors.len(), &mut norm))? };
+    Ok(norm)
 }
 
 /// Drops the gradients, so that the next backward pass stores them instead of adding.

@@ -1,12 +1,16 @@
 //! Being asked to stop: SIGTERM, SIGINT and SIGUSR1 set a flag that the training loop looks at between two steps.
 //!
 //! Clusters announce preemption with one of these; all mean the same here: finish the step, write a checkpoint, exit 75.
+//! Further ones change nothing, for a scheduler may well send SIGTERM after SIGUSR1 while the checkpoint is being
+//! written. Only SIGINT, which a person sends, ends the process at once when a stop was asked for already: Ctrl-C twice
+//! gives up the steps since the last checkpoint, which stays as it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
 
 /// Whether, and by which signal, this process was asked to stop. Clones share the answer.
 #[derive(Clone, Debug, Default)]
@@ -15,11 +19,17 @@ pub struct Stop(Arc<AtomicUsize>);
 impl Stop {
     /// Listens to the three signals from now on.
     pub fn on_signals() -> Result<Stop> {
-        let stop = Stop::default();
-        for signal in [SIGTERM, SIGINT, SIGUSR1] {
-            signal_hook::flag::register_usize(signal, Arc::clone(&stop.0), signal as usize)
-                .context("cannot listen to signals")?;
-        }
+        let (stop, stopping) = (Stop::default(), Arc::new(AtomicBool::new(false)));
+        let listen = || {
+            // First of the handlers of SIGINT, so that it sees whether there was a signal before this one.
+            flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, Arc::clone(&stopping))?;
+            for signal in [SIGTERM, SIGINT, SIGUSR1] {
+                flag::register(signal, Arc::clone(&stopping))?;
+                flag::register_usize(signal, Arc::clone(&stop.0), signal as usize)?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        listen().context("cannot listen to signals")?;
         Ok(stop)
     }
 

@@ -3,19 +3,23 @@
 //! Steps count from 0 over the whole run. A step takes the groups of its global batch one after the other and adds up
 //! their gradients, so that any number of ranks (and one small device) computes the same. Everything that decides a
 //! step's result is a function of its number and of the state a checkpoint holds: a resumed run goes on bit by bit.
+//!
+//! A step whose loss or gradient is not finite moves nothing. With `trainer.on_nonfinite: stop` the run ends there and
+//! leaves a diagnostic dump; with `skip` it goes on with the next step, at most `trainer.max_skipped` times in a row.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tch::{Device, Tensor};
 
-use crate::checkpoint::{self, Parts, State};
+use crate::checkpoint::{self, Parts, State, Writer, advise};
 use crate::clock::{Clock, Phase};
-use crate::config::{Checkpoint, Config};
+use crate::config::{Checkpoint, Config, OnNonfinite};
 use crate::device::Bfloat16;
 use crate::ijepa::{self, IJepa};
 use crate::log::{Log, Record};
+use crate::model::ModelConfig;
 use crate::optimizer::Optimizer;
 use crate::run_dir::RunDir;
 use crate::schedule::Schedule;
@@ -31,14 +35,18 @@ pub enum Outcome {
     Finished,
     /// By this signal; resuming goes on as if nothing had happened.
     Preempted(&'static str),
-    /// A loss was not a number, so nothing after it would mean anything.
+    /// A loss or the gradient was not finite, so nothing after it would mean anything.
     NotFinite {
         /// The step.
         step: u64,
         /// Loss of each group.
         losses: Vec<f64>,
-        /// Samples of the groups at fault.
+        /// Of the whole gradient.
+        gradient_norm: f64,
+        /// Samples of the groups at fault; of all groups where only the gradient is.
         samples: Vec<u64>,
+        /// The directory with everything else there is to know.
+        dump: PathBuf,
     },
 }
 
@@ -64,6 +72,10 @@ pub struct Run {
     pub state: State,
     /// When to write checkpoints.
     pub checkpoint: Checkpoint,
+    /// What to do about a step that is not finite.
+    pub on_nonfinite: OnNonfinite,
+    /// Such steps that may be skipped in a row.
+    pub max_skipped: u64,
 }
 
 /// What one step showed.
@@ -72,6 +84,9 @@ pub(crate) struct Seen {
     /// Of each group.
     pub(crate) losses: Vec<f64>,
     samples: Vec<Vec<u64>>,
+    gradient_norm: f64,
+    /// Groups that a dump would show, with their numbers.
+    kept: Vec<(usize, Batch)>,
     context_len: f64,
     target_len: f64,
     replaced: u64,
@@ -86,10 +101,21 @@ impl Run {
         checkpoint: Option<&PathBuf>,
         device: Device,
     ) -> Result<Run> {
+        Run::of(&config.model()?, config, state, checkpoint, device)
+    }
+
+    /// The same with networks of other sizes than `config` says.
+    fn of(
+        model: &ModelConfig,
+        config: &Config,
+        state: State,
+        checkpoint: Option<&PathBuf>,
+        device: Device,
+    ) -> Result<Run> {
         let epoch_len = state.epoch_len;
         let mut ijepa = match checkpoint {
-            None => IJepa::new(&config.model()?, config.trainer.seed, device)?,
-            Some(_) => IJepa::zeroed(&config.model()?, device)?,
+            None => IJepa::new(model, config.trainer.seed, device)?,
+            Some(_) => IJepa::zeroed(model, device)?,
         };
         ijepa.recompute_activations(config.trainer.activation_checkpointing);
         if device.is_cuda() {
@@ -97,8 +123,7 @@ impl Run {
         }
         let mut optimizer = Optimizer::new(&ijepa);
         if let Some(path) = checkpoint {
-            load(path, &mut ijepa, &mut optimizer)
-                .with_context(|| format!("{}", path.display()))?;
+            advise(path, load(path, &mut ijepa, &mut optimizer))?;
         }
         let total_steps = config.optimization.epochs * epoch_len;
         Ok(Run {
@@ -111,6 +136,8 @@ impl Run {
                 .unwrap_or(total_steps)
                 .min(total_steps),
             checkpoint: config.checkpoint.clone(),
+            on_nonfinite: config.trainer.on_nonfinite,
+            max_skipped: config.trainer.max_skipped,
             ijepa,
             optimizer,
             device,
@@ -129,14 +156,16 @@ impl Run {
         stop: &Stop,
     ) -> Result<Outcome> {
         let mut clock = Clock::off();
+        let mut writer = Writer::new(dir.store.clone(), self.checkpoint.clone(), self.step);
         while self.step < self.end && stop.asked().is_none() {
             let (start, step) = (Instant::now(), self.step);
             let (lr, weight_decay, momentum) = self.rates();
             let Some(seen) = self.step(source, &mut clock)? else {
                 break; // a stop was asked for: this step is left to the run that resumes
             };
-            if !seen.is_finite() {
-                return Ok(seen.not_finite(step));
+            if let Some(fault) = self.judge(&seen, dir.path(), log)? {
+                writer.settle(log)?;
+                return Ok(fault);
             }
 
             self.step += 1;
@@ -150,6 +179,8 @@ impl Run {
                 epoch: step / epoch_len + 1,
                 itr: step % epoch_len,
                 loss: seen.losses.iter().sum::<f64>() / groups,
+                gradient_norm: seen.gradient_norm,
+                skipped: !seen.is_finite(),
                 context_len,
                 target_len,
                 lr,
@@ -161,13 +192,16 @@ impl Run {
                 wait_ms: seen.waited.as_secs_f64() * 1e3,
                 images_per_s: images as f64 / elapsed,
             };
-            self.state.loss = Some(record.loss);
+            if !record.skipped {
+                self.state.loss = Some(record.loss);
+            }
             log.step(&record)?;
-            if self.checkpoint_is_due() {
-                self.save(log, dir)?;
+            writer.poll(log)?;
+            if writer.is_due(self.step, epoch_len) {
+                writer.save(self.state(), &self.parts(), log)?;
             }
         }
-        self.save(log, dir)?;
+        writer.finish(self.state(), &self.parts(), log)?;
         Ok(match stop.asked() {
             Some(signal) if self.step < self.end => Outcome::Preempted(signal),
             _ => Outcome::Finished,
@@ -175,7 +209,7 @@ impl Run {
     }
 
     /// One step of the method, over all groups of this rank: `self.step`, which the caller then counts up. `None` if the
-    /// source had no more to give. With a loss that is not finite nothing is moved.
+    /// source had no more to give. With a loss or a gradient that is not finite nothing is moved.
     pub(crate) fn step(
         &mut self,
         source: &mut dyn Source,
@@ -217,7 +251,9 @@ impl Run {
             clock.lap(Phase::Backward);
             source.look_ahead()?;
             seen.add(&batch, &loss)?;
+            seen.keep(batch, group + 1 == source.groups());
         }
+        seen.gradient_norm = self.optimizer.gradient_norm()?;
         if !seen.is_finite() {
             return Ok(Some(seen));
         }
@@ -240,25 +276,28 @@ impl Run {
         )
     }
 
-    fn checkpoint_is_due(&self) -> bool {
-        let epoch_end = self.step.is_multiple_of(self.state.epoch_len)
-            && (self.step / self.state.epoch_len).is_multiple_of(self.checkpoint.every_epochs);
-        epoch_end
-            || self
-                .checkpoint
-                .every_steps
-                .is_some_and(|steps| self.step.is_multiple_of(steps))
-    }
-
-    fn save(&mut self, log: &mut Log, dir: &RunDir) -> Result<()> {
+    /// What a checkpoint of this moment knows.
+    fn state(&mut self) -> State {
         self.state.step = self.step;
         self.state.epoch = self.step / self.state.epoch_len;
-        // The log must not lack a step that the checkpoint says is done.
-        log.sync()?;
-        dir.store
-            .save(&self.state, &parts(&self.ijepa, &self.optimizer))?;
-        dir.store
-            .prune(self.checkpoint.keep, self.checkpoint.keep_every_epochs)
+        self.state.clone()
+    }
+
+    /// The files of a checkpoint: handles, not copies.
+    fn parts(&self) -> Parts {
+        let network = |parameters: &[(String, Tensor)]| {
+            parameters
+                .iter()
+                .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+                .collect()
+        };
+        let tensors = [
+            network(self.ijepa.encoder.parameters()),
+            network(self.ijepa.predictor.parameters()),
+            network(self.ijepa.target_encoder.parameters()),
+            self.optimizer.state(),
+        ];
+        checkpoint::PARTS.into_iter().zip(tensors).collect()
     }
 }
 
@@ -279,46 +318,13 @@ impl Seen {
         let groups = self.losses.len() as f64;
         (self.context_len / groups, self.target_len / groups)
     }
-
-    fn is_finite(&self) -> bool {
-        self.losses.iter().all(|loss| loss.is_finite())
-    }
-
-    fn not_finite(self, step: u64) -> Outcome {
-        let at_fault = self
-            .losses
-            .iter()
-            .zip(self.samples)
-            .filter(|(loss, _)| !loss.is_finite());
-        let samples = at_fault.flat_map(|(_, samples)| samples).collect();
-        Outcome::NotFinite {
-            step,
-            losses: self.losses,
-            samples,
-        }
-    }
-}
-
-/// The files of a checkpoint.
-fn parts(ijepa: &IJepa, optimizer: &Optimizer) -> Parts {
-    let network = |parameters: &[(String, Tensor)]| {
-        parameters
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
-            .collect()
-    };
-    vec![
-        ("encoder", network(ijepa.encoder.parameters())),
-        ("predictor", network(ijepa.predictor.parameters())),
-        ("target_encoder", network(ijepa.target_encoder.parameters())),
-        ("optimizer", optimizer.state()),
-    ]
 }
 
 /// Takes up what a checkpoint holds: every tensor, and no other.
 fn load(path: &std::path::Path, ijepa: &mut IJepa, optimizer: &mut Optimizer) -> Result<()> {
     let mut state = std::collections::BTreeMap::new();
-    for network in ["encoder", "predictor", "target_encoder"] {
+    let [networks @ .., optimizer_part] = checkpoint::PARTS;
+    for network in networks {
         let tensors = checkpoint::read_part(path, network)?;
         state.extend(
             tensors
@@ -327,9 +333,10 @@ fn load(path: &std::path::Path, ijepa: &mut IJepa, optimizer: &mut Optimizer) ->
         );
     }
     ijepa.load_state(&state)?;
-    optimizer.load_state(&checkpoint::read_part(path, "optimizer")?)?;
+    optimizer.load_state(&checkpoint::read_part(path, optimizer_part)?)?;
     Ok(())
 }
 
+mod nonfinite;
 #[cfg(test)]
 mod tests;

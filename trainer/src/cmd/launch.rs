@@ -53,6 +53,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let resume = match resume {
             Resume::Auto => "auto".into(),
             Resume::Never => "never".into(),
+            Resume::LastGood => "last-good".into(),
             Resume::From(path) => path.clone(),
         };
         trainer.args(["--resume".into(), resume.into_os_string()]);

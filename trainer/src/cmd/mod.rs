@@ -64,9 +64,10 @@ pub struct RunArgs {
     /// Override one key, as in optimization.epochs=10; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Where to begin: auto (at the run directory's latest checkpoint, else at step 0), never (at step 0, in a fresh
-    /// directory), or a checkpoint [default: auto; with meta.load_checkpoint, what the file says]
-    #[arg(long, value_name = "auto|never|DIR")]
+    /// Where to begin: auto (at the run directory's latest checkpoint, else at step 0), last-good (the same, but damaged
+    /// checkpoints are set aside), never (at step 0, in a fresh directory), or a checkpoint [default: auto; with
+    /// meta.load_checkpoint, what the file says]
+    #[arg(long, value_name = "auto|last-good|never|DIR")]
     resume: Option<Resume>,
 }
 

@@ -165,10 +165,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Outcome::NotFinite {
             step,
             losses,
+            gradient_norm,
             samples,
+            dump,
         } => {
             eprintln!(
-                "trainer: the loss of step {step} is not finite: {losses:?} (one per group); samples {samples:?}"
+                "trainer: step {step} is not finite: losses {losses:?} (one per group), norm of the gradient \
+                 {gradient_norm}; samples {samples:?}; see {}",
+                dump.display()
             );
             ExitCode::from(FAULTY)
         }

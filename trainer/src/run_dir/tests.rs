@@ -2,6 +2,8 @@ use super::*;
 
 use tch::Tensor;
 
+use crate::checkpoint::Snapshot;
+
 const TEXT: &str = "
 data: {batch_size: 2, crop_size: 32}
 mask: {patch_size: 8, min_keep: 0}
@@ -19,9 +21,11 @@ fn config(folder: &Path, sets: &[&str]) -> Config {
 
 fn save(dir: &RunDir, config: &Config, step: u64) -> PathBuf {
     let parts = vec![("encoder", vec![("w".to_owned(), Tensor::from(1.0f32))])];
+    let state = State::new(step, 10, config.resolved());
     dir.store
-        .save(&State::new(step, 10, config.resolved()), &parts)
-        .unwrap()
+        .save(&state, &Snapshot::of(&parts).unwrap())
+        .unwrap();
+    dir.store.path(step)
 }
 
 #[test]

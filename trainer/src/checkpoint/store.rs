@@ -1,0 +1,315 @@
+//! The checkpoints in a run directory: writing one, listing them, removing old ones, finding a whole one.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::files::{Disk, Files, TEMPORARY, entries, named, parent, remove_all};
+use super::part::{Part, write_views};
+use super::{STATE, Snapshot, State, Sum, file_name, read_state, verify};
+use crate::weights::Tensors;
+
+/// Beginning of the names of checkpoints that turned out to be damaged.
+const DAMAGED: &str = "damaged-";
+
+/// The checkpoints of one run.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+    tag: String,
+    files: Arc<dyn Files>,
+}
+
+impl Store {
+    /// Those of the run directory `run`; nothing is created yet.
+    pub fn new(run: &Path, tag: &str) -> Store {
+        Store {
+            folder: run.join("checkpoints"),
+            tag: tag.to_owned(),
+            files: Arc::new(Disk),
+        }
+    }
+
+    /// The same on another file system.
+    #[cfg(test)]
+    pub(super) fn on(self, files: Arc<dyn Files>) -> Store {
+        Store { files, ..self }
+    }
+
+    /// Removes what an interrupted write or removal left. Only for the holder of the run's lock.
+    pub fn clean(&self) -> Result<()> {
+        for entry in entries(&self.folder)? {
+            if begins(&entry, TEMPORARY) {
+                remove_all(&*self.files, &entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps and directories of all checkpoints, oldest first.
+    pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let prefix = format!("{}-step", self.tag);
+        let mut found: Vec<(u64, PathBuf)> = entries(&self.folder)?
+            .into_iter()
+            .filter_map(|path| {
+                let step = path
+                    .file_name()?
+                    .to_str()?
+                    .strip_prefix(&prefix)?
+                    .parse()
+                    .ok()?;
+                Some((step, path))
+            })
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// The directory of the latest checkpoint, damaged or not.
+    pub fn latest(&self) -> Result<Option<PathBuf>> {
+        Ok(self.list()?.pop().map(|(_, path)| path))
+    }
+
+    /// Reads whole checkpoints, latest first, until one agrees with its checksums, and returns its directory. Damaged
+    /// ones get a name that begins with `damaged-`, so that nothing takes them for checkpoints any more; what was wrong
+    /// with each is told through `say`. `None` where there is no checkpoint at all; if all are damaged, it is an error.
+    /// Only for the holder of the run's lock.
+    pub fn last_good(&self, say: &mut dyn FnMut(String)) -> Result<Option<PathBuf>> {
+        let mut faults = Vec::new();
+        let mut bad = Vec::new();
+        let mut good = None;
+        for (_, path) in self.list()?.into_iter().rev() {
+            match verify(&path) {
+                Ok(_) => {
+                    good = Some(path);
+                    break;
+                }
+                Err(error) => {
+                    faults.push(format!("{error:#}"));
+                    bad.push(path);
+                }
+            }
+        }
+        if good.is_none() && !bad.is_empty() {
+            bail!(
+                "{}: all {} checkpoints are damaged:\n  {}",
+                self.folder.display(),
+                bad.len(),
+                faults.join("\n  ")
+            );
+        }
+        for (path, fault) in bad.iter().zip(faults) {
+            let aside = self.set_aside(path)?;
+            say(format!(
+                "{fault}\n{} is damaged and is now called {}",
+                path.display(),
+                aside.display()
+            ));
+        }
+        Ok(good)
+    }
+
+    fn set_aside(&self, path: &Path) -> Result<PathBuf> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let names = (1..).map(|number| match number {
+            1 => self.folder.join(format!("{DAMAGED}{name}")),
+            _ => self.folder.join(format!("{DAMAGED}{name}.{number}")),
+        });
+        let aside = names
+            .into_iter()
+            .find(|aside| !aside.exists())
+            .expect("the numbers do not end");
+        named(path, self.files.rename(path, &aside))?;
+        named(&self.folder, self.files.sync(&self.folder))?;
+        Ok(aside)
+    }
+
+    /// The directory of the checkpoint after `step` steps, whether it exists or not.
+    pub fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("{}-step{step:08}", self.tag))
+    }
+
+    /// Writes a checkpoint, whole and on disk when this returns, and returns its bytes. One of the same step that
+    /// exists already is left as it is, which counts 0. The checksums in `state` are filled in here.
+    pub fn save(&self, state: &State, snapshot: &Snapshot) -> Result<u64> {
+        self.save_parts(state, &snapshot.parts())
+    }
+
+    /// The same from tensors that lie in files, into a run directory that need not be there yet; a checkpoint of
+    /// weights alone has fewer parts. Returns its directory.
+    pub fn save_files(
+        &self,
+        state: &State,
+        parts: &[(&'static str, Tensors<'_>)],
+    ) -> Result<PathBuf> {
+        let run = parent(&self.folder);
+        named(run, fs::create_dir_all(run))?;
+        let parts = parts.iter().map(|(part, tensors)| -> Part<'_> {
+            let fill = |out: &mut dyn Write| {
+                let tensors = tensors
+                    .iter()
+                    .map(|(name, tensor)| (&name[..], tensor.clone()));
+                write_views(tensors.collect(), out)
+            };
+            (part, Box::new(fill))
+        });
+        self.save_parts(state, &parts.collect::<Vec<_>>())?;
+        Ok(self.path(state.step))
+    }
+
+    fn save_parts(&self, state: &State, parts: &[Part<'_>]) -> Result<u64> {
+        let path = self.path(state.step);
+        if path.exists() {
+            return Ok(0);
+        }
+        let aside = self.aside(&path);
+        let written = self.write(&aside, state, parts).and_then(|bytes| {
+            named(&path, self.files.rename(&aside, &path))?;
+            named(&self.folder, self.files.sync(&self.folder))?;
+            Ok(bytes)
+        });
+        if written.is_err() && aside.exists() {
+            // Makes room on a full disk. If it cannot be removed, the next write or start tries again.
+            let _ = remove_all(&*self.files, &aside);
+        }
+        written.with_context(|| format!("cannot write the checkpoint {}", path.display()))
+    }
+
+    fn write(&self, aside: &Path, state: &State, parts: &[Part<'_>]) -> Result<u64> {
+        let files = &*self.files;
+        if !self.folder.exists() {
+            named(&self.folder, files.create_dir(&self.folder))?;
+            // The new directory's own name must survive too.
+            let run = parent(&self.folder);
+            named(run, files.sync(run))?;
+        }
+        if aside.exists() {
+            remove_all(files, aside)?;
+        }
+        named(aside, files.create_dir(aside))?;
+        let mut state = state.clone();
+        state.files.clear();
+        for (part, fill) in parts {
+            let name = file_name(part);
+            let mut sum = Summing::new();
+            let path = aside.join(&name);
+            let written = files.write(&path, &mut |out| {
+                sum = Summing::new();
+                fill(&mut Tee(out, &mut sum))
+            });
+            named(&path, written)?;
+            named(&path, files.sync(&path))?;
+            state.files.insert(name, sum.finish());
+        }
+        let path = aside.join(STATE);
+        let text = state.to_json();
+        let written = files.write(&path, &mut |out| out.write_all(text.as_bytes()));
+        named(&path, written)?;
+        named(&path, files.sync(&path))?;
+        named(aside, files.sync(aside))?;
+        Ok(state.files.values().map(|sum| sum.bytes).sum::<u64>() + text.len() as u64)
+    }
+
+    /// Removes all but the `keep` latest checkpoints and those at multiples of `epochs` whole epochs of `epoch_len`
+    /// steps (0: none).
+    pub fn prune(&self, keep: usize, epochs: u64, epoch_len: u64) -> Result<()> {
+        let all = self.list()?;
+        for (step, path) in &all[..all.len().saturating_sub(keep)] {
+            if is_milestone(*step, epochs, epoch_len) {
+                continue;
+            }
+            // Renamed first, durably: a half-removed checkpoint must not have a checkpoint's name.
+            let aside = self.aside(path);
+            named(path, self.files.rename(path, &aside))?;
+            named(&self.folder, self.files.sync(&self.folder))?;
+            remove_all(&*self.files, &aside)?;
+        }
+        Ok(())
+    }
+
+    fn aside(&self, path: &Path) -> PathBuf {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.folder.join(format!("{TEMPORARY}{name}"))
+    }
+}
+
+/// Whether `step` steps are a multiple of `epochs` whole epochs (0: never).
+pub(super) fn is_milestone(step: u64, epochs: u64, epoch_len: u64) -> bool {
+    epochs > 0 && step > 0 && step.is_multiple_of(epochs.saturating_mul(epoch_len))
+}
+
+/// The checkpoint that `path` means: itself, or the latest of the run directory `path`.
+pub fn find(path: &Path) -> Result<PathBuf> {
+    if path.join(STATE).is_file() {
+        return Ok(path.to_owned());
+    }
+    if path.to_string_lossy().ends_with(".pth.tar") {
+        bail!(
+            "{}: a checkpoint of the official code; `trainer import {} --out DIR` makes one of ours of it",
+            path.display(),
+            path.display()
+        );
+    }
+    let mut found = Vec::new();
+    for candidate in entries(&path.join("checkpoints"))? {
+        let other = begins(&candidate, TEMPORARY) || begins(&candidate, DAMAGED);
+        if !other && candidate.join(STATE).is_file() {
+            found.push((read_state(&candidate)?.step, candidate));
+        }
+    }
+    match found.into_iter().max() {
+        Some((_, latest)) => Ok(latest),
+        None => bail!(
+            "{}: neither a checkpoint ({STATE} is missing) nor a run directory with one",
+            path.display()
+        ),
+    }
+}
+
+fn begins(path: &Path, with: &str) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with(with))
+}
+
+/// The checksum of what was written so far.
+struct Summing {
+    hash: Xxh3,
+    bytes: u64,
+}
+
+impl Summing {
+    fn new() -> Summing {
+        Summing {
+            hash: Xxh3::new(),
+            bytes: 0,
+        }
+    }
+
+    fn finish(&self) -> Sum {
+        Sum {
+            bytes: self.bytes,
+            xxh3: format!("{:016x}", self.hash.digest()),
+        }
+    }
+}
+
+/// Sums up what passes through.
+struct Tee<'a>(&'a mut dyn Write, &'a mut Summing);
+
+impl Write for Tee<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Tee(out, sum) = self;
+        let count = out.write(bytes)?;
+        sum.hash.update(&bytes[..count]);
+        sum.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
