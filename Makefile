@@ -58,7 +58,8 @@ bench-rivals: ## this loader beside torchvision, DALI, FFCV and others (IMAGES=D
 	$(CARGO) build --release -p shardtool -p loader --bins
 	python3 loader/benches/rivals.py $(if $(filter-out file,$(origin IMAGES)),--images "$(IMAGES)") $(ARGS)
 
-# DATA=DIR in the environment feeds one of the benches from real shards.
+# DATA=DIR in the environment feeds one of the benches from real shards; IJEPA=PATH, a checkout of facebookresearch/ijepa, has
+# the official code measured beside ours.
 .PHONY: gpu
 gpu: ## on a GPU machine: smoke test, check-reference and benches, recorded under trainer/benches/records/
 	$(MAKE) build CUDA=1 $(if $(TORCH),,FULL=1)
@@ -110,10 +111,10 @@ cuda: ## the feature `cuda`: its tests that need no GPU, and a clean failure wit
 
 # The venv with transformers is made by pip in target/interop/. IJEPA=PATH: a checkout of facebookresearch/ijepa.
 .PHONY: interop
-interop: setup ## import and export against PyTorch, transformers and the official code (IJEPA=PATH) themselves
+interop: setup ## import, export, bench against PyTorch, transformers and the official code (IJEPA=PATH) themselves
 	@python3 tests/tools/interop_env.py $(TARGET)/interop >$(TARGET)/interop.env
 	env $$(cat $(TARGET)/interop.env) $(if $(IJEPA),INTEROP_IJEPA="$(abspath $(IJEPA))") \
-	$(CARGO) test -p trainer --test interop -- --nocapture
+	$(CARGO) test -p trainer --test interop --test bench_official -- --nocapture
 
 # Every interleaving of the ring's protocol that the C11 memory model allows, at capacity 2.
 .PHONY: loom

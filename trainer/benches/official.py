@@ -91,7 +91,10 @@ class Contestant:
         line = self.process.stdout.readline()
         if not line:
             raise Failed(f"ended with exit code {self.process.wait()} (VERBOSE=1 shows what it said)")
-        return json.loads(line)
+        answer = json.loads(line)
+        if "failed" in answer:
+            raise Failed(answer["failed"])
+        return answer
 
     def end(self) -> None:
         self.process.kill()

@@ -5,6 +5,7 @@
 
 pub mod flops;
 pub mod machine;
+pub mod official;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,7 +1,8 @@
 //! `trainer bench`: the training step, timed.
 
+use std::ffi::OsString;
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use loader::link::{Endpoint, Hello, PROTOCOL};
 use shardtool::Manifest;
 use tch::Device;
+use trainer::bench::official::{self, How};
 use trainer::bench::{self, MadeUp, Report, Workload, machine};
 use trainer::config::Config;
 use trainer::device;
@@ -87,18 +89,42 @@ pub struct Args {
     /// Measure once for each line on stdin and answer each with a line of JSON: for taking turns with others
     #[arg(long, requires = "json")]
     paced: bool,
+    /// Compare with the official code: a checkout of facebookresearch/ijepa, which is run by --python as published, with
+    /// fused attention and with torch.compile
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["shards", "paced"])]
+    compare_python: Option<PathBuf>,
+    /// With --compare-python: a Python that has PyTorch and numpy
+    #[arg(
+        long,
+        value_name = "EXE",
+        default_value = "python3",
+        requires = "compare_python"
+    )]
+    python: OsString,
+    /// With --compare-python: turns of each; a turn has its own --warmup and --steps
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        requires = "compare_python"
+    )]
+    rounds: u64,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let device = device::parse(&args.device)?;
+    let workload = args.workload(device)?;
     let config = match &args.config {
         Some(path) => Config::load(path, &args.sets, args.shards.as_deref())?,
-        None => args.workload(device)?.config()?,
+        None => workload.config()?,
     };
     let threads = args.threads.unwrap_or_else(super::train::cpus);
     ensure!(threads > 0, "--threads 0: at least one is needed");
     tch::set_num_threads(i32::try_from(threads).context("--threads")?);
 
+    if let Some(ijepa) = &args.compare_python {
+        return args.compare(&config, &workload, device, ijepa);
+    }
     let mut loader = None;
     let (mut source, epoch_len): (Box<dyn Source>, _) = if args.shards.is_some() {
         let started = Loader::start(args)?;
@@ -136,6 +162,62 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Args {
+    fn compare(
+        &self,
+        config: &Config,
+        workload: &Workload,
+        device: Device,
+        ijepa: &Path,
+    ) -> Result<ExitCode> {
+        let mut ours: Vec<OsString> = Vec::new();
+        if let Some(path) = &self.config {
+            ours.extend(["--config".into(), path.into()]);
+            for set in &self.sets {
+                ours.extend(["--set".into(), set.into()]);
+            }
+        } else {
+            let dtype = if workload.bfloat16 {
+                "bfloat16"
+            } else {
+                "float32"
+            };
+            for (name, value) in [
+                ("--model", &workload.model),
+                ("--patch", &workload.patch.to_string()),
+                ("--size", &workload.size.to_string()),
+                ("--batch", &workload.batch.to_string()),
+                ("--pred-depth", &workload.predictor_depth.to_string()),
+                ("--pred-width", &workload.predictor_dim.to_string()),
+                ("--dtype", &dtype.to_owned()),
+            ] {
+                ours.extend([name.into(), value.into()]);
+            }
+        }
+        let found = official::compare(
+            config,
+            &How {
+                ijepa,
+                python: &self.python,
+                device,
+                warmup: self.warmup,
+                steps: self.steps,
+                rounds: self.rounds,
+                masks_of: self.masks_of,
+                ours: &ours,
+            },
+        )?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&found)?);
+        } else {
+            println!("{found}");
+        }
+        Ok(if found.is_one() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(super::FAULTY)
+        })
+    }
+
     fn workload(&self, device: Device) -> Result<Workload> {
         let (model, patch, depth, width, batch) = match self.preset {
             None => ("vit_tiny", 16, 6, None, 32),
