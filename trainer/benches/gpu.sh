@@ -7,6 +7,9 @@
 #           it finds libtorch in .torch/, else in the PyTorch 2.11 of `python3`.
 # DEVICE    [cuda:0]
 # SECONDS_EACH  after so long a part is given up [150]
+# IJEPA     a checkout of facebookresearch/ijepa: its step is measured beside ours by PYTHON [python3], which needs PyTorch
+#           with CUDA, numpy and, for torch.compile, a C compiler. That takes its own time, most of it compiling
+# SECONDS_COMPARING  after so long a preset's comparison is given up [900]
 # DATA      a data set of shards: the ViT-B/16 bench is also fed from it, by the loader beside TRAINER
 #
 # A part that fails does not keep the others from running. Exit code 1 if one did.
@@ -15,6 +18,7 @@ cd "$(dirname "$0")/../.."
 trainer=${TRAINER:-target/release/trainer}
 device=${DEVICE:-cuda:0}
 seconds=${SECONDS_EACH:-150}
+python=${PYTHON:-python3}
 out=${1:-trainer/benches/records}
 [ -x "$trainer" ] || { echo "gpu: no $trainer: make build CUDA=1, or say TRAINER=FILE" >&2; exit 2; }
 
@@ -70,6 +74,13 @@ if [ -n "${DATA:-}" ]; then
     part "Speed: ViT-B/16 fed from shards" "$trainer" bench --config configs/in1k_vitb16_ep600.yaml --shards "$DATA" \
         --set optimization.global_batch=128 --set data.batch_size=128 --set meta.use_bfloat16=true \
         --device "$device" --steps 50 --warmup 10
+fi
+if [ -n "${IJEPA:-}" ]; then
+    seconds=${SECONDS_COMPARING:-900}
+    for preset in vit_b16 vit_l16 vit_h14; do
+        part "Beside the official code: $preset" "$trainer" bench --preset $preset --device "$device" --steps 10 --warmup 5 \
+            --rounds 2 --compare-python "$IJEPA" --python "$python"
+    done
 fi
 echo "recorded: $record" >&2
 exit $failed
