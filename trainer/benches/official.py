@@ -100,7 +100,10 @@ class Contestant:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass  # what was still to be written had no reader any more
         self.log.close()
 
 
