@@ -99,12 +99,7 @@ fn compile_shim(root: &Path) {
         .flag(system("include/torch/csrc/api/include"))
         .opt_level(1)
         .warnings(true)
-        .files([
-            "csrc/shim.cpp",
-            "csrc/recompute.cpp",
-            "csrc/device.cpp",
-            "csrc/linear.cpp",
-        ])
+        .files(["csrc/shim.cpp", "csrc/recompute.cpp", "csrc/device.cpp"])
         .compile("ijepa_shim");
 }
 

@@ -4,11 +4,9 @@
 //! devices and shapes itself and answers with a message, never with an exception across the border.
 
 mod device;
-mod linear;
 mod recompute;
 
 pub use device::{Attention, allow_tf32, device_memory};
-pub use linear::{After, has_onednn, linear};
 pub use recompute::recomputed;
 
 use std::ffi::{CStr, c_char, c_int, c_void};

@@ -2,14 +2,12 @@
 //!
 //! Used by [`crate::model`], whose letters the shape comments share. A part makes its parameters through a [`Maker`],
 //! which remembers them under their official names in the order of making: that order is the official one too.
-//!
-//! On a CPU narrow layers go through oneDNN, see [`Linear`]; everything else is libtorch's own choice.
 
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::shim::{self, After};
+use crate::shim;
 
 /// Epsilon of every layer norm inside the networks.
 pub(crate) const LAYER_NORM_EPS: f64 = 1e-6;
@@ -59,12 +57,6 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Layers whose input or output is at most this wide are faster in oneDNN than in libtorch's BLAS, which takes two passes
-/// for the bias. Wider ones are not: measured on a Xeon with AVX-512.
-const NARROW: i64 = 256;
-/// The same where oneDNN also applies the activation.
-const NARROW_WITH_GELU: i64 = 512;
-
 /// A weight and a bias; also those of the patch projection.
 pub struct Linear {
     pub weight: Tensor,
@@ -80,48 +72,7 @@ impl Linear {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        if self.suits(x, NARROW) {
-            return self.fused(x, After::Nothing);
-        }
         x.linear(&self.weight, Some(&self.bias))
-    }
-
-    /// With the exact GELU (by the error function) behind it.
-    fn forward_gelu(&self, x: &Tensor) -> Tensor {
-        if !self.needs_gradient(x) && self.suits(x, NARROW_WITH_GELU) {
-            return self.fused(x, After::Gelu);
-        }
-        self.forward(x).gelu("none")
-    }
-
-    /// Added to `to`.
-    fn forward_add(&self, x: &Tensor, to: &Tensor) -> Tensor {
-        if !(self.needs_gradient(x) || to.requires_grad())
-            && self.suits(x, NARROW)
-            && to.kind() == Kind::Float
-            && to.size()[..2] == x.size()[..2]
-        {
-            return self.fused(x, After::Add(to));
-        }
-        to + self.forward(x)
-    }
-
-    fn fused(&self, x: &Tensor, after: After<'_>) -> Tensor {
-        // As tch's own operators do: what libtorch refuses here is a fault of this program.
-        shim::linear(x, &self.weight, &self.bias, after).expect("shapes that fit")
-    }
-
-    fn suits(&self, x: &Tensor, narrow: i64) -> bool {
-        x.device() == Device::Cpu
-            && x.kind() == Kind::Float
-            && self.weight.size().iter().any(|&size| size <= narrow)
-            && shim::has_onednn()
-    }
-
-    /// Whether a gradient may be asked for, be it not in this pass: a block whose activations are computed anew must take
-    /// the same way both times.
-    fn needs_gradient(&self, x: &Tensor) -> bool {
-        x.requires_grad() || self.weight.requires_grad() || self.bias.requires_grad()
     }
 }
 
@@ -173,7 +124,7 @@ impl Attention {
         // Cut along the last dimension, so that the gradients of the three are put together in one pass.
         let qkv = self.qkv.forward(x).chunk(3, -1); // 3 × (B, N, D)
         let mixed = self.mix(&qkv[0], &qkv[1], &qkv[2]);
-        self.proj.forward_add(&mixed, to) // (B, N, D)
+        to + self.proj.forward(&mixed) // (B, N, D)
     }
 
     /// The same for the tokens `queries` (B, Q, D), which look at all of `x` (B, N, D).
@@ -224,7 +175,8 @@ impl Mlp {
     }
 
     fn forward_add(&self, x: &Tensor, to: &Tensor) -> Tensor {
-        self.fc2.forward_add(&self.fc1.forward_gelu(x), to)
+        // "none": the exact GELU, by the error function.
+        to + self.fc2.forward(&self.fc1.forward(x).gelu("none"))
     }
 }
 

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use trainer::ijepa::{IJepa, loss};
 use trainer::model::ModelConfig;
 use trainer::optimizer::Optimizer;
-use trainer::shim::{After, Autocast};
+use trainer::shim::Autocast;
 use trainer::taps::{Silent, Taps};
 use trainer::{Error, init, shim};
 
@@ -247,49 +247,6 @@ fn a_step_is_the_same_whether_or_not_somebody_listens() {
             assert!(difference < 1e-5 * size, "{name}: {difference} of {size}");
         }
     }
-}
-
-#[test]
-fn onednns_linear_layer_is_libtorchs() {
-    assert!(shim::has_onednn());
-    let numbers = |shape: &[i64], speed: f64| {
-        let count: i64 = shape.iter().product();
-        ((Tensor::arange(count, (Kind::Float, Device::Cpu)) * speed).sin()).view(shape)
-    };
-    let leaf = |tensor: Tensor| tensor.detach().set_requires_grad(true);
-    let leaves = || {
-        [
-            leaf(numbers(&[2, 7, 24], 0.37)),
-            leaf(numbers(&[40, 24], 0.73)),
-            leaf(numbers(&[40], 1.9)),
-        ]
-    };
-    let weights = numbers(&[2, 7, 40], 0.11);
-    let close = |a: &Tensor, b: &Tensor| a.allclose(b, 1e-5, 1e-5, false);
-
-    let [x, weight, bias] = leaves();
-    let expected = x.linear(&weight, Some(&bias));
-    (&expected * &weights).sum(None).backward();
-    let [x2, weight2, bias2] = leaves();
-    let found = shim::linear(&x2, &weight2, &bias2, After::Nothing).unwrap();
-    (&found * &weights).sum(None).backward();
-    assert!(close(&found, &expected));
-    for (ours, theirs) in [(&x2, &x), (&weight2, &weight), (&bias2, &bias)] {
-        assert!(close(&ours.grad(), &theirs.grad()));
-    }
-
-    tch::no_grad(|| {
-        let gelu = shim::linear(&x, &weight, &bias, After::Gelu).unwrap();
-        assert!(close(&gelu, &expected.gelu("none")));
-        let sum = shim::linear(&x, &weight, &bias, After::Add(&weights)).unwrap();
-        assert!(close(&sum, &(&expected + &weights)));
-        // Rows that do not lie one behind the other.
-        let every_other = x.transpose(0, 1);
-        let found = shim::linear(&every_other, &weight, &bias, After::Nothing).unwrap();
-        assert!(close(&found, &expected.transpose(0, 1)));
-    });
-    let error = shim::linear(&x, &weight.transpose(0, 1), &bias, After::Nothing);
-    assert!(matches!(error, Err(Error::Torch(_))));
 }
 
 #[test]
