@@ -8,7 +8,7 @@ use trainer::model::ModelConfig;
 use trainer::optimizer::Optimizer;
 use trainer::shim::Autocast;
 use trainer::taps::{Silent, Taps};
-use trainer::{Error, init, shim};
+use trainer::{Error, init};
 
 const IMAGES: i64 = 2;
 
