@@ -10,8 +10,10 @@ use anyhow::{Context, Result, ensure};
 use loader::link::{Endpoint, Hello, PROTOCOL};
 use shardtool::Manifest;
 use tch::Device;
+use trainer::bench::made_up::MadeUp;
 use trainer::bench::official::{self, How};
-use trainer::bench::{self, MadeUp, Report, Workload, machine};
+use trainer::bench::report::Report;
+use trainer::bench::{self, Workload, machine};
 use trainer::config::Config;
 use trainer::device;
 use trainer::model::ModelConfig;
@@ -143,7 +145,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let peak = machine::peak(device, run.bfloat16);
     let mut report = || -> Result<Report> {
         let each = bench::measure(&mut run, &mut *source, args.warmup, args.steps)?;
-        Ok(Report::new(&config, &run, &args.device, peak.clone(), each))
+        Report::new(&config, &run, peak.clone(), each)
     };
     if args.paced {
         for line in std::io::stdin().lock().lines() {
