@@ -7,7 +7,7 @@ PATH is a checkout of facebookresearch/ijepa, which is not part of this reposito
 and nothing of them is kept. What comes out is what `trainer check-reference DIR` reads: random images, masks, weights,
 named intermediate results, gradients, states and moments as safetensors, and `meta.json` with every dimension, the
 per-step table, and how far float32 itself lies from float64 and autocast to bfloat16 from float32 (five steps are run in
-each). Needs torch, numpy and safetensors; runs on a CPU in seconds.
+each; in float32 with images and patches in several orders, of which the worst counts). Needs torch, numpy and safetensors; runs on a CPU in seconds.
 
 With --reduced, whole tensors give way to samples of them: the files X_sub.safetensors hold every ceil(n/2048)-th
 element of tensors of n > 2048 elements, flattened, and `tensor_stats` sums over the whole.
@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 SAMPLED = 2048  # elements a sampled tensor keeps at most
+ORDERS = 8  # of images and patches in which float32 is run: the error of a single run may be small by luck
 
 
 def arguments():
@@ -75,13 +76,14 @@ def main():
 
     # The same run in both precisions: the second says how much of a difference is rounding.
     f32 = Run(args, copy.deepcopy(nets), torch.float32)
+    reordered = [Run(args, copy.deepcopy(nets), torch.float32, shift=shift) for shift in range(1, ORDERS)]
     f64 = Run(args, copy.deepcopy(nets), torch.float64)
     # And under autocast, as `use_bfloat16` has it: how much of a difference is bfloat16.
     bf16 = Run(args, copy.deepcopy(nets), torch.float32, autocast=True)
     total = args.ipe * args.epochs
     for step in range(1, total + 1):
         images = inputs[f"images.{(step - 1) % args.image_batches}"]
-        for run in (f32, f64, bf16) if step <= 5 else (f32,):
+        for run in (f32, f64, bf16, *reordered) if step <= 5 else (f32,):
             run.step(step, images, *masks[step - 1])
 
     recorder.save("forward", f32.taps)
@@ -100,9 +102,12 @@ def main():
         recorder.save("state_step5", f32.at[5]["state"])
         recorder.save("grads_step5", f32.at[5]["grads"])
         recorder.save("adam_step5", f32.at[5]["adam"])
+    recorded = meta(args, nets, [f32, *reordered], f64, bf16, recorder.stats)
     if args.nenc2:
-        recorder.save("nenc2", two_contexts(args, nets, inputs["images.1"]))
-    recorder.write_meta(meta(args, nets, f32, f64, bf16, recorder.stats))
+        tensors, errors = two_contexts(args, nets, inputs["images.1"])
+        recorder.save("nenc2", tensors)
+        recorded["tolerance_torch_f32_vs_f64"]["grads_nenc2"] = errors
+    recorder.write_meta(recorded)
     size = sum(entry.stat().st_size for entry in os.scandir(args.out))
     print(f"{args.out}: {total} steps, loss {f32.rows[0]['loss']:.4f} to {f32.rows[-1]['loss']:.4f}, {size} bytes")
 
@@ -212,12 +217,13 @@ def forward(nets, images, masks_enc, masks_pred, taps=None):
 
 
 class Run:
-    """The official optimisation of one copy of the networks, in one precision."""
+    """The official optimisation of one copy of the networks, in one precision. With a `shift` images and
+    patches stand in another order, which changes nothing but the rounding of sums."""
 
-    def __init__(self, args, nets, kind, autocast=False):
+    def __init__(self, args, nets, kind, autocast=False, shift=0):
         from src.helper import init_opt
 
-        self.args, self.kind, self.autocast = args, kind, autocast
+        self.args, self.kind, self.autocast, self.shift = args, kind, autocast, shift
         self.nets = {name: net.to(kind) for name, net in nets.items()}
         self.optimizer, _, self.scheduler, self.wd_scheduler = init_opt(
             encoder=nets["encoder"], predictor=nets["predictor"], iterations_per_epoch=args.ipe,
@@ -236,6 +242,7 @@ class Run:
 
         lr, wd = self.scheduler.step(), self.wd_scheduler.step()
         taps = self.taps if step == 1 else None
+        images, masks_enc, masks_pred = shifted(self.shift, images, masks_enc, masks_pred)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast):
             loss = forward(self.nets, images.to(self.kind), masks_enc, masks_pred, taps)
         loss.backward()
@@ -263,17 +270,30 @@ class Run:
         return {f"{key}.{name}": kept[name][key].clone() for key in ("exp_avg", "exp_avg_sq") for name in kept}
 
 
+def shifted(by, images, masks_enc, masks_pred):
+    """The same images, and the same patches of each, in another order."""
+    shift = lambda masks: [mask.roll((by, by), (0, 1)) for mask in masks]
+    return images.roll(by, 0), shift(masks_enc), shift(masks_pred)
+
+
 def two_contexts(args, nets, images):
-    """One batch with two context masks, on the initial weights."""
+    """One batch with two context masks, on the initial weights; and the error of float32 in its gradients."""
     collate = collator(args, nenc=2, enc_mask_scale=(0.3, 0.6))
     _, masks_enc, masks_pred = collate([torch.zeros(1) for _ in range(args.batch)])
-    nets, taps = copy.deepcopy(nets), {}
-    forward(nets, images, masks_enc, masks_pred, taps).backward()
+
+    def differentiated(kind, shift=0):
+        mine, taps = {name: copy.deepcopy(net).to(kind) for name, net in nets.items()}, {}
+        forward(mine, *shifted(shift, images.to(kind), masks_enc, masks_pred), taps).backward()
+        return gradients(mine), taps
+
+    grads, taps = differentiated(torch.float32)
     result = {f"masks_enc.{i}": mask for i, mask in enumerate(masks_enc)}
     result.update({f"masks_pred.{i}": mask for i, mask in enumerate(masks_pred)})
     result.update({name: taps[name] for name in ("target.final", "context.out", "predictor.out", "loss")})
-    result.update({f"grad.{name}": sampled(tensor) for name, tensor in gradients(nets).items()})
-    return result
+    result.update({f"grad.{name}": sampled(tensor) for name, tensor in grads.items()})
+    exact, _ = differentiated(torch.float64)
+    others = [differentiated(torch.float32, shift)[0] for shift in range(1, ORDERS)]
+    return result, gradient_errors([grads, *others], exact)
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
@@ -322,6 +342,16 @@ def error(f32, f64):
             "ref_absmax": float(f64.abs().max())}
 
 
+def worst(errors):
+    """The largest of each figure over several runs."""
+    return {key: max(error[key] for error in errors) for key in errors[0]}
+
+
+def gradient_errors(runs, exact):
+    found = {name: worst([error(run[name], exact[name]) for run in runs]) for name in exact}
+    return {name: {key: row[key] for key in ("max_abs", "ref_absmax")} for name, row in found.items()}
+
+
 def state_error(f32, f64, init):
     difference, update = f32.double() - f64, f64 - init.double()
     return {"max_abs": float(difference.abs().max()), "rms": float(difference.square().mean().sqrt()),
@@ -368,15 +398,17 @@ def bfloat16(f32, bf16, init):
     return result
 
 
-def meta(args, nets, f32, f64, bf16, stats):
+def meta(args, nets, runs, f64, bf16, stats):
+    f32 = runs[0]
     names = {p: f"{net}.{name}" for net in f32.nets for name, p in f32.nets[net].named_parameters()}
     init = state(nets)
     tolerance = {}
     for step in (1, 5):
-        states, grads = (f32.at[step]["state"], f64.at[step]["state"]), (f32.at[step]["grads"], f64.at[step]["grads"])
-        tolerance[f"state_step{step}"] = {n: state_error(states[0][n], states[1][n], init[n]) for n in states[0]}
-        errors = {n: error(grads[0][n], grads[1][n]) for n in grads[0]}
-        tolerance[f"grads_step{step}"] = {n: {k: e[k] for k in ("max_abs", "ref_absmax")} for n, e in errors.items()}
+        states, exact = [run.at[step]["state"] for run in runs], f64.at[step]["state"]
+        tolerance[f"state_step{step}"] = {
+            name: worst([state_error(run[name], exact[name], init[name]) for run in states]) for name in exact}
+        grads = [run.at[step]["grads"] for run in runs]
+        tolerance[f"grads_step{step}"] = gradient_errors(grads, f64.at[step]["grads"])
     tolerance["loss_f64"] = f64.losses
     tolerance["qkv_bias_k_part"] = key_biases(f32, f64)
     commit = subprocess.run(["git", "-C", args.ijepa, "rev-parse", "HEAD"], capture_output=True, text=True).stdout

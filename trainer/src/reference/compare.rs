@@ -304,11 +304,11 @@ impl std::fmt::Display for Report {
         }
         let yardstick = match self.dtype {
             "bf16" => {
-                "the distance from the float32 run over that of torch's own autocast, as l2 norms"
+                "the relative distance from the float32 run, as l2 norms, in roundings to bfloat16 (1/256)"
             }
             _ => "the difference over torch's own float32 error there, at least one rounding",
         };
-        writeln!(out, "\n\"x torch's\": {yardstick}.")?;
+        writeln!(out, "\n\"{}\": {yardstick}.", heads[4])?;
         let faults = self.groups.iter().filter(|group| !group.pass).count();
         match faults {
             0 => write!(out, "pass: all {} groups agree", self.groups.len()),

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::compare::{BF16_ROUNDING, Group, Own, Report};
 use super::set::{GradientNorms, Set, Tensors, sampling_stride};
-use super::yardstick::{Yardstick, autocast};
+use super::yardstick::{Backward, Yardstick, autocast};
 use crate::Error;
 use crate::ijepa::IJepa;
 use crate::optimizer::Optimizer;
@@ -269,7 +269,7 @@ impl Checker<'_> {
         let mut values = Split::new("two context masks: gradients");
         for (name, gradient) in optimizer.gradients() {
             if let Some(reference) = recorded.get(&format!("grad.{name}")) {
-                let own = self.set.meta.gradient_error(1, &name);
+                let own = self.set.meta.gradient_error(Backward::TwoContexts, &name);
                 values.tensors(self.set, file, &name, &gradient, reference, None, own)?;
             }
         }
@@ -307,7 +307,7 @@ impl Checker<'_> {
         let title = format!("gradients, step {step}");
         let files = [&*format!("grads_step{step}")];
         self.recorded(&title, ours, &files, None, |name| {
-            meta.gradient_error(step, name)
+            meta.gradient_error(Backward::Step(step), name)
         })
     }
 

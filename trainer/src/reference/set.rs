@@ -105,6 +105,8 @@ pub struct Tolerance {
     pub grads_step1: BTreeMap<String, Deviation>,
     pub grads_step5: BTreeMap<String, Deviation>,
     #[serde(default)]
+    pub grads_nenc2: BTreeMap<String, Deviation>,
+    #[serde(default)]
     pub loss_f64: Vec<f64>,
     #[serde(default)]
     pub qkv_bias_k_part: BTreeMap<String, KeyBias>,

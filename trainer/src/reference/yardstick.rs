@@ -27,6 +27,15 @@ pub mod autocast {
     pub const LOSS: f64 = 0.5;
 }
 
+/// A backward pass whose gradients are recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Backward {
+    /// That of a step, from 1.
+    Step(u64),
+    /// The one with two context masks.
+    TwoContexts,
+}
+
 /// Torch's own error in one tensor.
 #[derive(Clone, Copy)]
 pub struct Yardstick {
@@ -99,18 +108,18 @@ impl Meta {
 
     /// Torch's error in a gradient: the recorded one, but no less than a typical share of the largest element, since in
     /// a small tensor it may be small by luck.
-    pub fn gradient_error(&self, step: u64, name: &str) -> Yardstick {
+    pub fn gradient_error(&self, backward: Backward, name: &str) -> Yardstick {
         if self.is_mixed() {
             return Yardstick::autocast(autocast::GRADIENT);
         }
         Yardstick {
-            values: Own::at_most(self.gradient_float32(step, name)),
+            values: Own::at_most(self.gradient_float32(backward, name)),
             keys: self.key_noise().map(Own::at_most),
         }
     }
 
-    fn gradient_float32(&self, step: u64, name: &str) -> f64 {
-        let table = self.gradients(step);
+    fn gradient_float32(&self, backward: Backward, name: &str) -> f64 {
+        let table = self.gradients(backward);
         let Deviation {
             max_abs,
             ref_absmax,
@@ -200,8 +209,9 @@ impl Meta {
             Some(parameter) => (true, parameter),
             None => (false, name.strip_prefix("exp_avg.").unwrap_or(name)),
         };
-        let errors = [1, 5].map(|step| self.gradient_float32(step, parameter));
-        let sizes = [1, 5].map(|step| {
+        let steps = [1, 5].map(Backward::Step);
+        let errors = steps.map(|step| self.gradient_float32(step, parameter));
+        let sizes = steps.map(|step| {
             self.gradients(step)
                 .get(parameter)
                 .map_or(0.0, |row| row.ref_absmax)
@@ -229,11 +239,14 @@ impl Meta {
             .reduce(f64::max)
     }
 
-    fn gradients(&self, step: u64) -> &BTreeMap<String, Deviation> {
-        if step == 1 {
-            &self.tolerance.grads_step1
-        } else {
-            &self.tolerance.grads_step5
+    fn gradients(&self, backward: Backward) -> &BTreeMap<String, Deviation> {
+        match backward {
+            Backward::TwoContexts if !self.tolerance.grads_nenc2.is_empty() => {
+                &self.tolerance.grads_nenc2
+            }
+            // Of the same size, where nothing was recorded.
+            Backward::TwoContexts | Backward::Step(1) => &self.tolerance.grads_step1,
+            Backward::Step(_) => &self.tolerance.grads_step5,
         }
     }
 }
