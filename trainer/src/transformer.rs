@@ -119,12 +119,11 @@ impl Attention {
         }
     }
 
-    /// What is to be added to `to`: all tokens look at all.
-    fn forward_add(&self, x: &Tensor, to: &Tensor) -> Tensor {
+    /// All tokens look at all: (B, N, D) to (B, N, D).
+    fn forward(&self, x: &Tensor) -> Tensor {
         // Cut along the last dimension, so that the gradients of the three are put together in one pass.
         let qkv = self.qkv.forward(x).chunk(3, -1); // 3 × (B, N, D)
-        let mixed = self.mix(&qkv[0], &qkv[1], &qkv[2]);
-        to + self.proj.forward(&mixed) // (B, N, D)
+        self.proj.forward(&self.mix(&qkv[0], &qkv[1], &qkv[2]))
     }
 
     /// The same for the tokens `queries` (B, Q, D), which look at all of `x` (B, N, D).
@@ -174,9 +173,9 @@ impl Mlp {
         }
     }
 
-    fn forward_add(&self, x: &Tensor, to: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor) -> Tensor {
         // "none": the exact GELU, by the error function.
-        to + self.fc2.forward(&self.fc1.forward(x).gelu("none"))
+        self.fc2.forward(&self.fc1.forward(x).gelu("none"))
     }
 }
 
@@ -244,13 +243,13 @@ impl Block {
 
 impl Layers {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let x = self.attn.forward_add(&self.norm1.forward(x), x);
-        self.mlp.forward_add(&self.norm2.forward(&x), &x)
+        let x = x + self.attn.forward(&self.norm1.forward(x));
+        &x + self.mlp.forward(&self.norm2.forward(&x))
     }
 
     fn forward_for(&self, x: &Tensor, keep: impl Fn(&Tensor) -> Tensor) -> Tensor {
         let y = self.norm1.forward(x);
         let x = keep(x) + self.attn.forward_for(&keep(&y), &y);
-        self.mlp.forward_add(&self.norm2.forward(&x), &x)
+        &x + self.mlp.forward(&self.norm2.forward(&x))
     }
 }
