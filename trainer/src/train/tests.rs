@@ -8,8 +8,10 @@ use loader::config::ConfigFile;
 use tch::Kind;
 
 use crate::checkpoint::Store;
-use crate::checkpoint::power_cut::{Loss, PowerCut};
-use crate::run_dir::Resume;
+use crate::checkpoint::power_cut::PowerCut;
+
+mod checkpoints;
+mod nonfinite;
 
 const TEXT: &str = "
 data: {batch_size: 2, crop_size: 32}
@@ -132,12 +134,6 @@ fn run_until(
     (run, outcome)
 }
 
-/// A directory whose log need not wait for a disk, where the machine has such a place.
-fn in_memory() -> tempfile::TempDir {
-    let place = Path::new("/dev/shm");
-    tempfile::tempdir_in(place).unwrap_or_else(|_| tempfile::tempdir().unwrap())
-}
-
 fn assert_same(one: &Run, other: &Run) {
     for ((name, one), (_, other)) in weights(one).iter().zip(&weights(other)) {
         assert!(one.equal(other), "{name}");
@@ -148,12 +144,6 @@ fn assert_same(one: &Run, other: &Run) {
 fn steps(folder: &Path) -> Vec<u64> {
     let list = Store::new(folder, "jepa").list().unwrap();
     list.into_iter().map(|(step, _)| step).collect()
-}
-
-fn is_finite(run: &Run) -> bool {
-    weights(run)
-        .iter()
-        .all(|(_, tensor)| bool::try_from(tensor.isfinite().all()).unwrap())
 }
 
 fn rows(folder: &Path) -> Vec<Record> {
@@ -243,84 +233,6 @@ fn groups_accumulate_to_the_step_of_their_union() {
     assert!(gap < 1e-2, "moments differ by {gap}");
 }
 
-/// The power goes after every single file operation of a run's checkpoints, once with all that was not synchronised
-/// still there, once without; what is started then ends as the undisturbed run did, in every bit.
-#[test]
-fn whichever_file_operation_is_the_last_the_run_goes_on_bit_by_bit() {
-    let sets = [
-        "optimization.epochs=2",
-        "checkpoint.every_steps=null",
-        "checkpoint.keep=1",
-    ];
-    let whole = tempfile::tempdir().unwrap();
-    let power = PowerCut::never();
-    let (undisturbed, outcome) = run_until(
-        &config(whole.path(), &sets),
-        &mut source(1, 2),
-        &power,
-        |_| {},
-    );
-    assert_eq!(outcome.unwrap(), Outcome::Finished);
-    let operations = power.operations();
-    assert!(
-        operations > 50,
-        "two checkpoints and a removal: {operations}"
-    );
-    let mut resumed_at = std::collections::BTreeSet::new();
-    for loss in [Loss::Nothing, Loss::All] {
-        for number in 0..operations {
-            let folder = in_memory();
-            let config = config(folder.path(), &sets);
-            let power = PowerCut::after(number, loss);
-            let (_, outcome) = run_until(&config, &mut source(1, 2), &power, |_| {});
-            assert!(power.happened());
-            // Cut while the one before was being removed, the last checkpoint is there, and the run has finished.
-            if let Err(error) = outcome {
-                let message = format!("{error:#}");
-                assert!(
-                    message.contains("checkpoints failed in a row")
-                        && message.contains("the power"),
-                    "{message}"
-                );
-            }
-            // Rows beyond the last checkpoint are in the log; the run that continues writes its own.
-            let mut source = source(1, 2);
-            let (second, outcome) = run(&config, &mut source);
-            assert_eq!((outcome, second.step), (Outcome::Finished, 6));
-            let first = source.taken.first().map_or(6, |(step, ..)| *step);
-            let taken: Vec<_> = (first..6)
-                .map(|step| (step, 0, vec![2 * step, 2 * step + 1]))
-                .collect();
-            assert_eq!(source.taken, taken, "the batches from there on");
-            assert_eq!(losses(folder.path()), losses(whole.path()));
-            assert_same(&undisturbed, &second);
-            // One that had come to its end has nothing to write, and so removes nothing.
-            assert_eq!(steps(folder.path()).last(), Some(&6));
-            resumed_at.insert(first);
-        }
-    }
-    assert_eq!(Vec::from_iter(resumed_at), [0, 3, 6]);
-}
-
-#[test]
-fn checkpoints_that_fail_end_the_run_with_the_cause_and_leave_the_last_good_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path(), &[]);
-    let power = PowerCut::after(60, Loss::Nothing);
-    let (_, outcome) = run_until(&config, &mut source(1, 2), &power, |_| {});
-    let message = format!("{:#}", outcome.unwrap_err());
-    for part in [
-        "3 checkpoints failed in a row",
-        "jepa-step0000000",
-        "the power",
-    ] {
-        assert!(message.contains(part), "{message}");
-    }
-    let good = *steps(folder.path()).last().unwrap();
-    let (run, _) = run(&config, &mut source(1, 2));
-    assert!(good > 0 && run.step == 9);
-}
-
 /// What the official code does with k ranks: each has one group, and the gradients and losses are averaged.
 #[test]
 fn groups_of_one_rank_are_the_mean_over_as_many_ranks() {
@@ -364,219 +276,6 @@ fn groups_of_one_rank_are_the_mean_over_as_many_ranks() {
             }
         }
     }
-}
-
-#[test]
-fn a_loss_that_is_not_finite_stops_the_run_before_it_does_harm() {
-    let folder = tempfile::tempdir().unwrap();
-    let (run, outcome) = run(
-        &config(folder.path(), &[]),
-        &mut MadeUp {
-            broken: vec![5],
-            ..source(2, 2)
-        },
-    );
-    let Outcome::NotFinite {
-        step,
-        losses,
-        gradient_norm,
-        samples,
-        dump,
-    } = outcome
-    else {
-        panic!("{outcome:?}")
-    };
-    assert_eq!((step, run.step), (5, 5));
-    assert!(losses[0].is_finite() && losses[1].is_nan() && gradient_norm.is_nan());
-    assert_eq!(samples, [22, 23], "those of the second group of step 5");
-    assert_eq!(
-        steps(folder.path()).last(),
-        Some(&4),
-        "no checkpoint after the fault"
-    );
-    assert!(is_finite(&run));
-
-    let report = std::fs::read_to_string(dump.join("report.json")).unwrap();
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["step"], 5);
-    assert_eq!(report["groups"][0]["loss"], losses[0]);
-    assert_eq!(report["groups"][1]["loss"], "NaN");
-    assert_eq!(report["groups"][1]["samples"], serde_json::json!([22, 23]));
-    assert_eq!(report["gradient_norms"]["encoder.norm.weight"], "NaN");
-    assert!(report["weight_norms"]["encoder.norm.weight"].is_number());
-    assert_eq!(report["learning_rate"], run.schedule.lr(5));
-    let bytes = std::fs::read(dump.join("group1.safetensors")).unwrap();
-    let group = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(group.tensor("images").unwrap().shape(), [2, 3, 32, 32]);
-    assert_eq!(group.tensor("target1").unwrap().shape(), [2, 4]);
-    assert_eq!(group.tensor("context0").unwrap().shape(), [2, 7]);
-    assert_eq!(
-        group.tensor("sample_ids").unwrap().data()[..8],
-        22i64.to_le_bytes()
-    );
-    assert!(
-        !dump.join("group0.safetensors").exists(),
-        "it is not at fault"
-    );
-}
-
-#[test]
-fn a_gradient_that_overflows_stops_the_run_although_the_loss_is_finite() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path(), &[]);
-    let poison = |run: &mut Run| {
-        let weights = run.ijepa.state().into_iter();
-        let (_, mut weight) = weights
-            .into_iter()
-            .find(|(name, _)| name == "predictor.predictor_proj.weight")
-            .unwrap();
-        tch::no_grad(|| drop(weight.fill_(1e30)));
-    };
-    let (run, outcome) = run_until(&config, &mut source(2, 2), &PowerCut::never(), poison);
-    let Outcome::NotFinite {
-        step,
-        losses,
-        gradient_norm,
-        samples,
-        dump,
-    } = outcome.unwrap()
-    else {
-        panic!("it went on to step {}", run.step)
-    };
-    assert_eq!(step, 0);
-    assert!(losses.iter().all(|loss| loss.is_finite()), "{losses:?}");
-    assert!(!gradient_norm.is_finite());
-    assert_eq!(samples, [0, 1, 2, 3], "any of them");
-    assert!(dump.join("group1.safetensors").exists());
-    assert!(is_finite(&run));
-}
-
-#[test]
-fn skipped_steps_move_nothing_and_a_resumed_run_skips_the_same() {
-    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let sets = ["trainer.on_nonfinite=skip", "trainer.max_skipped=2"];
-    let broken = || MadeUp {
-        broken: vec![3, 4, 7],
-        ..source(1, 2)
-    };
-    let (undisturbed, outcome) = run(&config(whole.path(), &sets), &mut broken());
-    assert_eq!((outcome, undisturbed.step), (Outcome::Finished, 9));
-    assert!(is_finite(&undisturbed));
-    let skipped: Vec<u64> = rows(whole.path())
-        .iter()
-        .filter(|record| record.skipped && record.loss.is_nan())
-        .map(|record| record.step)
-        .collect();
-    assert_eq!(skipped, [3, 4, 7]);
-    assert_eq!(losses(whole.path()).len(), 9, "their rows are there");
-    // As many optimizer steps as there were good ones.
-    let (_, count) = undisturbed.optimizer.state().swap_remove(0);
-    assert_eq!(f32::try_from(count).unwrap(), 6.0);
-
-    // Interrupted between the two skips in a row.
-    let stop = Some((3, Stop::default()));
-    let config = config(parts.path(), &sets);
-    let (first, outcome) = run(&config, &mut MadeUp { stop, ..broken() });
-    assert_eq!((outcome, first.step), (Outcome::Preempted("SIGTERM"), 4));
-    assert_eq!(first.state.skipped, 1);
-    let (second, _) = run(&config, &mut broken());
-    assert_eq!(losses(parts.path()), losses(whole.path()));
-    assert_same(&undisturbed, &second);
-}
-
-#[test]
-fn too_many_skipped_steps_in_a_row_stop_the_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let sets = ["trainer.on_nonfinite=skip", "trainer.max_skipped=2"];
-    let mut broken = MadeUp {
-        broken: vec![1, 3, 4, 5, 6],
-        ..source(1, 2)
-    };
-    let (_, outcome) = run(&config(folder.path(), &sets), &mut broken);
-    assert!(
-        matches!(outcome, Outcome::NotFinite { step: 5, .. }),
-        "{outcome:?}"
-    );
-    // Begun again it comes to the same end; it may go on where more is allowed.
-    let sets = ["trainer.on_nonfinite=skip", "trainer.max_skipped=4"];
-    let (run, outcome) = run(&config(folder.path(), &sets), &mut broken);
-    assert_eq!((outcome, run.step), (Outcome::Finished, 9));
-}
-
-#[test]
-fn checkpoints_come_when_they_are_due_and_old_ones_go() {
-    let folder = tempfile::tempdir().unwrap();
-    let sets = [
-        "checkpoint.every_steps=null",
-        "checkpoint.keep=2",
-        "checkpoint.keep_every_epochs=0",
-    ];
-    let (_, outcome) = run(&config(folder.path(), &sets), &mut source(1, 2));
-    assert_eq!(outcome, Outcome::Finished);
-    assert_eq!(
-        steps(folder.path()),
-        [6, 9],
-        "after each epoch of 3 steps, the latest two kept"
-    );
-    // Milestones come even where no other checkpoint would, and stay.
-    let folder = tempfile::tempdir().unwrap();
-    let sets = [
-        "checkpoint.every_steps=null",
-        "checkpoint.every_epochs=3",
-        "checkpoint.keep=1",
-        "checkpoint.keep_every_epochs=2",
-    ];
-    run(&config(folder.path(), &sets), &mut source(1, 2));
-    assert_eq!(steps(folder.path()), [6, 9]);
-    // An interval of no time at all: after every step.
-    let folder = tempfile::tempdir().unwrap();
-    let sets = [
-        "checkpoint.every_steps=null",
-        "checkpoint.every_minutes=1e-9",
-        "checkpoint.keep=100",
-    ];
-    run(&config(folder.path(), &sets), &mut source(1, 2));
-    assert_eq!(steps(folder.path()), Vec::from_iter(1..=9));
-}
-
-/// Damage to a file that a checkpoint holds, as a user meets it.
-#[test]
-fn a_damaged_checkpoint_is_refused_and_last_good_goes_on_from_the_one_before() {
-    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (undisturbed, _) = run(&config(whole.path(), &[]), &mut source(1, 2));
-    let config = config(parts.path(), &[]);
-    let stop = Some((5, Stop::default()));
-    run(
-        &config,
-        &mut MadeUp {
-            stop,
-            ..source(1, 2)
-        },
-    );
-    assert_eq!(steps(parts.path()), [4, 6]);
-    let newest = Store::new(parts.path(), "jepa").path(6);
-    let file = newest.join("optimizer.safetensors");
-    let mut bytes = std::fs::read(&file).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&file, bytes).unwrap();
-
-    let dir = RunDir::open(&config).unwrap();
-    let (path, state) = dir.begin(&config, None).unwrap().unwrap();
-    let refused = Run::of(&model(), &config, state, Some(&path), Device::Cpu);
-    let message = format!("{:#}", refused.err().unwrap());
-    for part in [
-        "optimizer.safetensors: its checksum is",
-        "--resume=last-good",
-    ] {
-        assert!(message.contains(part), "{message}");
-    }
-    let found = dir.begin(&config, Some(&Resume::LastGood)).unwrap();
-    assert_eq!(found.unwrap().1.step, 4);
-    drop(dir);
-    let (resumed, outcome) = run(&config, &mut source(1, 2));
-    assert_eq!(outcome, Outcome::Finished);
-    assert_eq!(losses(parts.path()), losses(whole.path()));
-    assert_same(&undisturbed, &resumed);
 }
 
 #[test]
