@@ -156,7 +156,8 @@ impl Run {
         stop: &Stop,
     ) -> Result<Outcome> {
         let mut clock = Clock::off();
-        let mut writer = Writer::new(dir.store.clone(), self.checkpoint.clone(), self.step);
+        let store = dir.store.clone();
+        let mut writer = Writer::new(store, self.checkpoint.clone(), self.step, &self.parts())?;
         while self.step < self.end && stop.asked().is_none() {
             let (start, step) = (Instant::now(), self.step);
             let (lr, weight_decay, momentum) = self.rates();

@@ -1,6 +1,7 @@
 //! Checkpoints beside the training: a snapshot is taken, and a thread of its own writes it.
 //!
-//! Training pauses for the copy alone, and for the checkpoint before where that is still being written: one is in
+//! Its memory is taken before the first step: pages that are touched for the first time would make the first pause
+//! many times as long as the others, and a machine with too little memory is found out at once. Training pauses for the copy alone, and for the checkpoint before where that is still being written: one is in
 //! flight at most, so there is one snapshot. A write that fails is told at once and tried again with a new snapshot a
 //! minute later; after [`ATTEMPTS`] failures in a row the run ends with the error, since a run that goes on without
 //! checkpoints would lose everything in the end. What was there before is untouched by a failure.
@@ -28,7 +29,8 @@ pub struct Writer {
     when: Checkpoint,
     /// Of the last checkpoint begun.
     last: (Instant, Option<u64>),
-    spare: Option<Snapshot>,
+    /// There unless it is being written.
+    snapshot: Option<Snapshot>,
     in_flight: Option<JoinHandle<(Snapshot, Result<Written>)>>,
     failures: u32,
     retry_at: Option<Instant>,
@@ -47,18 +49,19 @@ struct Written {
 }
 
 impl Writer {
-    /// For a run that stands at `step`.
-    pub fn new(store: Store, when: Checkpoint, step: u64) -> Writer {
+    /// For a run that stands at `step` and whose state is `parts`.
+    pub fn new(store: Store, when: Checkpoint, step: u64, parts: &Parts) -> Result<Writer> {
         let there = store.path(step).exists();
-        Writer {
+        let snapshot = Snapshot::of(parts).context("cannot make room for checkpoints")?;
+        Ok(Writer {
             store,
             when,
             last: (Instant::now(), there.then_some(step)),
-            spare: None,
+            snapshot: Some(snapshot),
             in_flight: None,
             failures: 0,
             retry_at: None,
-        }
+        })
     }
 
     /// Whether a run that stands at `step`, with epochs of `epoch_len` steps, should write one now.
@@ -87,11 +90,10 @@ impl Writer {
             return Ok(());
         }
         let rows = log.files()?;
-        let snapshot = match self.spare.take() {
-            None => Snapshot::of(parts),
-            Some(mut snapshot) => snapshot.take(parts).map(|()| snapshot),
-        };
-        let snapshot = snapshot.context("cannot take a snapshot for a checkpoint")?;
+        let mut snapshot = self.snapshot.take().context("the snapshot is lost")?;
+        snapshot
+            .take(parts)
+            .context("cannot take a snapshot for a checkpoint")?;
         self.last = (Instant::now(), Some(state.step));
         let (store, when) = (self.store.clone(), self.when.clone());
         self.retry_at = None;
@@ -146,7 +148,7 @@ impl Writer {
         let (snapshot, outcome) = thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        self.spare = Some(snapshot);
+        self.snapshot = Some(snapshot);
         match outcome {
             Ok(written) => {
                 self.failures = 0;
