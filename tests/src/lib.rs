@@ -148,6 +148,20 @@ impl Site {
             .collect()
     }
 
+    /// What the loader makes of each of these steps, one JSON object a step: the hashes of sample ids, crop boxes, masks
+    /// and pixels.
+    pub fn hashes(&self, steps: std::ops::Range<u32>, more: &[&str]) -> Vec<serde_json::Value> {
+        let (config, shards) = (self.path("config.yaml"), self.path("shards"));
+        let (from, count) = (steps.start.to_string(), steps.len().to_string());
+        let mut arguments = vec!["hash", "--json", "--config", &config, "--shards", &shards];
+        arguments.extend(["--from-step", &from, "--steps", &count]);
+        arguments.extend(more);
+        let text = run_ok("loader", &arguments);
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON object a line"))
+            .collect()
+    }
+
     /// Waits until the run has logged `rows` steps.
     pub fn wait_for_steps(&self, run: &str, rows: usize) {
         wait_until(&format!("{rows} steps in {run}"), || {

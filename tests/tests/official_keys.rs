@@ -2,32 +2,19 @@
 
 use std::path::Path;
 
-use serde_json::Value;
 use tests::{Running, Site, run, run_ok};
-
-/// One JSON object per step: the hashes of sample ids, crop boxes, masks and pixels.
-fn hashes(site: &Site, more: &[&str]) -> Vec<Value> {
-    let (config, shards) = (site.path("config.yaml"), site.path("shards"));
-    let mut arguments = vec!["hash", "--json", "--config", &config, "--shards", &shards];
-    arguments.extend(["--steps", "5"]);
-    arguments.extend(more);
-    let text = run_ok("loader", &arguments);
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("a JSON object a line"))
-        .collect()
-}
 
 #[test]
 fn distortion_and_blur_change_pixels_and_nothing_else() {
     let site = Site::new(24);
-    let plain = hashes(&site, &[]);
+    let plain = site.hashes(0..5, &[]);
     let strength = "data.color_jitter_strength=0.5";
     for keys in [
         &["--set", "data.use_color_distortion=true", "--set", strength][..],
         &["--set", "data.use_gaussian_blur=true"],
         &["--set", "data.use_horizontal_flip=true"],
     ] {
-        let changed = hashes(&site, keys);
+        let changed = site.hashes(0..5, keys);
         for (ours, theirs) in changed.iter().zip(&plain) {
             for key in ["samples", "masks"] {
                 assert_eq!(ours[key], theirs[key], "{keys:?}: {key}");
@@ -41,7 +28,7 @@ fn distortion_and_blur_change_pixels_and_nothing_else() {
         // Neither threads nor the ring's depth decide what is drawn.
         let mut threaded = keys.to_vec();
         threaded.extend(["--threads", "3", "--set", "loader.slots=2"]);
-        assert_eq!(hashes(&site, &threaded), changed, "{keys:?}");
+        assert_eq!(site.hashes(0..5, &threaded), changed, "{keys:?}");
     }
 }
 
