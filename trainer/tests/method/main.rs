@@ -10,6 +10,9 @@ use trainer::shim::Autocast;
 use trainer::taps::{Silent, Taps};
 use trainer::{Error, init};
 
+mod optimizer;
+mod positions;
+
 const IMAGES: i64 = 2;
 
 fn config() -> ModelConfig {
@@ -259,91 +262,6 @@ fn images_of_another_size_are_refused() {
     assert!(error.to_string().contains("[3, 20, 16]"), "{error}");
 }
 
-/// Bicubic weights (a = -3/4) of the four neighbours of a place between the second and the third.
-fn cubic(t: f64) -> [f64; 4] {
-    const A: f64 = -0.75;
-    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-    [far(1.0 + t), near(t), near(1.0 - t), far(2.0 - t)]
-}
-
-/// Where the places of a line of `to` lie on one of `from`: four neighbours and their weights.
-fn resampled(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
-    (0..to)
-        .map(|i| {
-            let place = (i as f64 + 0.5) * from as f64 / to as f64 - 0.5;
-            let first = place.floor();
-            let weights = cubic(place - first);
-            std::array::from_fn(|k| {
-                let at = first as i64 + k as i64 - 1;
-                (at.clamp(0, from as i64 - 1) as usize, weights[k])
-            })
-        })
-        .collect()
-}
-
-#[test]
-fn positions_of_another_grid_are_the_bicubic_ones_of_the_whole_grid() {
-    let mut ijepa = model();
-    // Not the sines, which are symmetric: any error of rows, columns or channels must show.
-    let mut state: BTreeMap<String, Tensor> = ijepa.state().into_iter().collect();
-    let embedding = (Tensor::arange(16 * 24, (Kind::Float, Device::Cpu)) * 1.7).sin();
-    state.insert("encoder.pos_embed".to_owned(), embedding.view([1, 16, 24]));
-    ijepa.load_state(&state).unwrap();
-    let encoder = &ijepa.encoder;
-    let source = floats(&embedding);
-    for (height, width) in [(32, 32), (8, 20), (16, 24), (4, 4), (12, 16)] {
-        let ours = encoder.positions(height, width).unwrap();
-        let (rows, columns) = (height as usize / 4, width as usize / 4);
-        assert_eq!(ours.size(), [1, (rows * columns) as i64, 24]);
-        let ours = floats(&ours);
-        for (y, down) in resampled(4, rows).iter().enumerate() {
-            for (x, across) in resampled(4, columns).iter().enumerate() {
-                for channel in 0..24 {
-                    let mut expected = 0.0;
-                    for &(row, weight) in down {
-                        for &(column, share) in across {
-                            let value = source[(row * 4 + column) * 24 + channel];
-                            expected += weight * share * f64::from(value);
-                        }
-                    }
-                    let found = f64::from(ours[(y * columns + x) * 24 + channel]);
-                    assert!(
-                        (found - expected).abs() < 2e-6,
-                        "{height}x{width}: row {y}, column {x}, channel {channel}: {found}, not {expected}"
-                    );
-                }
-            }
-        }
-    }
-    // At the size of training nothing is computed.
-    let same = encoder.positions(16, 16).unwrap();
-    assert_eq!(same.data_ptr(), encoder.parameters()[0].1.data_ptr());
-}
-
-#[test]
-fn features_are_there_for_other_sizes_and_the_same_at_that_of_training() {
-    let ijepa = model();
-    let images = batch().0;
-    let trained = ijepa.encoder.forward(&images, None, &mut Silent).unwrap();
-    assert!(ijepa.encoder.features(&images).unwrap().equal(&trained));
-    let larger = images.repeat([1, 1, 2, 3]);
-    let features = ijepa.encoder.features(&larger).unwrap();
-    assert_eq!(features.size(), [IMAGES, 8 * 12, 24]);
-    assert!(!features.requires_grad());
-    // Training itself stays at its size, whose patches the masks number.
-    assert!(ijepa.encoder.forward(&larger, None, &mut Silent).is_err());
-    for (shape, part) in [
-        ([1, 3, 18, 16], "18x16"),
-        ([1, 3, 16, 0], "16x0"),
-        ([1, 1, 16, 16], "[1, 16, 16]"),
-    ] {
-        let wrong = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-        let message = ijepa.encoder.features(&wrong).unwrap_err().to_string();
-        assert!(message.contains(part), "{message}");
-    }
-}
-
 #[test]
 fn loss_is_smooth_l1() {
     let z = Tensor::from_slice(&[0.0f32, 0.5, 3.0, -2.0]);
@@ -367,133 +285,6 @@ fn every_trained_parameter_gets_a_gradient_and_no_other() {
     for (name, tensor) in ijepa.target_encoder.parameters() {
         assert!(!tensor.grad().defined(), "{name}");
     }
-}
-
-#[test]
-fn groups_follow_the_official_rule() {
-    let optimizer = Optimizer::new(&model());
-    let groups = optimizer.groups();
-    assert_eq!(
-        groups
-            .iter()
-            .map(|(decayed, _)| *decayed)
-            .collect::<Vec<_>>(),
-        [true, true, false, false]
-    );
-    assert_eq!(
-        groups
-            .iter()
-            .map(|(_, names)| names.len())
-            .collect::<Vec<_>>(),
-        [10, 8, 19, 12]
-    );
-    assert_eq!(
-        groups[0].1[..2],
-        ["encoder.pos_embed", "encoder.patch_embed.proj.weight"]
-    );
-    assert_eq!(
-        groups[1].1[..2],
-        ["predictor.mask_token", "predictor.predictor_pos_embed"]
-    );
-    assert_eq!(
-        groups[2].1[..2],
-        [
-            "encoder.patch_embed.proj.bias",
-            "encoder.blocks.0.norm1.weight"
-        ]
-    );
-    assert_eq!(
-        groups[3].1[..2],
-        [
-            "predictor.predictor_embed.bias",
-            "predictor.predictor_blocks.0.norm1.weight"
-        ]
-    );
-}
-
-/// AdamW as it is written down, in float64.
-fn adamw(p: f64, gradients: &[f64], lr: f64, weight_decay: f64) -> f64 {
-    let (mut p, mut m, mut v) = (p, 0.0, 0.0);
-    for (i, g) in gradients.iter().enumerate() {
-        let step = (i + 1) as i32;
-        p *= 1.0 - lr * weight_decay;
-        m += 0.1 * (g - m);
-        v = 0.999 * v + 0.001 * g * g;
-        let denominator = (v / (1.0 - 0.999f64.powi(step))).sqrt() + 1e-8;
-        p -= lr * m / (1.0 - 0.9f64.powi(step)) / denominator;
-    }
-    p
-}
-
-#[test]
-fn steps_are_adamw_with_the_decay_of_the_group() {
-    let ijepa = model();
-    let mut optimizer = Optimizer::new(&ijepa);
-    let (lr, weight_decay) = (1e-2, 0.4);
-    let mut expected: BTreeMap<String, (f32, Vec<f64>)> = BTreeMap::new();
-    for (name, tensor) in ijepa
-        .state()
-        .into_iter()
-        .filter(|(name, _)| !name.starts_with("target"))
-    {
-        expected.insert(name, (floats(&tensor)[0], Vec::new()));
-    }
-    for _ in 0..3 {
-        backward(&ijepa);
-        for (name, gradient) in optimizer.gradients() {
-            expected
-                .get_mut(&name)
-                .unwrap()
-                .1
-                .push(f64::from(floats(&gradient)[0]));
-        }
-        optimizer.step(lr, weight_decay).unwrap();
-        optimizer.zero_grad().unwrap();
-    }
-    let decays: BTreeMap<&str, bool> = optimizer
-        .groups()
-        .into_iter()
-        .flat_map(|(decayed, names)| names.into_iter().map(move |n| (n, decayed)))
-        .collect();
-    for (name, tensor) in ijepa
-        .state()
-        .into_iter()
-        .filter(|(name, _)| !name.starts_with("target"))
-    {
-        let (start, gradients) = &expected[&name];
-        let decay = if decays[name.as_str()] {
-            weight_decay
-        } else {
-            0.0
-        };
-        let wanted = match gradients.as_slice() {
-            [] => f64::from(*start),
-            gradients => adamw(f64::from(*start), gradients, lr, decay),
-        };
-        let found = f64::from(floats(&tensor)[0]);
-        assert!(
-            (found - wanted).abs() <= 3e-7 * wanted.abs().max(0.1),
-            "{name}: {found}, expected {wanted}"
-        );
-    }
-}
-
-#[test]
-fn a_step_without_gradients_is_an_error_and_moves_nothing() {
-    let ijepa = model();
-    let before: Vec<Vec<f32>> = ijepa
-        .state()
-        .iter()
-        .map(|(_, tensor)| floats(tensor))
-        .collect();
-    let error = Optimizer::new(&ijepa).step(1e-3, 0.1).unwrap_err();
-    assert!(matches!(error, Error::NoGradient(_)), "{error}");
-    let after: Vec<Vec<f32>> = ijepa
-        .state()
-        .iter()
-        .map(|(_, tensor)| floats(tensor))
-        .collect();
-    assert!(before == after);
 }
 
 #[test]
@@ -523,69 +314,6 @@ fn the_target_follows_with_three_roundings() {
             assert_eq!(result.to_bits(), (k * keep + take * q).to_bits(), "{name}");
         }
     }
-}
-
-#[test]
-fn optimizer_and_model_states_move_to_a_fresh_pair() {
-    let mut ijepa = model();
-    let mut optimizer = Optimizer::new(&ijepa);
-    let copy = |state: Vec<(String, Tensor)>| -> BTreeMap<String, Tensor> {
-        state
-            .into_iter()
-            .map(|(name, tensor)| (name, tensor.detach().copy()))
-            .collect()
-    };
-    let step = |ijepa: &mut IJepa, optimizer: &mut Optimizer| {
-        let loss = backward(ijepa);
-        optimizer.step(1e-2, 0.1).unwrap();
-        optimizer.zero_grad().unwrap();
-        ijepa.update_target(0.9).unwrap();
-        loss
-    };
-    step(&mut ijepa, &mut optimizer);
-    let (weights, moments) = (copy(ijepa.state()), copy(optimizer.state()));
-    let continued: Vec<f64> = (0..3).map(|_| step(&mut ijepa, &mut optimizer)).collect();
-
-    let mut ijepa = IJepa::zeroed(&config(), Device::Cpu).unwrap();
-    let mut optimizer = Optimizer::new(&ijepa);
-    ijepa.load_state(&weights).unwrap();
-    optimizer.load_state(&moments).unwrap();
-    let resumed: Vec<f64> = (0..3).map(|_| step(&mut ijepa, &mut optimizer)).collect();
-    assert_eq!(continued, resumed);
-    assert!(continued[2] < continued[0], "the loss falls: {continued:?}");
-}
-
-#[test]
-fn states_that_do_not_fit_are_refused_by_name() {
-    let mut ijepa = model();
-    let name = "predictor.mask_token";
-    let state = || -> BTreeMap<String, Tensor> {
-        ijepa
-            .state()
-            .into_iter()
-            .map(|(name, tensor)| (name, tensor.detach().copy()))
-            .collect()
-    };
-    let mut missing = state();
-    missing.remove(name);
-    let mut unknown = state();
-    unknown.insert(
-        "head.weight".to_string(),
-        Tensor::zeros([1], (Kind::Float, Device::Cpu)),
-    );
-    let mut reshaped = state();
-    reshaped.insert(
-        name.to_string(),
-        Tensor::zeros([1, 1, 16], (Kind::Float, Device::Cpu)),
-    );
-    let refusals = [
-        ijepa.load_state(&missing).unwrap_err(),
-        ijepa.load_state(&unknown).unwrap_err(),
-        ijepa.load_state(&reshaped).unwrap_err(),
-    ];
-    assert!(matches!(&refusals[0], Error::MissingTensor(which) if which == name));
-    assert!(matches!(&refusals[1], Error::UnknownTensor(which) if which == "head.weight"));
-    assert!(matches!(&refusals[2], Error::TensorForm { name: which, .. } if which == name));
 }
 
 #[test]
