@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds=$1
 shift
-targets=${*:-shard dct streams rans jpeg raw turbo}
+targets=${*:-shard dct streams rans jpeg raw turbo official}
 out=${CARGO_TARGET_DIR:-target}/fuzz
 host=x86_64-unknown-linux-gnu
 

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fuzz::Input;
+use fuzz::official::pickle::Dtype;
+use fuzz::official::write::{self, Key, Node};
+use fuzz::official::zip;
 use shardtool::Codec;
 use shardtool::dct::coefficients::Coefficients;
 use shardtool::dct::encode::{Coding, Encoder, Statistics};
@@ -137,6 +140,57 @@ fn main() {
         "all",
         &[&shard(&corpus.0.join("all"), size, &tables, &payloads)],
     );
+
+    let corpus = Corpus::new(fuzz, "official");
+    let file =
+        fs::read(repository.join("trainer/tests/official/tiny.pth.tar")).expect("the fixture");
+    let entries = zip::read(&file).expect("a good one");
+    let pickle = entries
+        .iter()
+        .find(|entry| entry.name.ends_with("/data.pkl"));
+    corpus.write(
+        "pickle",
+        &[b"p", pickle.expect("as in all of them").content],
+    );
+    let mut small = vec![b'a'];
+    let storages = [[0; 8]; 6];
+    let storages = storages.iter().map(|bytes| bytes.as_slice().into());
+    write::archive(write::Zip::new(&mut small), "x", &checkpoint(), storages).expect("room in memory");
+    corpus.write("archive", &[&small]);
+}
+
+/// The least that has all parts of an official checkpoint.
+fn checkpoint() -> Node {
+    let tensor = |storage| Node::Tensor {
+        storage,
+        dtype: Dtype::F32,
+        shape: vec![1, 2],
+    };
+    let network = |storage| Node::Ordered(vec![("module.w".into(), tensor(storage))]);
+    let moments = Node::Dict(vec![
+        ("step".into(), Node::Float(1.0)),
+        ("exp_avg".into(), tensor(3)),
+        ("exp_avg_sq".into(), tensor(4)),
+    ]);
+    let group = Node::Dict(vec![
+        (
+            "betas".into(),
+            Node::Tuple(vec![Node::Float(0.9), Node::Float(0.999)]),
+        ),
+        ("eps".into(), Node::Float(1e-8)),
+        ("params".into(), Node::List(vec![Node::Int(0)])),
+    ]);
+    let opt = vec![
+        ("state".into(), Node::Dict(vec![(Key::Int(0), moments)])),
+        ("param_groups".into(), Node::List(vec![group])),
+    ];
+    Node::Dict(vec![
+        ("encoder".into(), network(0)),
+        ("predictor".into(), network(1)),
+        ("target_encoder".into(), network(2)),
+        ("opt".into(), Node::Dict(opt)),
+        ("epoch".into(), Node::Int(1)),
+    ])
 }
 
 /// A shard of these payloads whose index is not compressed, so that a fuzzer can change it.

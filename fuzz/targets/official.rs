@@ -1,0 +1,23 @@
+//! Official checkpoints: whole files, and pickles alone.
+
+#![no_main]
+
+use fuzz::official::archive::Archive;
+use fuzz::official::checkpoint::Checkpoint;
+use fuzz::official::pickle::Tree;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    // A file ends with its directory, so the byte that says which it is comes first.
+    let Some((&kind, bytes)) = bytes.split_first() else {
+        return;
+    };
+    if kind == b'p' {
+        let _ = Tree::read(bytes, 0);
+        return;
+    }
+    // Without checksums, which a fuzzer cannot guess.
+    if let Ok(archive) = Archive::read(bytes, false) {
+        let _ = Checkpoint::read(&archive);
+    }
+});
