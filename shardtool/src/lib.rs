@@ -16,8 +16,13 @@ pub mod codec;
 pub mod dataset;
 pub mod dct;
 mod error;
+mod escaped;
+pub mod exit;
 pub mod format;
+pub mod panics;
 pub mod planes;
+#[cfg(feature = "program")]
+pub mod program;
 pub mod rans;
 pub mod simd;
 #[cfg(feature = "build")]
@@ -29,4 +34,5 @@ pub mod turbo;
 
 pub use dataset::{Dataset, Manifest, Sample, Split};
 pub use error::{Error, Fault};
+pub use escaped::Escaped;
 pub use format::{Codec, Entry, Shard, ShardWriter};

@@ -1,0 +1,57 @@
+//! How a program speaks and ends: one way for `shardtool`, `loader` and `trainer` (feature `program`).
+//!
+//! * **Results** go to standard output through [`Results`]. A result that cannot be written ends the program: quietly
+//!   with [`exit::STDOUT_CLOSED`] where the reader has gone, else with a line and [`exit::COULD_NOT_RUN`].
+//! * **Messages** are `tracing` events. The subscriber that [`run`] installs writes each as whole lines to standard
+//!   error, through the progress bar if there is one. A message that cannot be written is dropped: it never ends a
+//!   program and never changes its exit code.
+//! * **Errors** come back from a command with file and cause; [`run`] says them and chooses the exit code.
+//! * **Panics** print nothing. Who catches one reports its [message](crate::panics::message); one that nobody caught is
+//!   said in a line, as an internal error.
+
+mod console;
+mod results;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+pub use console::{Verbosity, progress_bar, set_rank};
+pub use results::Results;
+
+use crate::{exit, panics};
+use results::Unwritten;
+
+/// Runs a program's command and returns its exit code.
+///
+/// `name` stands in front of error messages. `command` writes results to what it is given, and returns one of the codes
+/// in [`exit`], or why it could not run.
+pub fn run(
+    name: &'static str,
+    verbosity: &Verbosity,
+    command: impl FnOnce(&mut Results) -> Result<u8>,
+) -> ExitCode {
+    console::install(name, verbosity);
+    let mut results = Results::default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let code = command(&mut results)?;
+        results.finish()?;
+        Ok(code)
+    }));
+    ExitCode::from(match outcome {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => match Unwritten::find(&error) {
+            Some(std::io::ErrorKind::BrokenPipe) => exit::STDOUT_CLOSED,
+            _ => {
+                tracing::error!("{error:#}");
+                exit::COULD_NOT_RUN
+            }
+        },
+        Err(payload) => {
+            let (message, place) = (panics::message(&*payload), console::last_panic());
+            tracing::error!("internal error, a fault of this program: {message} ({place})");
+            exit::INTERNAL
+        }
+    })
+}
