@@ -10,7 +10,7 @@ use shardtool::simd::Simd;
 pub static TABLES: &[u8] = include_bytes!("../tables.bin");
 
 /// The readers of official checkpoints, without the trainer around them: it would bring libtorch.
-#[path = "../../trainer/src/official"]
+#[path = "../../trainer/src/exchange/official"]
 pub mod official {
     pub mod archive;
     pub mod checkpoint;

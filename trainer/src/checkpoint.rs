@@ -33,7 +33,7 @@ use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::weights::Mapped;
+use crate::exchange::weights::Mapped;
 
 pub use files::write_durably;
 pub use snapshot::{Snapshot, write_tensors};

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
-use crate::device::Bfloat16;
-use crate::model::ModelConfig;
-use crate::schedule::ScheduleConfig;
+use crate::method::model::ModelConfig;
+use crate::method::schedule::ScheduleConfig;
+use crate::torch::device::Bfloat16;
 
 /// Everything a run is made from.
 #[derive(Clone, Debug)]

@@ -1,44 +1,33 @@
 //! I-JEPA pretraining on libtorch.
 //!
-//! The method is [`ijepa`]: a context encoder, a predictor and a slowly following target encoder, whose networks stand
-//! in [`model`] and start from [`init`]. [`optimizer`] and [`schedule`] move them. [`mod@reference`] replays recorded runs
-//! of the official code through the same functions and says how far the results lie apart.
+//! The way of the data and the method is the way through these rooms:
 //!
-//! A run is [`train`]: it takes batches from a [`source`], writes [`checkpoint`]s and a [`log`] into a [`run_dir`], and
-//! is made from a [`config`]. [`launch`] starts it together with its loader; [`plot`] draws what it wrote; [`mod@bench`]
-//! says where the time of its steps goes.
-//!
-//! [`import`] takes [`official`] checkpoints and [`huggingface`] models in, [`export`] gives them out; both move
-//! [`weights`] between files without libtorch.
+//! | room | what stands there |
+//! |---|---|
+//! | [`config`] | everything a run is made from: the official YAML files and our own keys |
+//! | [`method`] | the networks, the loss, the schedules and the optimiser, as the paper has them |
+//! | [`mod@torch`] | devices and CUDA, and what the bindings of libtorch lack |
+//! | [`source`] | batches from the loader's ring, on their way to the device |
+//! | [`mod@train`] | the training loop, the method on one screen |
+//! | [`run`] | a run's directory, and the signals that stop it |
+//! | [`checkpoint`] | what a run leaves and goes on from |
+//! | [`observe`], [`report`] | what a run tells about itself, and pictures of it |
+//! | [`launch`] | a loader and a trainer started together |
+//! | [`exchange`] | checkpoints from and for the official code and Hugging Face |
+//! | [`proof`] | replays of the official code, tests of a device, benchmarks |
 
-pub mod bench;
 pub mod checkpoint;
-pub mod clock;
 pub mod config;
-pub mod cuda;
-pub mod device;
 mod error;
-pub mod export;
-pub mod huggingface;
-pub mod ijepa;
-pub mod import;
-pub mod init;
+pub mod exchange;
 pub mod launch;
-pub mod log;
-pub mod model;
-pub mod official;
-pub mod optimizer;
-pub mod plot;
-pub mod reference;
-pub mod run_dir;
-pub mod schedule;
-pub mod shim;
-pub mod smoke;
+pub mod method;
+pub mod observe;
+pub mod proof;
+pub mod report;
+pub mod run;
 pub mod source;
-pub mod stop;
-pub mod taps;
+pub mod torch;
 pub mod train;
-mod transformer;
-pub mod weights;
 
 pub use error::Error;

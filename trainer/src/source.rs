@@ -23,7 +23,7 @@ use loader::link::{self, Endpoint, Feed, Hello};
 use loader::ring::SlotReader;
 use tch::Device;
 
-use crate::stop::Stop;
+use crate::run::stop::Stop;
 use connection::Connection;
 use stage::Stage;
 

@@ -14,19 +14,19 @@ use anyhow::Result;
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, Parts, State, Writer, advise};
-use crate::clock::{Clock, Phase};
 use crate::config::{Checkpoint, Config, OnNonfinite};
-use crate::device::Bfloat16;
-use crate::ijepa::{self, IJepa};
-use crate::log::{Log, Record};
-use crate::model::ModelConfig;
-use crate::optimizer::Optimizer;
-use crate::run_dir::RunDir;
-use crate::schedule::Schedule;
-use crate::shim::{self, Autocast};
+use crate::method::ijepa::{self, IJepa};
+use crate::method::model::ModelConfig;
+use crate::method::optimizer::Optimizer;
+use crate::method::schedule::Schedule;
+use crate::method::taps::Silent;
+use crate::observe::log::{Log, Record};
+use crate::run::run_dir::RunDir;
+use crate::run::stop::Stop;
 use crate::source::{Batch, Source};
-use crate::stop::Stop;
-use crate::taps::Silent;
+use crate::torch::device::Bfloat16;
+use crate::torch::shim::{self, Autocast};
+use crate::train::clock::{Clock, Phase};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -338,6 +338,7 @@ fn load(path: &std::path::Path, ijepa: &mut IJepa, optimizer: &mut Optimizer) ->
     Ok(())
 }
 
+pub mod clock;
 mod nonfinite;
 #[cfg(test)]
 mod tests;

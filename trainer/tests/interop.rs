@@ -15,12 +15,12 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use trainer::checkpoint;
 use trainer::config::Config;
-use trainer::model::{Encoder, ModelConfig};
-use trainer::official::pickle::Dtype;
-use trainer::official::write::{Key, Node, Zip, archive};
-use trainer::run_dir::{Resume, RunDir};
+use trainer::exchange::official::pickle::Dtype;
+use trainer::exchange::official::write::{Key, Node, Zip, archive};
+use trainer::exchange::weights::names;
+use trainer::method::model::{Encoder, ModelConfig};
+use trainer::run::run_dir::{Resume, RunDir};
 use trainer::train::Run;
-use trainer::weights::names;
 
 const EPOCH: u64 = 3;
 const STEPS_PER_EPOCH: u64 = 5;

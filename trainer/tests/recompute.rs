@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tch::{Device, Kind, Tensor};
-use trainer::ijepa::IJepa;
-use trainer::model::ModelConfig;
-use trainer::optimizer::Optimizer;
-use trainer::shim::{Autocast, recomputed};
-use trainer::taps::Silent;
+use trainer::method::ijepa::IJepa;
+use trainer::method::model::ModelConfig;
+use trainer::method::optimizer::Optimizer;
+use trainer::method::taps::Silent;
+use trainer::torch::shim::{Autocast, recomputed};
 
 /// Loss and gradients of one batch.
 fn gradients(recompute: bool, bfloat16: bool) -> (f64, Vec<(String, Tensor)>) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use trainer::schedule::{Schedule, ScheduleConfig};
+use trainer::method::schedule::{Schedule, ScheduleConfig};
 
 /// `0x1.8p-3` and the like.
 fn hexadecimal(text: &str) -> f64 {

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::files::{Disk, Files, TEMPORARY, entries, named, parent, remove_all};
 use super::part::{Part, write_views};
 use super::{STATE, Snapshot, State, Sum, file_name, read_state, verify};
-use crate::weights::Tensors;
+use crate::exchange::weights::Tensors;
 
 /// Beginning of the names of checkpoints that turned out to be damaged.
 const DAMAGED: &str = "damaged-";

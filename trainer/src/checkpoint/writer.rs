@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use super::store::is_milestone;
 use super::{Parts, Snapshot, State, Store};
 use crate::config::Checkpoint;
-use crate::log::Log;
+use crate::observe::log::Log;
 
 /// Failures in a row that end the run.
 const ATTEMPTS: u32 = 3;

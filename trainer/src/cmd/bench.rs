@@ -10,15 +10,15 @@ use anyhow::{Context, Result, ensure};
 use loader::link::{Endpoint, Hello, PROTOCOL};
 use shardtool::Manifest;
 use tch::Device;
-use trainer::bench::made_up::MadeUp;
-use trainer::bench::official::{self, How};
-use trainer::bench::report::Report;
-use trainer::bench::{self, Workload, machine};
 use trainer::config::Config;
-use trainer::device;
-use trainer::model::ModelConfig;
+use trainer::method::model::ModelConfig;
+use trainer::proof::bench::made_up::MadeUp;
+use trainer::proof::bench::official::{self, How};
+use trainer::proof::bench::report::Report;
+use trainer::proof::bench::{self, Workload, machine};
+use trainer::run::stop::Stop;
 use trainer::source::{LoaderSource, Source};
-use trainer::stop::Stop;
+use trainer::torch::device;
 
 /// Sizes of an official or published recipe; those for whom memory is short give a smaller --batch
 #[derive(Clone, Copy, clap::ValueEnum)]

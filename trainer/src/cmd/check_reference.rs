@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use trainer::device;
-use trainer::reference::{self, Precision};
+use trainer::proof::reference::{self, Precision};
+use trainer::torch::device;
 
 /// Which set, where, and how to tell.
 #[derive(clap::Args)]

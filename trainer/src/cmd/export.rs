@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use trainer::export::{self, Source, Which};
+use trainer::exchange::export::{self, Source, Which};
 
 /// Write a checkpoint for transformers or for the official code
 #[derive(clap::Args)]

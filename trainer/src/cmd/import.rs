@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use trainer::config::Config;
-use trainer::import::{Options, import};
+use trainer::exchange::import::{Options, import};
 
 /// Make a checkpoint of official weights or of a Hugging Face model
 #[derive(clap::Args)]

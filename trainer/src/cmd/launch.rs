@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use trainer::config::Config;
-use trainer::device;
 use trainer::launch::{Pair, Program};
-use trainer::run_dir::Resume;
+use trainer::run::run_dir::Resume;
+use trainer::torch::device;
 
 use super::RunArgs;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use trainer::plot;
+use trainer::report::plot;
 
 /// Draw the loss curve of a run
 #[derive(clap::Args)]

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::json;
-use trainer::smoke::{self, Verdict};
-use trainer::{cuda, device};
+use trainer::proof::smoke::{self, Verdict};
+use trainer::torch::cuda;
+use trainer::torch::device;
 
 /// Where, and how to tell.
 #[derive(clap::Args)]

@@ -11,11 +11,11 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use shardtool::Manifest;
 use trainer::checkpoint::State;
 use trainer::config::Config;
-use trainer::device;
-use trainer::log::Log;
-use trainer::run_dir::RunDir;
+use trainer::observe::log::Log;
+use trainer::run::run_dir::RunDir;
+use trainer::run::stop::Stop;
 use trainer::source::LoaderSource;
-use trainer::stop::Stop;
+use trainer::torch::device;
 use trainer::train::{Outcome, Run};
 
 use super::{FAULTY, PREEMPTED, RunArgs};

@@ -9,7 +9,7 @@ use tch::Device;
 
 use super::held::Held;
 use crate::Error;
-use crate::cuda::{Event, Registration};
+use crate::torch::cuda::{Event, Registration};
 
 /// A connection to a loader. The fields are dropped in this order: copies end, the memory is unlocked, then unmapped.
 #[derive(Debug)]

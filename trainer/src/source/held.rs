@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::{Error, cuda};
+use crate::Error;
+
+use crate::torch::cuda;
 
 /// Something that happens once, on the device.
 pub trait Moment {

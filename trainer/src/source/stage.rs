@@ -16,7 +16,7 @@ use loader::ring::{Geometry, SlotReader};
 use tch::{Device, Kind, Tensor};
 
 use super::group::{Batch, Normaliser, Raw};
-use crate::cuda::{Event, Stream};
+use crate::torch::cuda::{Event, Stream};
 
 /// Where groups are received on the device.
 #[derive(Debug)]

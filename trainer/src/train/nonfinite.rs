@@ -23,7 +23,7 @@ use tch::Tensor;
 use super::{Outcome, Run, Seen};
 use crate::checkpoint::{write_durably, write_tensors};
 use crate::config::OnNonfinite;
-use crate::log::Log;
+use crate::observe::log::Log;
 use crate::source::Batch;
 
 impl Seen {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
-use trainer::ijepa::{IJepa, loss};
-use trainer::model::ModelConfig;
-use trainer::optimizer::Optimizer;
-use trainer::shim::Autocast;
-use trainer::taps::{Silent, Taps};
-use trainer::{Error, init};
+use trainer::Error;
+use trainer::method::ijepa::{IJepa, loss};
+use trainer::method::init;
+use trainer::method::model::ModelConfig;
+use trainer::method::optimizer::Optimizer;
+use trainer::method::taps::{Silent, Taps};
+use trainer::torch::shim::Autocast;
 
 mod optimizer;
 mod positions;

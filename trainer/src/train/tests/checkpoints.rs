@@ -3,7 +3,7 @@
 use super::*;
 
 use crate::checkpoint::power_cut::Loss;
-use crate::run_dir::Resume;
+use crate::run::run_dir::Resume;
 
 /// A directory whose log need not wait for a disk, where the machine has such a place.
 fn in_memory() -> tempfile::TempDir {

@@ -1,0 +1,3 @@
+//! What a run tells about itself.
+
+pub mod log;

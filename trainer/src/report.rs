@@ -1,0 +1,3 @@
+//! Pictures of what a run wrote.
+
+pub mod plot;
