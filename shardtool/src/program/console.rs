@@ -1,5 +1,6 @@
 //! Standard error: the subscriber of all events, and the progress bar above which it writes.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write as _};
 use std::panic::PanicHookInfo;
@@ -83,11 +84,12 @@ pub(super) fn install(name: &'static str, verbosity: &Verbosity) {
 /// Keeps where a panic happened, and says all that is known of it to who asked for details.
 fn note_panic(info: &PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    tracing::debug!(
-        "panic at {place}: {}\n{}",
-        crate::panics::message_of_hook(info),
-        std::backtrace::Backtrace::capture()
-    );
+    let message = crate::panics::message_of_hook(info);
+    tracing::debug!("panic at {place}: {message}");
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        tracing::debug!("{trace}");
+    }
     *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = place;
 }
 
