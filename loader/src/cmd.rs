@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use loader::config::LoaderConfig;
-use loader::pipeline::{Attachment, Pipeline, Share, Source, default_workers, geometry};
+use loader::pipeline::{Attachment, Pipeline, Share, Source, geometry};
 use loader::ring::Consumer;
 use loader::sampler::Sampler;
 
@@ -69,7 +69,7 @@ impl Selection {
             .threads
             .map(usize::from)
             .or(config.loader.workers)
-            .unwrap_or_else(default_workers);
+            .unwrap_or_else(shardtool::cpus::count);
         let pipeline = Pipeline::start(source, workers, &config.loader)?;
         Ok(Session {
             config,

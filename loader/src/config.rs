@@ -17,7 +17,7 @@ use crate::error::Error;
 pub use file::{ConfigFile, is_placeholder};
 
 /// Sections a configuration file may hold; those the loader does not read belong to the trainer.
-pub const SECTIONS: [&str; 10] = [
+pub const SECTIONS: [&str; 8] = [
     "data",
     "mask",
     "loader",
@@ -26,8 +26,6 @@ pub const SECTIONS: [&str; 10] = [
     "logging",
     "trainer",
     "checkpoint",
-    "eval",
-    "launch",
 ];
 
 /// What the loader needs to know to sample, decode and serve.
@@ -82,6 +80,11 @@ pub struct Data {
     pub use_horizontal_flip: bool,
 }
 
+impl Data {
+    /// Keys that may differ between a checkpoint and the run that continues it.
+    pub const FREE_ON_RESUME: &[&str] = &["image_folder", "num_workers", "pin_mem", "root_path"];
+}
+
 /// The official `mask` section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mask {
@@ -110,6 +113,11 @@ pub struct Mask {
     pub pred_mask_scale: [f64; 2],
 }
 
+impl Mask {
+    /// Keys that may differ between a checkpoint and the run that continues it.
+    pub const FREE_ON_RESUME: &[&str] = &[];
+}
+
 /// The `loader` section: keys the official files do not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -133,6 +141,11 @@ pub struct Loader {
     pub fidelity: Fidelity,
     /// Pin each worker to one CPU.
     pub pin_cores: bool,
+}
+
+impl Loader {
+    /// Keys that may differ between a checkpoint and the run that continues it.
+    pub const FREE_ON_RESUME: &[&str] = &["local_dir", "pin_cores", "shards", "slots", "workers"];
 }
 
 /// By which law context and target blocks are drawn.

@@ -22,7 +22,7 @@ mod socket;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
@@ -363,6 +363,28 @@ fn receive_with_fd(
         }
     }
     Ok((received.bytes, fd))
+}
+
+/// Takes over the descriptor `number`, which a launcher left open for this process.
+///
+/// To be called before this process opens anything that could get the same number. It is closed on exec from then on.
+///
+/// # Errors
+/// If it is none that a launcher would pass, or is not open.
+pub fn inherit(number: RawFd) -> io::Result<OwnedFd> {
+    let fault = |kind, what: &str| io::Error::new(kind, format!("--socket-fd {number}: {what}"));
+    if number <= 2 {
+        return Err(fault(
+            io::ErrorKind::InvalidInput,
+            "not a descriptor that a launcher would pass",
+        ));
+    }
+    std::fs::symlink_metadata(format!("/proc/self/fd/{number}"))
+        .map_err(|error| fault(error.kind(), "no such descriptor was inherited"))?;
+    // SAFETY: it is open, and nothing in this process owns it: the caller asks before anything else is opened.
+    let channel = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&channel, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(channel)
 }
 
 /// Hands one end of a fresh connection to a child over its inherited `channel`. The launcher gives one end to the loader

@@ -1,16 +1,25 @@
-//! The `loader` program: parse, dispatch, exit code. Results go to stdout, progress and faults to stderr.
+//! The `loader` program: parse, dispatch, exit code.
 //!
-//! Exit codes: 0 fine, 2 could not run.
+//! Results go to stdout, progress and faults to stderr. [`shardtool::exit`] has the exit codes.
 
 mod cmd;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use shardtool::program::{self, Verbosity};
 
 /// Samples, decodes, crops and masks images straight into shared-memory rings
 #[derive(Debug, Parser)]
 #[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+#[derive(Debug, Subcommand)]
 enum Command {
     Run(cmd::run::Args),
     Bench(cmd::bench::Args),
@@ -19,14 +28,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Command::parse() {
+    let cli = Cli::parse();
+    program::run("loader", &cli.verbosity, |out| match cli.command {
         Command::Run(args) => cmd::run::run(&args),
-        Command::Bench(args) => cmd::bench::run(&args),
-        Command::Hash(args) => cmd::hash::run(&args),
-        Command::Show(args) => cmd::show::run(&args),
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("loader: {error:#}");
-        ExitCode::from(2)
+        Command::Bench(args) => cmd::bench::run(&args, out),
+        Command::Hash(args) => cmd::hash::run(&args, out),
+        Command::Show(args) => cmd::show::run(&args, out),
     })
 }

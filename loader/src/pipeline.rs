@@ -207,14 +207,9 @@ impl Shared {
                 .name()
                 .map(|name| format!(" ({name})"))
                 .unwrap_or_default();
-            eprintln!("sample {id}{name} is damaged and replaced by another: {error}");
+            tracing::warn!("sample {id}{name} is damaged and replaced by another: {error}");
         }
     }
-}
-
-/// The CPUs this process may run on, as many as its cgroup pays for.
-pub fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Pipeline {
@@ -426,6 +421,6 @@ pub fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
     if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        eprintln!("cannot pin a thread to CPU {cpu}: {error}");
+        tracing::warn!("cannot pin a thread to CPU {cpu}: {error}");
     }
 }

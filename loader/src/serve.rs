@@ -103,12 +103,12 @@ async fn run(server: Arc<Server>, entrance: Entrance, manners: Manners) -> io::R
                     connections.spawn(connection(server.clone(), stream, patience, stopping.clone()));
                 }
                 Ok(None) => {
-                    eprintln!("the launcher is gone; closing");
+                    tracing::info!("the launcher is gone; closing");
                     stop.send_replace(true);
                 }
                 Err(error) => {
                     // Out of descriptors, or a broken message: this connection fails, the others do not.
-                    eprintln!("cannot accept a connection: {error}");
+                    tracing::warn!("cannot accept a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
@@ -118,7 +118,7 @@ async fn run(server: Arc<Server>, entrance: Entrance, manners: Manners) -> io::R
                 if closing {
                     std::process::exit(0);
                 }
-                eprintln!("{number}: closing {} connections", connections.len());
+                tracing::info!("{number}: closing {} connections", connections.len());
                 door = Door::Shut;
                 stop.send_replace(true);
             }
@@ -233,7 +233,7 @@ async fn connection(
             return false;
         }
     };
-    eprintln!("serving {peer} from step {}", hello.first_step);
+    tracing::info!("serving {peer} from step {}", hello.first_step);
     server
         .attached
         .lock()
@@ -248,7 +248,7 @@ async fn connection(
         Err(error) => format!("is gone before its welcome ({error})"),
     };
     let (ours, theirs) = attachment.waited();
-    eprintln!(
+    tracing::info!(
         "{peer} {parting}; {} images, {} replaced; it waited {:.1?} to start and {:.1?} later, the loader {:.1?}",
         attachment.images(),
         attachment.replaced(),
@@ -285,7 +285,7 @@ async fn accompany(
                 match end {
                     Ok(End::Finished) => "the last step asked for has been delivered".to_owned(),
                     Ok(End::Failed(reason)) => {
-                        eprintln!("a ring failed: {reason}");
+                        tracing::warn!("a ring failed: {reason}");
                         reason
                     }
                     // A consumer leaves the ring a moment before it says goodbye.
@@ -310,7 +310,7 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 async fn refuse(stream: &mut UnixStream, peer: &str, reason: String) {
-    eprintln!("refused {peer}: {reason}");
+    tracing::warn!("refused {peer}: {reason}");
     let _ = stream.write_all(&encode(&Reply::Refused { reason })).await;
 }
 
@@ -442,7 +442,7 @@ impl Statistics {
             // A ring that has gone since the last line takes its share of the sum with it: that line is an underestimate.
             let share =
                 waited.saturating_sub(self.waited).as_secs_f64() / seconds / rings.len() as f64;
-            eprintln!(
+            tracing::info!(
                 "{:.0} images/s to {} rank(s); rings full {:.1} % of the time; {} damaged samples; {}",
                 work.images as f64 / seconds,
                 rings.len(),
@@ -457,7 +457,7 @@ impl Statistics {
     fn print_total(&self, server: &Server) {
         let work = server.pipeline.stages();
         let seconds = self.start.elapsed().as_secs_f64();
-        eprintln!(
+        tracing::info!(
             "served {} images in {seconds:.1} s; {} damaged samples; {}",
             work.images,
             server.pipeline.damaged(),

@@ -88,7 +88,7 @@ fn copy(source: &Path, local: &Path) -> Result<PathBuf, Error> {
     if Manifest::read(&target).is_ok_and(|found| found.checksum() == manifest.checksum()) {
         let whole = records(&manifest).all(|record| is_complete(&target, record));
         if whole {
-            eprintln!("shards are read from their copy in {}", target.display());
+            tracing::info!("shards are read from their copy in {}", target.display());
             return Ok(target);
         }
     }
@@ -138,7 +138,7 @@ fn lock(target: &Path) -> Result<File, Error> {
     match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(TryLockError::WouldBlock) => {
-            eprintln!(
+            tracing::info!(
                 "waiting for another process that copies the shards to {}",
                 target.display()
             );
@@ -174,7 +174,7 @@ fn fill(source: &Path, target: &Path, manifest: &Manifest) -> Result<(), Error> 
         ));
     }
     let total = records(manifest).count();
-    eprintln!(
+    tracing::info!(
         "copying {} of {total} shards, {}, from {} to {}",
         missing.len(),
         size(needed),
@@ -217,7 +217,7 @@ fn fill(source: &Path, target: &Path, manifest: &Manifest) -> Result<(), Error> 
             std::thread::sleep(Duration::from_millis(10));
             if reported.elapsed() > REPORT {
                 reported = Instant::now();
-                eprintln!("{}", told());
+                tracing::info!("{}", told());
             }
         }
         streams
@@ -231,7 +231,7 @@ fn fill(source: &Path, target: &Path, manifest: &Manifest) -> Result<(), Error> 
     fs::copy(&from, &aside).map_err(|error| fault(&from, error))?;
     let to = target.join(MANIFEST_FILE);
     fs::rename(&aside, &to).map_err(|error| fault(&to, error))?;
-    eprintln!("{}", told());
+    tracing::info!("{}", told());
     Ok(())
 }
 

@@ -13,6 +13,7 @@
 pub mod build;
 #[cfg(feature = "codecs")]
 pub mod codec;
+pub mod cpus;
 pub mod dataset;
 pub mod dct;
 mod error;

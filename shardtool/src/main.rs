@@ -1,12 +1,13 @@
 //! The `shardtool` program: parse, dispatch, exit code.
 //!
-//! Results go to stdout, progress and errors to stderr. Exit codes: 0 fine, 1 ran and found faults
-//! (rejected images, damaged samples), 2 could not run.
+//! Results go to stdout, progress and errors to stderr. [`shardtool::exit`] has the exit codes.
 
 mod cmd;
 
-use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use shardtool::program::{self, Verbosity};
 
 /// Converts image folders into shards: validated, memory-mapped, read in any order.
 #[derive(Parser)]
@@ -14,6 +15,8 @@ use std::process::ExitCode;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    verbosity: Verbosity,
 }
 
 #[derive(Subcommand)]
@@ -25,27 +28,13 @@ enum Command {
     Synth(cmd::synth::Args),
 }
 
-/// How a command that ran ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Fine,
-    FoundFaults,
-}
-
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Build(args) => cmd::build::run(&args),
-        Command::Verify(args) => cmd::verify::run(&args),
-        Command::Inspect(args) => cmd::inspect::run(&args),
-        Command::Extract(args) => cmd::extract::run(&args),
-        Command::Synth(args) => cmd::synth::run(&args),
-    };
-    match result {
-        Ok(Outcome::Fine) => ExitCode::SUCCESS,
-        Ok(Outcome::FoundFaults) => ExitCode::from(1),
-        Err(error) => {
-            eprintln!("shardtool: {error:#}");
-            ExitCode::from(2)
-        }
-    }
+    let cli = Cli::parse();
+    program::run("shardtool", &cli.verbosity, |out| match cli.command {
+        Command::Build(args) => cmd::build::run(&args, out),
+        Command::Verify(args) => cmd::verify::run(&args, out),
+        Command::Inspect(args) => cmd::inspect::run(&args, out),
+        Command::Extract(args) => cmd::extract::run(&args, out),
+        Command::Synth(args) => cmd::synth::run(&args, out),
+    })
 }

@@ -10,19 +10,11 @@ pub mod smoke;
 pub mod train;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use trainer::method::model::ModelConfig;
-use trainer::run::run_dir::Resume;
-
-/// Ran and found a fault.
-pub const FAULTY: u8 = 1;
-/// Could not run.
-pub const COULD_NOT_RUN: u8 = 2;
-/// Stopped by a signal, to be resumed (`EX_TEMPFAIL`).
-pub const PREEMPTED: u8 = 75;
+use shardtool::program::{Results, Verbosity};
+use trainer::run::Resume;
 
 /// I-JEPA pretraining on libtorch.
 #[derive(Parser)]
@@ -30,6 +22,9 @@ pub const PREEMPTED: u8 = 75;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// How much is said.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
 }
 
 #[derive(Subcommand)]
@@ -71,32 +66,24 @@ pub struct RunArgs {
     resume: Option<Resume>,
 }
 
-/// The sizes of a model in words.
-fn sizes(model: &ModelConfig) -> String {
-    let name = ModelConfig::official_name(model.embed_dim, model.depth, model.mlp_dim);
-    let (name, _) = name.unwrap_or(("a network of its own", 0));
-    let &ModelConfig {
-        patch_size,
-        image_size,
-        predictor_dim,
-        predictor_depth,
-        ..
-    } = model;
-    format!(
-        "{name}, patches of {patch_size}, images of {image_size}, predictor {predictor_dim} wide and {predictor_depth} deep"
-    )
+/// Has libtorch compute with `threads` threads; by default one per CPU that this process may use. Returns how many.
+fn set_threads(threads: Option<usize>) -> Result<usize> {
+    let threads = threads.unwrap_or_else(shardtool::cpus::count);
+    let number = i32::try_from(threads).ok().filter(|&number| number > 0);
+    tch::set_num_threads(number.with_context(|| format!("{threads} threads"))?);
+    Ok(threads)
 }
 
-/// Runs the subcommand.
-pub fn run(cli: Cli) -> Result<ExitCode> {
+/// Runs the subcommand and returns its exit code.
+pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
     match cli.command {
-        Command::Launch(args) => launch::run(&args),
-        Command::Train(args) => train::run(&args),
-        Command::Plot(args) => plot::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Smoke(args) => smoke::run(&args),
-        Command::Import(args) => import::run(&args),
-        Command::Export(args) => export::run(&args),
-        Command::CheckReference(args) => check_reference::run(&args),
+        Command::Launch(args) => launch::run(&args, &cli.verbosity),
+        Command::Train(args) => train::run(&args, out),
+        Command::Plot(args) => plot::run(&args, out),
+        Command::Bench(args) => bench::run(&args, out),
+        Command::Smoke(args) => smoke::run(&args, out),
+        Command::Import(args) => import::run(&args, out),
+        Command::Export(args) => export::run(&args, out),
+        Command::CheckReference(args) => check_reference::run(&args, out),
     }
 }

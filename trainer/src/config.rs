@@ -5,18 +5,58 @@
 //! required where the official code requires them; keys it could do without have its default. What is accepted but has
 //! no effect on this machine is said by [`Config::warnings`], never silently ignored.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod checkpoint;
+mod logging;
+mod meta;
+mod optimization;
+mod trainer;
 
-use anyhow::{Result, bail, ensure};
-use loader::config::{ConfigFile, LoaderConfig, SECTIONS, is_placeholder};
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ::loader::LoaderConfig;
+use ::loader::config::{ConfigFile, SECTIONS};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
 use crate::method::model::ModelConfig;
 use crate::method::schedule::ScheduleConfig;
 use crate::torch::device::Bfloat16;
+
+pub use checkpoint::Checkpoint;
+pub use logging::Logging;
+pub use meta::Meta;
+pub use optimization::Optimization;
+pub use trainer::{OnNonfinite, Trainer};
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file, its sections and keys, or what the loader reads of it.
+    #[error(transparent)]
+    File(#[from] ::loader::Error),
+    /// A value outside its range.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The key with its section.
+        key: &'static str,
+        /// What is wrong with its value.
+        reason: String,
+    },
+    /// Sizes that make no network.
+    #[error(transparent)]
+    Model(#[from] crate::Error),
+}
+
+impl Error {
+    fn value(key: &'static str, reason: impl Into<String>) -> Error {
+        Error::Value {
+            key,
+            reason: reason.into(),
+        }
+    }
+}
 
 /// Everything a run is made from.
 #[derive(Clone, Debug)]
@@ -31,197 +71,41 @@ pub struct Config {
     pub trainer: Trainer,
     /// Our own keys of the checkpoints.
     pub checkpoint: Checkpoint,
-    /// What the loader reads of the same file.
+    /// What the loader reads of the same file: the sections `data`, `mask` and `loader`.
     pub loader: LoaderConfig,
 }
 
-/// The official `meta` section.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Meta {
-    /// Copy the shards to the node's own storage first; the loader does it, see [`loader::stage`].
-    #[serde(default)]
-    pub copy_data: bool,
-    /// Continue from a checkpoint; its absence is then an error.
-    #[serde(default)]
-    pub load_checkpoint: bool,
-    /// `vit_tiny` … `vit_giant`.
-    pub model_name: String,
-    /// Blocks of the predictor.
-    pub pred_depth: i64,
-    /// Width of the predictor.
-    pub pred_emb_dim: i64,
-    /// Name of the checkpoint to continue from, inside `logging.folder`; the latest one if absent.
-    #[serde(default)]
-    pub read_checkpoint: Option<String>,
-    /// Matrix products in bfloat16 under autocast, where the device has instructions for them: [`Bfloat16`]. The official
-    /// code also scales the loss up and gradients down again (GradScaler), as float16 needs it; bfloat16 has float32's
-    /// range and does not, so no step is ever skipped here.
-    pub use_bfloat16: bool,
-}
-
-/// The official `optimization` section, and `global_batch`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Optimization {
-    /// First and last momentum of the target encoder.
-    pub ema: [f64; 2],
-    /// Epochs of the run.
-    pub epochs: u64,
-    /// Last learning rate.
-    pub final_lr: f64,
-    /// Last weight decay.
-    pub final_weight_decay: f64,
-    /// Ours: images per optimizer step; `data.batch_size` times the number of ranks if absent.
-    #[serde(default)]
-    pub global_batch: Option<u64>,
-    /// Stretches the schedules beyond the end of the run.
-    #[serde(default = "one")]
-    pub ipe_scale: f64,
-    /// Learning rate after the warm-up.
-    pub lr: f64,
-    /// Learning rate before the warm-up.
-    pub start_lr: f64,
-    /// Epochs of warm-up; may be a fraction.
-    pub warmup: f64,
-    /// First weight decay.
-    pub weight_decay: f64,
-}
-
-/// The official `logging` section.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Logging {
-    /// The run directory.
-    pub folder: PathBuf,
-    /// Prefix of the files in it.
-    pub write_tag: String,
-}
-
-/// The `trainer` section: keys the official files do not have.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Trainer {
-    /// Seed of the initial weights. Order, crops and masks have `loader.seed`.
-    pub seed: u64,
-    /// Threads of libtorch on the CPU; by default one per CPU this process may run on.
-    pub threads: Option<usize>,
-    /// Steps between two log lines.
-    pub log_every: u64,
-    /// The global batch of the results this file claims to reproduce; a run with another one warns.
-    pub reproduces_global_batch: Option<u64>,
-    /// End the run before this step, with a checkpoint; the schedules stay those of the whole run.
-    pub stop_at_step: Option<u64>,
-    /// Seconds to wait for a loader, at the start and after it died.
-    pub loader_patience: u64,
-    /// Compute the intermediate results of each block anew in the backward pass instead of keeping them: a step takes
-    /// longer and much less memory. Changes no result where operators repeat themselves, as they do on a CPU.
-    pub activation_checkpointing: bool,
-    /// Let a GPU round the inputs of float32 products to TF32. The official runs compute products in bfloat16 and do
-    /// not care.
-    pub tf32: bool,
-    /// What to do about a step whose loss or gradient is not finite.
-    pub on_nonfinite: OnNonfinite,
-    /// Such steps that may be skipped in a row before the run stops all the same.
-    pub max_skipped: u64,
-}
-
-/// What to do about a step whose loss or gradient is not finite; see [`crate::train`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnNonfinite {
-    /// End the run with a diagnostic dump.
-    Stop,
-    /// Move nothing and go on with the next step.
-    Skip,
-}
-
-/// The `checkpoint` section: keys the official files do not have.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Checkpoint {
-    /// Write one after every so many epochs.
-    pub every_epochs: u64,
-    /// And after every so many steps.
-    pub every_steps: Option<u64>,
-    /// And when so many minutes have passed since the last one.
-    pub every_minutes: Option<f64>,
-    /// How many of the latest to keep.
-    pub keep: usize,
-    /// One after every multiple of so many epochs, kept for good; 0 for none. The official code keeps every 50th, too.
-    pub keep_every_epochs: u64,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-impl Default for Trainer {
-    fn default() -> Self {
-        Trainer {
-            seed: 0,
-            threads: None,
-            log_every: 10,
-            reproduces_global_batch: None,
-            stop_at_step: None,
-            loader_patience: 300,
-            activation_checkpointing: false,
-            tf32: false,
-            on_nonfinite: OnNonfinite::Stop,
-            max_skipped: 10,
-        }
-    }
-}
-
-impl Default for Checkpoint {
-    fn default() -> Self {
-        Checkpoint {
-            every_epochs: 1,
-            every_steps: None,
-            every_minutes: None,
-            keep: 2,
-            keep_every_epochs: 50,
-        }
-    }
-}
-
-/// Keys that may differ between a checkpoint and the run that continues it: they move files, speed and output, not
-/// results. The two about steps that are not finite are here because a run that stopped at one may have to go on by
-/// skipping it. A key ending in a dot stands for its section.
-const FREE: [&str; 22] = [
-    "checkpoint.",
-    "data.image_folder",
-    "data.num_workers",
-    "data.pin_mem",
-    "data.root_path",
-    "loader.local_dir",
-    "loader.pin_cores",
-    "loader.shards",
-    "loader.slots",
-    "loader.workers",
-    "logging.",
-    "meta.copy_data",
-    "meta.load_checkpoint",
-    "meta.read_checkpoint",
-    "trainer.activation_checkpointing",
-    "trainer.log_every",
-    "trainer.loader_patience",
-    "trainer.max_skipped",
-    "trainer.on_nonfinite",
-    "trainer.reproduces_global_batch",
-    "trainer.stop_at_step",
-    "trainer.threads",
+/// The keys of each section that may differ between a checkpoint and the run that continues it.
+const FREE_ON_RESUME: [(&str, &[&str]); 8] = [
+    ("checkpoint", Checkpoint::FREE_ON_RESUME),
+    ("data", ::loader::config::Data::FREE_ON_RESUME),
+    ("loader", ::loader::config::Loader::FREE_ON_RESUME),
+    ("logging", Logging::FREE_ON_RESUME),
+    ("mask", ::loader::config::Mask::FREE_ON_RESUME),
+    ("meta", Meta::FREE_ON_RESUME),
+    ("optimization", Optimization::FREE_ON_RESUME),
+    ("trainer", Trainer::FREE_ON_RESUME),
 ];
 
 impl Config {
     /// Reads and checks a file. `sets` are `path.to.key=value` overrides; `shards` stands for `loader.shards`.
-    pub fn load(path: &Path, sets: &[String], shards: Option<&Path>) -> Result<Config> {
+    ///
+    /// # Errors
+    /// The key at fault, and the cure where there is one.
+    pub fn load(path: &Path, sets: &[String], shards: Option<&Path>) -> Result<Config, Error> {
         let mut config = Config::from_file(&ConfigFile::load(path, sets)?)?;
         if let Some(dir) = shards {
             config.loader.loader.shards = Some(dir.to_owned());
+            config.check_paths()?;
         }
         Ok(config)
     }
 
-    /// The same from a file already parsed.
-    pub fn from_file(file: &ConfigFile) -> Result<Config> {
+    /// Reads and checks a file already parsed.
+    ///
+    /// # Errors
+    /// The key at fault, and the cure where there is one.
+    pub fn from_file(file: &ConfigFile) -> Result<Config, Error> {
         file.check_sections(&SECTIONS)?;
         let config = Config {
             meta: file.section("meta")?,
@@ -231,86 +115,42 @@ impl Config {
             checkpoint: file.section("checkpoint")?,
             loader: LoaderConfig::from_file(file)?,
         };
-        config.check()?;
+        config.optimization.check()?;
+        config.trainer.check()?;
+        config.checkpoint.check()?;
+        config.logging.check()?;
+        config.check_paths()?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<()> {
-        let Optimization {
-            ema,
-            epochs,
-            lr,
-            start_lr,
-            final_lr,
-            weight_decay,
-            final_weight_decay,
-            ..
-        } = self.optimization;
-        ensure!(epochs > 0, "optimization.epochs: 0 epochs train nothing");
-        ensure!(
-            ema.iter().all(|momentum| (0.0..=1.0).contains(momentum)),
-            "optimization.ema: {ema:?} is outside 0..=1"
-        );
-        for (key, value) in [
-            ("lr", lr),
-            ("start_lr", start_lr),
-            ("final_lr", final_lr),
-            ("weight_decay", weight_decay),
-            ("final_weight_decay", final_weight_decay),
+    /// Refuses paths that are not UTF-8: the resolved configuration is stored as text.
+    fn check_paths(&self) -> Result<(), Error> {
+        let keys = &self.loader.loader;
+        for (key, path) in [
+            ("logging.folder", Some(&self.logging.folder)),
+            ("loader.shards", keys.shards.as_ref()),
+            ("loader.local_dir", keys.local_dir.as_ref()),
         ] {
-            ensure!(
-                value.is_finite() && value >= 0.0,
-                "optimization.{key}: {value} is not a number of 0 or more"
-            );
+            if let Some(path) = path.filter(|path| path.to_str().is_none()) {
+                let reason = format!("{}: not UTF-8", shardtool::Escaped::new(path));
+                return Err(Error::value(key, reason));
+            }
         }
-        ensure!(
-            self.trainer.log_every > 0,
-            "trainer.log_every: 0; give the number of steps between two lines"
-        );
-        ensure!(
-            self.trainer.threads != Some(0),
-            "trainer.threads: 0; leave it out for one per CPU"
-        );
-        ensure!(
-            self.checkpoint.every_epochs > 0,
-            "checkpoint.every_epochs: 0; a run always writes checkpoints"
-        );
-        ensure!(
-            self.checkpoint.every_steps != Some(0),
-            "checkpoint.every_steps: 0; leave it out for none"
-        );
-        ensure!(
-            self.checkpoint
-                .every_minutes
-                .is_none_or(|minutes| minutes.is_finite() && minutes > 0.0),
-            "checkpoint.every_minutes: {} is not a number above 0; leave it out for none",
-            self.checkpoint.every_minutes.unwrap_or_default()
-        );
-        ensure!(
-            self.checkpoint.keep > 0,
-            "checkpoint.keep: 0; the latest checkpoint is always kept"
-        );
-        let tag = &self.logging.write_tag;
-        ensure!(
-            !tag.is_empty() && !tag.contains('/'),
-            "logging.write_tag: {tag:?} is not a file name's beginning"
-        );
         Ok(())
     }
 
-    /// The run directory. Left to the official files' placeholder, it is an error.
-    pub fn folder(&self) -> Result<&Path> {
-        let folder = &self.logging.folder;
-        if is_placeholder(&folder.to_string_lossy()) {
-            bail!(
-                "logging.folder: still the placeholder {:?}; set it in the file or with --set logging.folder=DIR",
-                folder.display()
-            );
-        }
-        Ok(folder)
+    /// Returns the run directory.
+    ///
+    /// # Errors
+    /// If it is still the official files' placeholder.
+    pub fn folder(&self) -> Result<&Path, Error> {
+        self.logging.folder()
     }
 
-    /// Sizes of the networks.
+    /// Returns the sizes of the networks.
+    ///
+    /// # Errors
+    /// If they make no network.
     pub fn model(&self) -> Result<ModelConfig, crate::Error> {
         let Meta {
             model_name,
@@ -328,7 +168,7 @@ impl Config {
         )
     }
 
-    /// Settings of the schedules.
+    /// Returns the settings of the schedules.
     pub fn schedule(&self) -> ScheduleConfig {
         let Optimization {
             ema,
@@ -355,8 +195,20 @@ impl Config {
         }
     }
 
-    /// Every key with its value, defaults filled in: what is printed, stored and compared. It reads back as a
-    /// configuration file.
+    /// Returns the steps of the whole run, with epochs of `epoch_len` steps.
+    pub fn total_steps(&self, epoch_len: u64) -> u64 {
+        self.optimization.epochs.saturating_mul(epoch_len)
+    }
+
+    /// Returns the step before which this run ends: its last one, or `trainer.stop_at_step`.
+    pub fn last_step(&self, epoch_len: u64) -> u64 {
+        let last = self.total_steps(epoch_len);
+        self.trainer.stop_at_step.unwrap_or(last).min(last)
+    }
+
+    /// Returns every key with its value, defaults filled in: what is printed, stored and compared.
+    ///
+    /// It reads back as a configuration file.
     pub fn resolved(&self) -> Map<String, Value> {
         let tree = json!({
             "checkpoint": self.checkpoint,
@@ -374,7 +226,7 @@ impl Config {
         }
     }
 
-    /// One line for each key in which `self` and `earlier` would give different results.
+    /// Returns a line for each key in which `self` and `earlier` would give different results.
     pub fn differences(&self, earlier: &Config) -> Vec<String> {
         let leaves = |config: &Config| {
             let mut leaves = BTreeMap::new();
@@ -383,18 +235,15 @@ impl Config {
         };
         let (mine, theirs) = (leaves(self), leaves(earlier));
         // Defaults are filled in on both sides, so that a key is missing on neither.
-        let differing = mine.iter().filter(|(key, value)| {
-            let free = FREE
-                .iter()
-                .any(|name| key == name || (name.ends_with('.') && key.starts_with(name)));
-            !free && theirs.get(*key) != Some(value)
-        });
+        let differing = mine
+            .iter()
+            .filter(|(key, value)| !is_free(key) && theirs.get(*key) != Some(value));
         differing
             .map(|(key, value)| format!("{key}: {value} now, {} then", theirs[key]))
             .collect()
     }
 
-    /// What a user may expect from this file and does not get, one line each. `world` is the number of ranks.
+    /// Returns what a user may expect from this file and does not get, a line each. `world` is the number of ranks.
     pub fn warnings(&self, device: Device, world: u64) -> Vec<String> {
         let mut warnings = Vec::new();
         let batch = self.loader.global_batch(world);
@@ -417,7 +266,17 @@ impl Config {
     }
 }
 
-/// Leaves of `value` with their dotted keys; lists count as leaves.
+/// Tells whether the key `section.key` may differ on resume.
+fn is_free(key: &str) -> bool {
+    FREE_ON_RESUME.iter().any(|(section, keys)| {
+        let rest = key
+            .strip_prefix(section)
+            .and_then(|rest| rest.strip_prefix('.'));
+        rest.is_some_and(|rest| keys.contains(&rest))
+    })
+}
+
+/// Collects the leaves of `value` with their dotted keys; lists count as leaves.
 fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(map) => {

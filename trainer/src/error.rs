@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use shardtool::Escaped;
+
 /// What went wrong, with the name of what it went wrong with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -78,8 +80,18 @@ pub enum Error {
         /// What CUDA says about it.
         reason: String,
     },
+    /// A group of the ring is not of the size that it says.
+    #[error("a group of {images} images of {size:?} pixels (height, width) in {bytes} bytes")]
+    GroupSize {
+        /// Images it should hold.
+        images: usize,
+        /// Height and width of each.
+        size: (usize, usize),
+        /// Bytes that it has.
+        bytes: usize,
+    },
     /// A file of a reference set could not be read.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", Escaped::new(path))]
     Reference {
         /// The file.
         path: PathBuf,

@@ -14,6 +14,7 @@
 //! Every descriptor here closes on exec; only a child's own channel is opened up, in that child alone.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -21,12 +22,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
 use loader::link::send_stream;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
 };
+use shardtool::{Escaped, exit};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -38,8 +39,57 @@ const DEATHS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a loader may take to end by itself when its channel is closed.
 const LEAVE: Duration = Duration::from_secs(5);
-/// Exit code of a program that could not run: starting it again would not help.
-const COULD_NOT_RUN: i32 = 2;
+
+/// Why a job could not be started, or not be kept going.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A program is not there, or is none.
+    #[error("cannot start {}: {cause}", Escaped::new(program))]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The system refused what supervising needs.
+    #[error("{doing}: {cause}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The loader says that it cannot run, and why.
+    #[error("the loader cannot run (exit code 2, see its message above)")]
+    LoaderCannotRun {
+        /// Another one ran before it.
+        was_running: bool,
+    },
+    /// The loader ends again and again.
+    #[error("the loader ended {times} times in a row, the last time with {last}")]
+    LoaderKeepsEnding {
+        /// How often.
+        times: u32,
+        /// How it ended last.
+        last: String,
+    },
+}
+
+impl Error {
+    fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |cause| Error::System { doing, cause }
+    }
+
+    /// Tells whether the job had begun, so that starting it again would go on.
+    pub fn is_midway(&self) -> bool {
+        match self {
+            Error::LoaderKeepsEnding { .. } => true,
+            Error::LoaderCannotRun { was_running } => *was_running,
+            _ => false,
+        }
+    }
+}
 
 /// A program with its arguments, but for the channel.
 #[derive(Debug)]
@@ -65,8 +115,9 @@ impl Program {
     }
 
     /// Starts it with a channel to this process; `death` is what the kernel sends it when this process ends.
-    fn start(&self, death: Signal, own_group: bool) -> Result<(Child, UnixStream)> {
-        let (ours, theirs) = UnixStream::pair().context("cannot make a socketpair")?;
+    fn start(&self, death: Signal, own_group: bool) -> Result<(Child, UnixStream), Error> {
+        let (ours, theirs) =
+            UnixStream::pair().map_err(Error::system("cannot make a socketpair"))?;
         let mut command = Command::new(&self.path);
         command
             .args(&self.args)
@@ -94,9 +145,10 @@ impl Program {
                 Ok(())
             });
         }
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.path.display()))?;
+        let child = command.spawn().map_err(|cause| Error::Start {
+            program: self.path.clone(),
+            cause,
+        })?;
         Ok((child, ours))
     }
 }
@@ -115,15 +167,18 @@ struct Loaders<'a> {
     program: &'a Program,
     running: Option<(Child, UnixStream)>,
     started: Instant,
+    /// Ends in a row.
     deaths: u32,
+    /// Ends in all.
+    ends: u32,
 }
 
 impl Pair {
     /// Runs both until the trainer ends; returns its exit code, or 128 + n after signal n.
-    pub fn run(&self) -> Result<u8> {
+    pub fn run(&self) -> Result<u8, Error> {
         // From here on SIGCHLD wakes the loop below, also for a child that ends at once.
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGCHLD])
-            .context("cannot listen to signals")?;
+            .map_err(Error::system("cannot listen to signals"))?;
         // A loader in a process group of its own does not see the terminal's Ctrl-C: it serves the trainer's last step.
         let (mut trainer, channel) = self.trainer.start(Signal::TERM, false)?;
         let mut loaders = Loaders {
@@ -131,6 +186,7 @@ impl Pair {
             running: None,
             started: Instant::now(),
             deaths: 0,
+            ends: 0,
         };
         let supervised = supervise(&mut signals, &mut trainer, &channel, &mut loaders);
         if supervised.is_err() {
@@ -148,7 +204,7 @@ fn supervise(
     trainer: &mut Child,
     channel: &UnixStream,
     loaders: &mut Loaders<'_>,
-) -> Result<u8> {
+) -> Result<u8, Error> {
     let mut stopping = false;
     loaders.start(channel)?;
     loop {
@@ -167,7 +223,10 @@ fn supervise(
                 );
             }
         }
-        if let Some(status) = trainer.try_wait().context("cannot wait for the trainer")? {
+        if let Some(status) = trainer
+            .try_wait()
+            .map_err(Error::system("cannot wait for the trainer"))?
+        {
             return Ok(code(status));
         }
         if let Some(status) = loaders.ended()? {
@@ -176,12 +235,15 @@ fn supervise(
             }
             // One that ends because the trainer is ending is not missed: give the trainer the moment to end, too.
             std::thread::sleep(loaders.pause(status)?);
-            if let Some(status) = trainer.try_wait().context("cannot wait for the trainer")? {
+            if let Some(status) = trainer
+                .try_wait()
+                .map_err(Error::system("cannot wait for the trainer"))?
+            {
                 return Ok(code(status));
             }
-            eprintln!(
-                "trainer launch: the loader ended ({}); starting another one",
-                told(status)
+            tracing::warn!(
+                "the loader ended ({}); starting another one",
+                describe(status)
             );
             loaders.start(channel)?;
         }
@@ -190,9 +252,9 @@ fn supervise(
 
 impl Loaders<'_> {
     /// Starts one and connects it with the trainer behind `channel`.
-    fn start(&mut self, trainer: &UnixStream) -> Result<()> {
+    fn start(&mut self, trainer: &UnixStream) -> Result<(), Error> {
         let (child, channel) = self.program.start(Signal::KILL, true)?;
-        let (one, other) = UnixStream::pair().context("cannot make a socketpair")?;
+        let (one, other) = UnixStream::pair().map_err(Error::system("cannot make a socketpair"))?;
         // A child that is gone already is found by the loop, whichever of the two it is.
         let _ = send_stream(channel.as_fd(), one.into());
         let _ = send_stream(trainer.as_fd(), other.into());
@@ -202,11 +264,13 @@ impl Loaders<'_> {
     }
 
     /// The status of the running one, if it has ended.
-    fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
         let Some((child, _)) = &mut self.running else {
             return Ok(None);
         };
-        let status = child.try_wait().context("cannot wait for the loader")?;
+        let status = child
+            .try_wait()
+            .map_err(Error::system("cannot wait for the loader"))?;
         if status.is_some() {
             self.running = None;
         }
@@ -214,21 +278,22 @@ impl Loaders<'_> {
     }
 
     /// How long to wait before the next one, after one that ended with `status`; an error if there should be no next.
-    fn pause(&mut self, status: ExitStatus) -> Result<Duration> {
-        if status.code() == Some(COULD_NOT_RUN) {
-            return Err(anyhow!(
-                "the loader cannot run (exit code 2, see its message above)"
-            ));
+    fn pause(&mut self, status: ExitStatus) -> Result<Duration, Error> {
+        if status.code() == Some(exit::COULD_NOT_RUN.into()) {
+            return Err(Error::LoaderCannotRun {
+                was_running: self.ends > 0,
+            });
         }
         if self.started.elapsed() > RECOVERED {
             self.deaths = 0;
         }
         self.deaths += 1;
+        self.ends += 1;
         if self.deaths >= DEATHS {
-            return Err(anyhow!(
-                "the loader ended {DEATHS} times in a row, the last time with {}",
-                told(status)
-            ));
+            return Err(Error::LoaderKeepsEnding {
+                times: DEATHS,
+                last: describe(status),
+            });
         }
         Ok(PAUSE * 2u32.pow(self.deaths - 1))
     }
@@ -242,7 +307,7 @@ impl Loaders<'_> {
         let asked = Instant::now();
         while matches!(child.try_wait(), Ok(None)) {
             if asked.elapsed() > LEAVE {
-                eprintln!("trainer launch: the loader does not end; killing it");
+                tracing::warn!("the loader does not end; killing it");
                 // Cannot fail in a way that matters: it has not been waited for, so the number is still its own.
                 let _ = child.kill();
                 let _ = child.wait();
@@ -268,7 +333,7 @@ fn code(status: ExitStatus) -> u8 {
     }
 }
 
-fn told(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => {

@@ -18,6 +18,8 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod distributed;
+pub mod durable;
 mod error;
 pub mod exchange;
 pub mod launch;
@@ -26,7 +28,9 @@ pub mod observe;
 pub mod proof;
 pub mod report;
 pub mod run;
+pub mod session;
 pub mod source;
+pub mod stop;
 pub mod torch;
 pub mod train;
 

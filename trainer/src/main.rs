@@ -1,19 +1,16 @@
 //! The `trainer` program: parse, dispatch, exit code.
 //!
-//! 0 fine, 1 ran and found a fault, 2 could not run, 75 preempted (resume me); `launch` passes on its trainer's code.
+//! [`shardtool::exit`] has the exit codes; `launch` passes on its trainer's.
 
 mod cmd;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use shardtool::program;
 
 fn main() -> ExitCode {
-    match cmd::run(cmd::Cli::parse()) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("trainer: {error:#}");
-            ExitCode::from(cmd::COULD_NOT_RUN)
-        }
-    }
+    let cli = cmd::Cli::parse();
+    let verbosity = cli.verbosity;
+    program::run("trainer", &verbosity, |out| cmd::run(cli, out))
 }

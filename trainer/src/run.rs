@@ -1,4 +1,9 @@
-//! A run: its directory, and the signals that stop it.
+//! What a run keeps on disk: its directory with the configuration, the checkpoints and the log. Rank 0 alone does.
 
-pub mod run_dir;
-pub mod stop;
+mod directory;
+mod error;
+mod keeper;
+
+pub use directory::{Begin, Resume, RunDir};
+pub use error::Error;
+pub use keeper::Keeper;

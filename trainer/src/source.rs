@@ -1,31 +1,30 @@
 //! Where the groups of a step come from, and what becomes of them: tensors, normalised on the device.
 //!
-//! Used by the training loop through [`Source`]; [`LoaderSource`] is the real one. It hides that a loader may die: the
-//! next one is asked for the step in progress, and since what a step holds depends on its number alone, the groups seen
-//! already are skipped and no value changes.
+//! Used by the training loop through [`GroupSource`]; [`LoaderSource`] is the real one. It hides that a loader may die:
+//! the next one is asked for the step in progress, and since what a step holds depends on its number alone, the groups
+//! seen already are skipped and no value changes.
 //!
-//! On a CPU a group is copied out of its slot, once. For a GPU the ring is page-locked, a stream of its own copies the next
-//! group while this one is computed with, and a slot goes back when its copy is done: see `stage`.
+//! On a CPU a group is copied out of its slot, once. For a GPU the ring is page-locked, a stream of its own copies the
+//! next group while this one is computed with, and a slot goes back when its copy is done: see `device_buffers`.
 
 mod connection;
+pub(crate) mod device_buffers;
 pub(crate) mod group;
 pub(crate) mod held;
-pub(crate) mod stage;
 
-pub use group::{Batch, Raw};
+pub use group::{Group, Raw};
 
 use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
 use loader::link::{self, Endpoint, Feed, Hello};
 use loader::ring::SlotReader;
 use tch::Device;
 
-use crate::run::stop::Stop;
+use crate::stop::Stop;
 use connection::Connection;
-use stage::Stage;
+use device_buffers::DeviceBuffers;
 
 /// Between two looks at the signals while waiting for data.
 const TICK: Duration = Duration::from_millis(100);
@@ -34,21 +33,64 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Loaders that may die one after the other without delivering anything before the run gives up.
 const ATTEMPTS: u32 = 8;
 
-/// Gives out the groups of this rank in order.
-pub trait Source {
-    /// Group number `group` of this rank's share of `step`; `None` if it did not come because a stop was asked for.
-    fn take(&mut self, step: u64, group: u64) -> Result<Option<Batch>>;
+/// Why no more groups come.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no loader, or it refused.
+    #[error("cannot connect to the loader: {0}")]
+    Connect(link::Error),
+    /// The loader, or what it sent, is at fault.
+    #[error("no more data: {0}")]
+    NoMoreData(link::Error),
+    /// So many loaders ended one after the other, without a group.
+    #[error("{attempts} loaders ended before their first group; the last: {last}")]
+    NoLoaderLasts {
+        /// How many.
+        attempts: u32,
+        /// Why the last one ended.
+        last: link::Error,
+    },
+    /// The loader announces epochs without steps.
+    #[error("the loader announces epochs without steps")]
+    NoSteps,
+    /// A new loader serves other steps or groups than the one before.
+    #[error(
+        "the new loader has epochs of {} steps and serves groups {:?}; the one before had {} and {:?}",
+        now.0, now.1, then.0, then.1
+    )]
+    OtherLoader {
+        /// Steps of an epoch, and groups of this rank.
+        now: (u64, Range<u64>),
+        /// Those of the loader before.
+        then: (u64, Range<u64>),
+    },
+    /// A group could not be brought to the device.
+    #[error(transparent)]
+    Device(#[from] crate::Error),
+}
 
-    /// Groups of a step that this rank takes.
+/// A source that gives out the groups of this rank in order.
+pub trait GroupSource {
+    /// Returns group `number` of this rank's share of `step`; `None` if it did not come because a stop was asked for.
+    ///
+    /// # Errors
+    /// Why no more groups come.
+    fn take(&mut self, step: u64, number: u64) -> Result<Option<Group>, Error>;
+
+    /// Returns the number of groups of a step that this rank takes.
     fn groups(&self) -> u64;
 
-    /// Called when the device has got its work for a group: time to fetch the next one beside it. Never blocks.
-    fn look_ahead(&mut self) -> Result<()> {
+    /// Fetches the next group beside the device's work on this one. Never blocks.
+    ///
+    /// # Errors
+    /// Why no more groups come.
+    fn look_ahead(&mut self) -> Result<(), Error> {
         Ok(())
     }
 }
 
-/// The loader at the other end of a link.
+/// A source of the groups that a loader sends over a link.
 pub struct LoaderSource {
     endpoint: Arc<Endpoint>,
     hello: Hello,
@@ -57,7 +99,7 @@ pub struct LoaderSource {
     stop: Stop,
     connection: Option<Connection>,
     /// Where groups arrive on a GPU.
-    stage: Option<Stage>,
+    buffers: Option<DeviceBuffers>,
     epoch_len: u64,
     groups: Range<u64>,
     restarts: u32,
@@ -65,24 +107,29 @@ pub struct LoaderSource {
 
 impl LoaderSource {
     /// Connects to the loader for the first time; `None` if a stop was asked for before there was one.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] and others, where there is no loader, or none for this run.
     pub fn connect(
         endpoint: Endpoint,
         hello: Hello,
         patience: Duration,
         device: Device,
         stop: Stop,
-    ) -> Result<Option<LoaderSource>> {
+    ) -> Result<Option<LoaderSource>, Error> {
         let endpoint = Arc::new(endpoint);
         let mut attempts = 0;
         let Some(feed) = connect(&endpoint, &hello, patience, &stop, &mut attempts)? else {
             return Ok(None);
         };
         let (epoch_len, groups) = (feed.epoch_len(), hello.groups(feed.welcome().groups));
-        ensure!(epoch_len > 0, "the loader announces epochs without steps");
+        if epoch_len == 0 {
+            return Err(Error::NoSteps);
+        }
         let connection = Connection::new(feed, device);
-        let stage = device
+        let buffers = device
             .is_cuda()
-            .then(|| Stage::new(device, connection.geometry()));
+            .then(|| DeviceBuffers::new(device, connection.geometry()));
         Ok(Some(LoaderSource {
             endpoint,
             hello,
@@ -90,19 +137,19 @@ impl LoaderSource {
             device,
             stop,
             connection: Some(connection),
-            stage: stage.transpose()?,
+            buffers: buffers.transpose()?,
             epoch_len,
             groups,
             restarts: 0,
         }))
     }
 
-    /// Steps of an epoch.
+    /// Returns the steps of an epoch.
     pub fn epoch_len(&self) -> u64 {
         self.epoch_len
     }
 
-    /// Loaders that were lost on the way.
+    /// Returns the number of loaders that were lost on the way.
     pub fn restarts(&self) -> u32 {
         self.restarts
     }
@@ -114,8 +161,8 @@ impl LoaderSource {
         }
     }
 
-    /// A feed that will deliver `step` next.
-    fn reconnect(&mut self, step: u64, attempts: &mut u32) -> Result<bool> {
+    /// Connects to another loader, which will deliver `step` next.
+    fn reconnect(&mut self, step: u64, attempts: &mut u32) -> Result<bool, Error> {
         self.connection = None;
         self.hello.first_step = step;
         let Some(feed) = connect(
@@ -129,46 +176,45 @@ impl LoaderSource {
             return Ok(false);
         };
         let groups = self.hello.groups(feed.welcome().groups);
-        ensure!(
-            feed.epoch_len() == self.epoch_len && groups == self.groups,
-            "the new loader has epochs of {} steps and serves groups {groups:?}; the one before had {} and {:?}",
-            feed.epoch_len(),
-            self.epoch_len,
-            self.groups
-        );
-        if let Some(stage) = &mut self.stage
-            && stage.geometry() != feed.geometry()
+        if feed.epoch_len() != self.epoch_len || groups != self.groups {
+            return Err(Error::OtherLoader {
+                now: (feed.epoch_len(), groups),
+                then: (self.epoch_len, self.groups.clone()),
+            });
+        }
+        if let Some(buffers) = &mut self.buffers
+            && buffers.geometry() != feed.geometry()
         {
-            *stage = Stage::new(self.device, *feed.geometry())?;
+            *buffers = DeviceBuffers::new(self.device, *feed.geometry())?;
         }
         self.connection = Some(Connection::new(feed, self.device));
         Ok(true)
     }
 
     /// Takes in a slot: copied when this returns the batch, or on its way to the GPU.
-    fn accept(&mut self, slot: SlotReader, waited: Duration) -> Result<Option<Batch>> {
+    fn accept(&mut self, slot: SlotReader, waited: Duration) -> Result<Option<Group>, Error> {
         let connection = self.connection.as_mut().expect("a slot came from it");
-        let (batch, copied) = match &mut self.stage {
+        let (group, copied) = match &mut self.buffers {
             None => {
-                let batch = Batch::new(&Raw::of(&slot, &connection.geometry()), self.device)?;
-                (Some(Batch { waited, ..batch }), None)
+                let group = Group::new(&Raw::of(&slot, &connection.geometry()), self.device)?;
+                (Some(Group { waited, ..group }), None)
             }
-            Some(stage) => (None, Some(stage.begin(&slot, waited)?)),
+            Some(buffers) => (None, Some(buffers.begin(&slot, waited)?)),
         };
         connection.done(slot, copied)?;
-        Ok(batch)
+        Ok(group)
     }
 }
 
-impl Source for LoaderSource {
-    fn take(&mut self, step: u64, group: u64) -> Result<Option<Batch>> {
-        let (start, wanted) = (Instant::now(), (step, self.groups.start + group));
+impl GroupSource for LoaderSource {
+    fn take(&mut self, step: u64, number: u64) -> Result<Option<Group>, Error> {
+        let (start, wanted) = (Instant::now(), (step, self.groups.start + number));
         let (mut attempts, mut asked) = (0, None);
         loop {
-            if let Some(stage) = &mut self.stage
-                && let Some(batch) = stage.finish(wanted)?
+            if let Some(buffers) = &mut self.buffers
+                && let Some(group) = buffers.finish(wanted)?
             {
-                return Ok(Some(batch));
+                return Ok(Some(group));
             }
             let Some(connection) = &mut self.connection else {
                 if !self.reconnect(step, &mut attempts)? {
@@ -183,8 +229,8 @@ impl Source for LoaderSource {
                     connection.done(slot, None)?;
                 }
                 Ok(Some(slot)) => {
-                    if let Some(batch) = self.accept(slot, start.elapsed())? {
-                        return Ok(Some(batch));
+                    if let Some(group) = self.accept(slot, start.elapsed())? {
+                        return Ok(Some(group));
                     }
                 }
                 Ok(None) => {
@@ -200,11 +246,11 @@ impl Source for LoaderSource {
                     if self.stop.asked().is_some() {
                         return Ok(None);
                     }
-                    eprintln!("{error}; waiting for another one at step {step}");
+                    tracing::warn!("{error}; waiting for another one at step {step}");
                     self.restarts += 1;
                     self.connection = None;
                 }
-                Err(error) => return Err(error).context("no more data"),
+                Err(error) => return Err(Error::NoMoreData(error)),
             }
         }
     }
@@ -213,17 +259,17 @@ impl Source for LoaderSource {
         self.groups.end - self.groups.start
     }
 
-    fn look_ahead(&mut self) -> Result<()> {
-        let (Some(stage), Some(connection)) = (&self.stage, &mut self.connection) else {
+    fn look_ahead(&mut self) -> Result<(), Error> {
+        let (Some(buffers), Some(connection)) = (&self.buffers, &mut self.connection) else {
             return Ok(());
         };
         connection.give_back_done()?;
-        if stage.has_begun() || !connection.feed().is_ready() {
+        if buffers.has_begun() || !connection.feed().is_ready() {
             return Ok(());
         }
         if let Some(slot) = connection
             .next_within(Duration::ZERO)
-            .context("no more data")?
+            .map_err(Error::NoMoreData)?
         {
             self.accept(slot, Duration::ZERO)?;
         }
@@ -231,14 +277,14 @@ impl Source for LoaderSource {
     }
 }
 
-/// A feed, within `patience`; `None` if a stop was asked for first.
+/// Returns a feed, within `patience`; `None` if a stop was asked for first.
 fn connect(
     endpoint: &Arc<Endpoint>,
     hello: &Hello,
     patience: Duration,
     stop: &Stop,
     attempts: &mut u32,
-) -> Result<Option<Feed>> {
+) -> Result<Option<Feed>, Error> {
     loop {
         // A thread of its own, because connecting may take all of `patience` and a signal must not. When a stop is
         // asked for, the thread is left behind: the process is about to end.
@@ -260,13 +306,15 @@ fn connect(
             // One that dies before its welcome: the launcher, or the user, starts another.
             Err(error @ (link::Error::LoaderDied { .. } | link::Error::LoaderClosed { .. })) => {
                 *attempts += 1;
-                ensure!(
-                    *attempts < ATTEMPTS,
-                    "{ATTEMPTS} loaders ended before their first group; the last: {error}"
-                );
-                eprintln!("{error}; waiting for another one");
+                if *attempts >= ATTEMPTS {
+                    return Err(Error::NoLoaderLasts {
+                        attempts: ATTEMPTS,
+                        last: error,
+                    });
+                }
+                tracing::warn!("{error}; waiting for another one");
             }
-            Err(error) => return Err(error).context("cannot connect to the loader"),
+            Err(error) => return Err(Error::Connect(error)),
         }
     }
 }

@@ -7,26 +7,37 @@
 //! A step whose loss or gradient is not finite moves nothing. With `trainer.on_nonfinite: stop` the run ends there and
 //! leaves a diagnostic dump; with `skip` it goes on with the next step, at most `trainer.max_skipped` times in a row.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+mod error;
+mod nonfinite;
+mod state;
+mod stats;
+#[cfg(test)]
+mod tests;
 
-use anyhow::Result;
+pub mod clock;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
-use crate::checkpoint::{self, Parts, State, Writer, advise};
-use crate::config::{Checkpoint, Config, OnNonfinite};
+use crate::checkpoint::State;
+use crate::config::{Config, OnNonfinite};
 use crate::method::ijepa::{self, IJepa};
 use crate::method::model::ModelConfig;
 use crate::method::optimizer::Optimizer;
-use crate::method::schedule::Schedule;
+use crate::method::schedule::{Rates, Schedule};
 use crate::method::taps::Silent;
-use crate::observe::log::{Log, Record};
-use crate::run::run_dir::RunDir;
-use crate::run::stop::Stop;
-use crate::source::{Batch, Source};
+use crate::run::Keeper;
+use crate::source::{Group, GroupSource};
+use crate::stop::Stop;
 use crate::torch::device::Bfloat16;
 use crate::torch::shim::{self, Autocast};
-use crate::train::clock::{Clock, Phase};
+use clock::{Clock, Phase};
+
+pub use error::Error;
+pub use stats::StepStats;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,13 +52,26 @@ pub enum Outcome {
         step: u64,
         /// Loss of each group.
         losses: Vec<f64>,
-        /// Of the whole gradient.
+        /// Euclidean norm of the whole gradient.
         gradient_norm: f64,
         /// Samples of the groups at fault; of all groups where only the gradient is.
         samples: Vec<u64>,
-        /// The directory with everything else there is to know.
-        dump: PathBuf,
+        /// The directory with everything else there is to know; rank 0 writes it.
+        dump: Option<PathBuf>,
     },
+}
+
+/// What decides, beside its tensors, whether a checkpoint is of this run.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Images of a step.
+    pub global_batch: u64,
+    /// Hash of the configuration that decides samples, crops and masks.
+    pub sampling_hash: Option<u64>,
+    /// Checksum of the shards' manifest.
+    pub manifest_checksum: Option<u64>,
+    /// The resolved configuration.
+    pub config: Map<String, Value>,
 }
 
 /// What training changes, and what it needs to know.
@@ -64,54 +88,48 @@ pub struct Run {
     pub bfloat16: bool,
     /// The next step.
     pub step: u64,
+    /// Steps of an epoch.
+    pub epoch_len: u64,
     /// Steps of the whole run.
     pub total_steps: u64,
     /// The step before which to end, at most `total_steps`.
     pub end: u64,
-    /// What to store with each checkpoint; its step, epoch and loss are filled in.
-    pub state: State,
-    /// When to write checkpoints.
-    pub checkpoint: Checkpoint,
+    /// Loss of the last step that was finite.
+    pub loss: Option<f64>,
+    /// Steps left out in a row, up to this one, because something in them was not finite.
+    pub skipped: u64,
     /// What to do about a step that is not finite.
     pub on_nonfinite: OnNonfinite,
     /// Such steps that may be skipped in a row.
     pub max_skipped: u64,
-}
-
-/// What one step showed.
-#[derive(Default)]
-pub(crate) struct Seen {
-    /// Of each group.
-    pub(crate) losses: Vec<f64>,
-    samples: Vec<Vec<u64>>,
-    gradient_norm: f64,
-    /// Groups that a dump would show, with their numbers.
-    kept: Vec<(usize, Batch)>,
-    context_len: f64,
-    target_len: f64,
-    replaced: u64,
-    waited: Duration,
+    /// What is stored with each checkpoint, for the run that continues it.
+    pub identity: Identity,
+    /// Where the time of a step goes; off but for `trainer bench`.
+    pub clock: Clock,
 }
 
 impl Run {
-    /// Networks, optimiser and schedules as they stand at step 0, or as `checkpoint` holds them.
+    /// Makes networks, optimiser and schedules as they stand at step 0, or as `checkpoint` holds them.
+    ///
+    /// # Errors
+    /// Too little memory, or a checkpoint that is damaged or does not fit.
     pub fn new(
         config: &Config,
-        state: State,
-        checkpoint: Option<&PathBuf>,
+        state: &State,
+        checkpoint: Option<&Path>,
         device: Device,
-    ) -> Result<Run> {
+    ) -> Result<Run, Error> {
         Run::of(&config.model()?, config, state, checkpoint, device)
     }
 
-    /// The same with networks of other sizes than `config` says.
+    /// Does so with networks of other sizes than `config` says.
     fn of(
         model: &ModelConfig,
         config: &Config,
-        state: State,
-        checkpoint: Option<&PathBuf>,
+        state: &State,
+        checkpoint: Option<&Path>,
         device: Device,
-    ) -> Result<Run> {
+    ) -> Result<Run, Error> {
         let epoch_len = state.epoch_len;
         let mut ijepa = match checkpoint {
             None => IJepa::new(model, config.trainer.seed, device)?,
@@ -123,222 +141,201 @@ impl Run {
         }
         let mut optimizer = Optimizer::new(&ijepa);
         if let Some(path) = checkpoint {
-            advise(path, load(path, &mut ijepa, &mut optimizer))?;
+            state::load(path, &mut ijepa, &mut optimizer)?;
         }
-        let total_steps = config.optimization.epochs * epoch_len;
+        let total_steps = config.total_steps(epoch_len);
         Ok(Run {
             schedule: Schedule::new(&config.schedule(), epoch_len)?,
             bfloat16: config.meta.use_bfloat16 && Bfloat16::of(device).is_used(),
             step: state.step,
-            end: config
-                .trainer
-                .stop_at_step
-                .unwrap_or(total_steps)
-                .min(total_steps),
-            checkpoint: config.checkpoint.clone(),
+            epoch_len,
+            total_steps,
+            end: config.last_step(epoch_len),
+            loss: state.loss,
+            skipped: state.skipped,
             on_nonfinite: config.trainer.on_nonfinite,
             max_skipped: config.trainer.max_skipped,
+            identity: Identity {
+                global_batch: state.global_batch,
+                sampling_hash: state.sampling_hash,
+                manifest_checksum: state.manifest_checksum,
+                config: state.config.clone(),
+            },
+            clock: Clock::off(),
             ijepa,
             optimizer,
             device,
-            total_steps,
-            state,
         })
     }
 
-    /// Trains until the end or until told to stop, and leaves a checkpoint of where it stands. After a loss that is not
-    /// finite it leaves none: the last good one stays the last.
+    /// Trains until the end or until told to stop, and leaves a checkpoint of where it stands.
+    ///
+    /// After a loss that is not finite it leaves none: the last good one stays the last. `keeper` is rank 0's.
+    ///
+    /// # Errors
+    /// What ended the run. Where the weights are whole, a checkpoint of the last step is written first.
     pub fn train(
         &mut self,
-        source: &mut dyn Source,
-        log: &mut Log,
-        dir: &RunDir,
+        source: &mut dyn GroupSource,
+        keeper: &mut Option<Keeper>,
         stop: &Stop,
-    ) -> Result<Outcome> {
-        let mut clock = Clock::off();
-        let store = dir.store.clone();
-        let mut writer = Writer::new(store, self.checkpoint.clone(), self.step, &self.parts())?;
+    ) -> Result<Outcome, Error> {
         while self.step < self.end && stop.asked().is_none() {
-            let (start, step) = (Instant::now(), self.step);
-            let (lr, weight_decay, momentum) = self.rates();
-            let Some(seen) = self.step(source, &mut clock)? else {
-                break; // a stop was asked for: this step is left to the run that resumes
+            let start = Instant::now();
+            let stats = match self.step(source) {
+                Ok(Some(stats)) => stats,
+                Ok(None) => break, // a stop was asked for: this step is left to the run that resumes
+                Err(error) => return Err(self.end_early(error, keeper)),
             };
-            if let Some(fault) = self.judge(&seen, dir.path(), log)? {
-                writer.settle(log)?;
+            if let Some(fault) = self.judge(&stats, keeper)? {
+                keeper.as_mut().map_or(Ok(()), Keeper::settle)?;
                 return Ok(fault);
             }
 
             self.step += 1;
-            let epoch_len = self.state.epoch_len;
-            let images = seen.samples.iter().map(Vec::len).sum::<usize>() as u64;
-            let (elapsed, groups) = (start.elapsed().as_secs_f64(), seen.losses.len() as f64);
-            let (context_len, target_len) = seen.mask_lengths();
-            let record = Record {
-                step,
-                total_steps: self.total_steps,
-                epoch: step / epoch_len + 1,
-                itr: step % epoch_len,
-                loss: seen.losses.iter().sum::<f64>() / groups,
-                gradient_norm: seen.gradient_norm,
-                skipped: !seen.is_finite(),
-                context_len,
-                target_len,
-                lr,
-                weight_decay,
-                momentum,
-                images,
-                replaced: seen.replaced,
-                step_ms: elapsed * 1e3,
-                wait_ms: seen.waited.as_secs_f64() * 1e3,
-                images_per_s: images as f64 / elapsed,
-            };
+            let record = stats::record(self, &stats, start.elapsed());
             if !record.skipped {
-                self.state.loss = Some(record.loss);
+                self.loss = Some(record.loss);
             }
-            log.step(&record)?;
-            writer.poll(log)?;
-            if writer.is_due(self.step, epoch_len) {
-                writer.save(self.state(), &self.parts(), log)?;
+            if let Some(keeper) = keeper {
+                keeper.log(&record);
+                keeper.checkpoint_if_due(self.step, self.epoch_len, || {
+                    (self.state(), self.parts())
+                })?;
             }
         }
-        writer.finish(self.state(), &self.parts(), log)?;
+        if let Some(keeper) = keeper {
+            keeper.finish(&self.state(), &self.parts())?;
+        }
         Ok(match stop.asked() {
             Some(signal) if self.step < self.end => Outcome::Preempted(signal),
             _ => Outcome::Finished,
         })
     }
 
-    /// One step of the method, over all groups of this rank: `self.step`, which the caller then counts up. `None` if the
-    /// source had no more to give. With a loss or a gradient that is not finite nothing is moved.
-    pub(crate) fn step(
-        &mut self,
-        source: &mut dyn Source,
-        clock: &mut Clock,
-    ) -> Result<Option<Seen>> {
-        let (lr, weight_decay, momentum) = self.rates();
-        let mut seen = Seen::default();
+    /// Does one step of the method, `self.step`, over all groups of this rank; the caller then counts it up.
+    ///
+    /// `None` if the source had no more to give. With a loss or a gradient that is not finite nothing is moved. Paper,
+    /// section 3; `src/train.py` of the official code, `train_step`.
+    ///
+    /// # Errors
+    /// From the source or the device; the weights are then those of before the step.
+    pub fn step(&mut self, source: &mut dyn GroupSource) -> Result<Option<StepStats>, Error> {
+        let Rates {
+            lr,
+            weight_decay,
+            momentum,
+        } = self.schedule.at(self.step);
+        let groups = source.groups();
+        let mut stats = StepStats::default();
+        self.clock.start();
 
         // ------------------------------------------------------------------------------------- training begins
-        clock.start();
         self.optimizer.zero_grad()?;
-        for group in 0..source.groups() {
-            let Some(batch) = source.take(self.step, group)? else {
+        for number in 0..groups {
+            let Some(group) = self.take(source, number)? else {
                 return Ok(None);
             };
-            clock.lap(Phase::Copy);
-            clock.transfer(Phase::Copy, Phase::Wait, batch.waited);
-
             let loss = {
-                let _mixed = self
-                    .bfloat16
-                    .then(|| Autocast::bfloat16(&batch.images))
-                    .transpose()?;
-                let Batch {
-                    images,
-                    context,
-                    targets,
-                    ..
-                } = &batch;
-                let h = self
-                    .ijepa
-                    .target(images, targets, context.len(), &mut Silent)?; // no gradient
-                clock.lap(Phase::Target);
-                let z = self.ijepa.predict(images, context, targets, &mut Silent)?;
-                ijepa::loss(&z, &h)
+                let _mixed = self.mixed_precision(&group)?;
+                let h = self.target(&group)?; // no gradient
+                let z = self.context_and_predict(&group)?;
+                ijepa::loss(&z, &h)?
             };
-            clock.lap(Phase::Predict);
-            (&loss / source.groups() as f64).f_backward()?;
-            clock.lap(Phase::Backward);
+            self.backward(&loss, groups)?;
             source.look_ahead()?;
-            seen.add(&batch, &loss)?;
-            seen.keep(batch, group + 1 == source.groups());
+            stats.add(&group, &loss)?;
+            stats.keep(group, number + 1 == groups);
         }
-        seen.gradient_norm = self.optimizer.gradient_norm()?;
-        if !seen.is_finite() {
-            return Ok(Some(seen));
+        stats.gradient_norm = self.optimizer.gradient_norm()?;
+        if !stats.is_finite() {
+            return Ok(Some(stats));
         }
-        self.optimizer.step(lr, weight_decay)?;
-        clock.lap(Phase::Optimizer);
-        self.ijepa.update_target(momentum)?;
-        clock.lap(Phase::Ema);
+        self.update(lr, weight_decay)?;
+        self.follow(momentum)?;
         // --------------------------------------------------------------------------------------- training ends
 
-        Ok(Some(seen))
+        Ok(Some(stats))
     }
 
-    /// Learning rate, weight decay and momentum of the next step.
-    fn rates(&self) -> (f64, f64, f64) {
-        let Self { schedule, step, .. } = self;
-        (
-            schedule.lr(*step),
-            schedule.weight_decay(*step),
-            schedule.momentum(*step),
-        )
+    /// Takes group `number` of the step, on the device.
+    fn take(&mut self, source: &mut dyn GroupSource, number: u64) -> Result<Option<Group>, Error> {
+        let step = self.step;
+        let group = self
+            .clock
+            .phase(Phase::Copy, || source.take(step, number))?;
+        if let Some(group) = &group {
+            self.clock.transfer(Phase::Copy, Phase::Wait, group.waited);
+        }
+        Ok(group)
     }
 
-    /// What a checkpoint of this moment knows.
-    fn state(&mut self) -> State {
-        self.state.step = self.step;
-        self.state.epoch = self.step / self.state.epoch_len;
-        self.state.clone()
+    /// Has matrix products computed in bfloat16 until the result is dropped, where the run does so.
+    fn mixed_precision(&self, group: &Group) -> Result<Option<Autocast>, Error> {
+        let autocast = self.bfloat16.then(|| Autocast::bfloat16(&group.images));
+        Ok(autocast.transpose()?)
     }
 
-    /// The files of a checkpoint: handles, not copies.
-    fn parts(&self) -> Parts {
-        let network = |parameters: &[(String, Tensor)]| {
-            parameters
-                .iter()
-                .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
-                .collect()
+    /// Returns the target encoder's representations of the target blocks, without gradients.
+    fn target(&mut self, group: &Group) -> Result<Tensor, Error> {
+        let Group {
+            images,
+            context,
+            targets,
+            ..
+        } = group;
+        let target = || {
+            self.ijepa
+                .target(images, targets, context.len(), &mut Silent)
         };
-        let tensors = [
-            network(self.ijepa.encoder.parameters()),
-            network(self.ijepa.predictor.parameters()),
-            network(self.ijepa.target_encoder.parameters()),
-            self.optimizer.state(),
-        ];
-        checkpoint::PARTS.into_iter().zip(tensors).collect()
+        Ok(self.clock.phase(Phase::Target, target)?)
+    }
+
+    /// Returns what the predictor makes of the context encoder's representations.
+    fn context_and_predict(&mut self, group: &Group) -> Result<Tensor, Error> {
+        let Group {
+            images,
+            context,
+            targets,
+            ..
+        } = group;
+        let predict = || self.ijepa.predict(images, context, targets, &mut Silent);
+        Ok(self.clock.phase(Phase::Predict, predict)?)
+    }
+
+    /// Adds the gradients of a group's share of the loss, the mean over `groups`.
+    fn backward(&mut self, loss: &Tensor, groups: u64) -> Result<(), Error> {
+        let backward = || loss.f_div_scalar(groups as f64)?.f_backward();
+        Ok(self
+            .clock
+            .phase(Phase::Backward, backward)
+            .map_err(crate::Error::from)?)
+    }
+
+    /// Moves encoder and predictor.
+    fn update(&mut self, lr: f64, weight_decay: f64) -> Result<(), Error> {
+        let optimizer = &mut self.optimizer;
+        Ok(self
+            .clock
+            .phase(Phase::Optimizer, || optimizer.step(lr, weight_decay))?)
+    }
+
+    /// Lets the target encoder follow the encoder.
+    fn follow(&mut self, momentum: f64) -> Result<(), Error> {
+        let ijepa = &mut self.ijepa;
+        Ok(self
+            .clock
+            .phase(Phase::Ema, || ijepa.update_target(momentum))?)
+    }
+
+    /// Writes a checkpoint of the last whole step, since the next one cannot be done, and returns why.
+    fn end_early(&self, error: Error, keeper: &mut Option<Keeper>) -> Error {
+        if let Some(keeper) = keeper {
+            match keeper.finish(&self.state(), &self.parts()) {
+                Ok(()) => tracing::info!("the state after {} steps is on disk", self.step),
+                Err(second) => tracing::error!("{second}"),
+            }
+        }
+        error
     }
 }
-
-impl Seen {
-    fn add(&mut self, batch: &Batch, loss: &Tensor) -> Result<()> {
-        // Reading the value waits for the device; the official loop does so too, once a step.
-        self.losses.push(f64::try_from(loss)?);
-        self.samples.push(batch.sample_ids.clone());
-        self.context_len += batch.context.first().map_or(0, |mask| mask.size()[1]) as f64;
-        self.target_len += batch.targets.first().map_or(0, |mask| mask.size()[1]) as f64;
-        self.replaced += batch.replaced;
-        self.waited += batch.waited;
-        Ok(())
-    }
-
-    /// Patches of a context and of a target, per image.
-    pub(crate) fn mask_lengths(&self) -> (f64, f64) {
-        let groups = self.losses.len() as f64;
-        (self.context_len / groups, self.target_len / groups)
-    }
-}
-
-/// Takes up what a checkpoint holds: every tensor, and no other.
-fn load(path: &std::path::Path, ijepa: &mut IJepa, optimizer: &mut Optimizer) -> Result<()> {
-    let mut state = std::collections::BTreeMap::new();
-    let [networks @ .., optimizer_part] = checkpoint::PARTS;
-    for network in networks {
-        let tensors = checkpoint::read_part(path, network)?;
-        state.extend(
-            tensors
-                .into_iter()
-                .map(|(name, tensor)| (format!("{network}.{name}"), tensor)),
-        );
-    }
-    ijepa.load_state(&state)?;
-    optimizer.load_state(&checkpoint::read_part(path, optimizer_part)?)?;
-    Ok(())
-}
-
-pub mod clock;
-mod nonfinite;
-#[cfg(test)]
-mod tests;

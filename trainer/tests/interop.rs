@@ -15,11 +15,12 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use trainer::checkpoint;
 use trainer::config::Config;
+use trainer::distributed::World;
 use trainer::exchange::official::pickle::Dtype;
 use trainer::exchange::official::write::{Key, Node, Zip, archive};
 use trainer::exchange::weights::names;
 use trainer::method::model::{Encoder, ModelConfig};
-use trainer::run::run_dir::{Resume, RunDir};
+use trainer::run::{Resume, RunDir};
 use trainer::train::Run;
 
 const EPOCH: u64 = 3;
@@ -216,7 +217,7 @@ fn an_official_checkpoint_goes_in_and_comes_out_again() {
 
     // Training takes it up: every tensor has its place, and the optimiser its steps.
     let config = Config::load(&source.folder.path().join("config.yaml"), &[], None).unwrap();
-    let run_of = Run::new(&config, state, Some(&source.checkpoint), Device::Cpu).unwrap();
+    let run_of = Run::new(&config, &state, Some(&source.checkpoint), Device::Cpu).unwrap();
     assert_eq!(run_of.step, 15);
     let optimizer: BTreeMap<String, Tensor> = run_of.optimizer.state().into_iter().collect();
     assert_eq!(f32::try_from(&optimizer["step"]).unwrap(), 15.0);
@@ -249,7 +250,7 @@ fn an_official_checkpoint_goes_in_and_comes_out_again() {
         None,
     )
     .unwrap();
-    let dir = RunDir::open(&config).unwrap();
+    let dir = RunDir::open(&config, World::alone().first().unwrap()).unwrap();
     let message = dir
         .begin(&config, Some(&Resume::From(back)))
         .unwrap_err()
@@ -282,7 +283,7 @@ fn the_official_keys_load_an_official_file() {
         "meta.read_checkpoint=null",
     ] {
         let config = Config::load(&path, &sets(read), Some(&golden)).unwrap();
-        let dir = RunDir::open(&config).unwrap();
+        let dir = RunDir::open(&config, World::alone().first().unwrap()).unwrap();
         let (found, state) = dir.begin(&config, None).unwrap().unwrap();
         assert_eq!((state.epoch, state.step), (EPOCH, EPOCH * state.epoch_len));
         assert!(state.epoch_len > 0 && found.starts_with(dir.path().join("checkpoints")));

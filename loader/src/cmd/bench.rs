@@ -1,12 +1,14 @@
 //! `loader bench`: how fast the loader is when nobody makes it wait, and where its time goes.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use loader::pipeline::{Share, Stages};
 use serde::Serialize;
+use shardtool::exit;
+use shardtool::program::Results;
 use shardtool::simd::Simd;
 
 use super::{PATIENCE, Selection};
@@ -74,9 +76,9 @@ struct StageTimes {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     if let Some(images) = args.images.as_deref().filter(|_| args.codec_compare) {
-        return compare(args, images);
+        return compare(args, images, out);
     }
     let duration = Duration::try_from_secs_f64(args.seconds).context("--seconds")?;
     anyhow::ensure!(duration > Duration::ZERO, "--seconds must be above 0");
@@ -121,23 +123,30 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         rss_ring_bytes: memory.shared,
     };
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
-        report.print();
+        report.print(out)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit::FINE)
 }
 
 #[cfg(feature = "compare")]
-fn compare(args: &Args, images: &Path) -> anyhow::Result<ExitCode> {
+fn compare(args: &Args, images: &Path, out: &mut Results) -> anyhow::Result<u8> {
     let simd = args
         .simd
         .map_or(Simd::best(), |simd| simd.min(Simd::best()));
-    super::compare::run(images, args.rounds.into(), &args.margins, simd, args.json)
+    super::compare::run(
+        images,
+        args.rounds.into(),
+        &args.margins,
+        simd,
+        args.json,
+        out,
+    )
 }
 
 #[cfg(not(feature = "compare"))]
-fn compare(_: &Args, _: &Path) -> anyhow::Result<ExitCode> {
+fn compare(_: &Args, _: &Path, _: &mut Results) -> anyhow::Result<u8> {
     anyhow::bail!(
         "this loader was built without libjpeg-turbo to compare with: \
          cargo build --release -p loader --features compare"
@@ -171,42 +180,46 @@ impl StageTimes {
 }
 
 impl Report {
-    fn print(&self) {
+    fn print(&self, out: &mut Results) -> anyhow::Result<()> {
         let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
-        println!(
+        writeln!(
+            out,
             "{:.0} images/s with {} thread(s) ({:.0} per thread), {} images in {:.1} s",
             self.images_per_second,
             self.threads,
             self.images_per_second_per_thread,
             self.images,
             self.seconds
-        );
+        )?;
         let times = &self.microseconds_per_image;
-        println!("per image, in µs of one thread:");
-        println!("  read    {:8.1}", times.read);
+        writeln!(out, "per image, in µs of one thread:")?;
+        writeln!(out, "  read    {:8.1}", times.read)?;
         match times.entropy {
-            Some(time) => println!("  entropy {time:8.1}"),
-            None => println!("  entropy        –  (this codec's is part of decode)"),
+            Some(time) => writeln!(out, "  entropy {time:8.1}")?,
+            None => writeln!(out, "  entropy        –  (this codec's is part of decode)")?,
         }
-        println!("  decode  {:8.1}", times.decode);
-        println!("  resize  {:8.1}", times.resize);
-        println!("  augment {:8.1}", times.augment);
-        println!("  masks   {:8.1}", times.masks);
-        println!("  other   {:8.1}", times.other);
-        println!("{:.0} bytes read per image", self.bytes_per_image);
-        println!(
+        writeln!(out, "  decode  {:8.1}", times.decode)?;
+        writeln!(out, "  resize  {:8.1}", times.resize)?;
+        writeln!(out, "  augment {:8.1}", times.augment)?;
+        writeln!(out, "  masks   {:8.1}", times.masks)?;
+        writeln!(out, "  other   {:8.1}", times.other)?;
+        writeln!(out, "{:.0} bytes read per image", self.bytes_per_image)?;
+        writeln!(
+            out,
             "{:.0} MiB resident, of which {:.0} are mapped shards and {:.0} the ring",
             mebibytes(self.rss_bytes),
             mebibytes(self.rss_shards_bytes),
             mebibytes(self.rss_ring_bytes)
-        );
-        println!("first group after {:.2} s", self.startup_seconds);
+        )?;
+        writeln!(out, "first group after {:.2} s", self.startup_seconds)?;
         if self.replaced_images > 0 {
-            println!(
+            writeln!(
+                out,
                 "{} images stood in for damaged samples",
                 self.replaced_images
-            );
+            )?;
         }
+        Ok(())
     }
 }
 

@@ -8,8 +8,8 @@ mod conversion;
 mod methods;
 mod quality;
 
+use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -18,6 +18,8 @@ use loader::pipeline::{allowed_cpus, pin};
 use loader::random::{Purpose, Stream};
 use loader::render::{MARGIN, Times};
 use serde::Serialize;
+use shardtool::exit;
+use shardtool::program::Results;
 use shardtool::simd::Simd;
 use shardtool::turbo;
 
@@ -73,7 +75,8 @@ pub fn run(
     margins: &[f64],
     simd: Simd,
     json: bool,
-) -> anyhow::Result<ExitCode> {
+    out: &mut Results,
+) -> anyhow::Result<u8> {
     let scratch = tempfile::tempdir().context("a place for shards")?;
     let shards = Shards::build(images, scratch.path())?;
     let margins = if margins.is_empty() {
@@ -109,7 +112,7 @@ pub fn run(
             }
             passes.push(pass);
         }
-        eprintln!("round {} of {rounds}", round + 1);
+        tracing::info!("round {} of {rounds}", round + 1);
     }
 
     let conversion = conversion::measure(images, &shards, scratch.path(), rounds)?;
@@ -147,10 +150,10 @@ pub fn run(
     };
     ensure!(report.images > 0, "no images");
     match json {
-        true => println!("{}", serde_json::to_string(&report)?),
-        false => report.print(cpu),
+        true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+        false => report.print(cpu, out)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit::FINE)
 }
 
 impl Pass {
@@ -171,11 +174,12 @@ fn median(passes: &[Pass]) -> Pass {
 }
 
 impl Report {
-    fn print(&self, cpu: Option<usize>) {
+    fn print(&self, cpu: Option<usize>, out: &mut Results) -> anyhow::Result<()> {
         let core = cpu.map_or("one thread, not pinned".to_owned(), |cpu| {
             format!("one thread on CPU {cpu}")
         });
-        println!(
+        writeln!(
+            out,
             "{} images, one crop each (scale {:.1} to {:.1}) to {SIDE}x{SIDE}, {core}, median of {} rounds; \
              ours: {}; libjpeg-turbo: {}",
             self.images,
@@ -188,8 +192,9 @@ impl Report {
             } else {
                 "NO SIMD (built without nasm): not a fair comparison"
             },
-        );
-        println!(
+        )?;
+        writeln!(
+            out,
             "{:<42} {:>8} {:>6} {:>7} {:>5} {:>7} {:>6} {:>6} {:>8}  {:>5} {:>5} {:>5}",
             "",
             "images/s",
@@ -203,9 +208,10 @@ impl Report {
             "dB",
             "p1",
             "min"
-        );
+        )?;
         for row in &self.methods {
-            println!(
+            writeln!(
+                out,
                 "{:<42} {:>8.0} {:>6.2} {:>7.1} {:>5.1} {:>7.1} {:>6.1} {:>6.1} {:>8.0}  {:>5.1} {:>5.1} {:>5.1}",
                 row.method,
                 row.images_per_second,
@@ -219,18 +225,21 @@ impl Report {
                 row.psnr_mean,
                 row.psnr_p1,
                 row.psnr_min
-            );
+            )?;
         }
-        println!(
+        writeln!(
+            out,
             "ratio: to libjpeg-turbo's partial decoding with our resizer. dB: PSNR of mean, 1st percentile and worst image \
              against the crop of a full decode, filtered in double precision."
-        );
+        )?;
         let conversion = &self.conversion;
-        println!(
+        writeln!(
+            out,
             "conversion: libjpeg-turbo reads coefficients in {:.0} µs an image, shardtool build takes {:.0} ({:.2} of the speed)",
             conversion.coefficients,
             conversion.build,
             conversion.ratio()
-        );
+        )?;
+        Ok(())
     }
 }

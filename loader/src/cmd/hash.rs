@@ -1,10 +1,11 @@
 //! `loader hash`: what each step draws, as hashes, for comparing machines, builds, thread counts and starting points.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use loader::pipeline::Share;
 use loader::ring::SlotReader;
+use shardtool::exit;
+use shardtool::program::Results;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{PATIENCE, Selection, Session};
@@ -26,10 +27,9 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     let session = args.selection.start()?;
     let (mut consumer, _attachment) = session.attach(Share::steps(args.from_step, args.steps))?;
-    let mut out = std::io::stdout().lock();
     if !args.json {
         writeln!(
             out,
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             writeln!(out, "{step:>8}  {samples}  {crops}  {masks}  {pixels}")?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit::FINE)
 }
 
 /// Running hashes over the groups of a step, in the order of positions. All numbers enter as little-endian bytes.

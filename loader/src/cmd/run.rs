@@ -1,18 +1,18 @@
 //! `loader run`: serve rings to trainers.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use loader::config::LoaderConfig;
-use loader::link::{Listener, default_socket_path};
-use loader::pipeline::{Pipeline, Source, default_workers};
+use loader::link::{self, Listener, default_socket_path};
+use loader::pipeline::{Pipeline, Source};
 use loader::sampler::Sampler;
 use loader::serve::{Entrance, Manners, serve};
 use loader::stage;
+use shardtool::exit;
 
 /// Serve shuffled, cropped and masked images to the trainers of this machine
 #[derive(Debug, clap::Args)]
@@ -44,9 +44,9 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<u8> {
     // First of all, before this process opens a descriptor that could have the same number by mistake.
-    let channel = args.socket_fd.map(inherited).transpose()?;
+    let channel = args.socket_fd.map(link::inherit).transpose()?;
     let statistics = Duration::try_from_secs_f64(args.statistics).context("--statistics")?;
     let config = LoaderConfig::load(&args.config, &args.sets, args.shards.as_deref())?;
     let source = Source::open(&stage::shards(&config)?, &config.loader.split)?;
@@ -72,9 +72,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let workers = args
         .threads
         .or(config.loader.workers)
-        .unwrap_or_else(default_workers);
+        .unwrap_or_else(shardtool::cpus::count);
     let pipeline = Pipeline::start(source, workers, &config.loader)?;
-    eprintln!(
+    tracing::info!(
         "{samples} samples of split {:?} in groups of {}, {} worker threads; waiting for trainers at {place}",
         config.loader.split,
         config.data.batch_size,
@@ -85,20 +85,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         statistics,
     };
     serve(Arc::new(pipeline), config, entrance, manners).context("serving")?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Takes over a descriptor that the launcher left open for us.
-fn inherited(number: RawFd) -> anyhow::Result<OwnedFd> {
-    anyhow::ensure!(
-        number > 2,
-        "--socket-fd {number}: not a descriptor for sockets"
-    );
-    std::fs::symlink_metadata(format!("/proc/self/fd/{number}"))
-        .with_context(|| format!("--socket-fd {number}: no such descriptor was inherited"))?;
-    // SAFETY: it is open, and nothing in this process owns it: the caller asks before anything else is opened.
-    let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)
-        .with_context(|| format!("--socket-fd {number}"))?;
-    Ok(fd)
+    Ok(exit::FINE)
 }

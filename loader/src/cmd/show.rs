@@ -4,12 +4,13 @@
 //! does not see lies behind a veil. The target blocks, which the predictor must fill in, are outlined, each in its own colour.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use image::{Rgb, RgbImage};
 use loader::pipeline::Share;
 use loader::ring::SlotReader;
+use shardtool::exit;
+use shardtool::program::Results;
 
 use super::{PATIENCE, Selection, Session};
 
@@ -44,7 +45,7 @@ const GROUND: Rgb<u8> = Rgb([18, 20, 24]);
 const SMALLEST_TILE: u32 = 224;
 
 /// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     let session = args.selection.start()?;
     let (mut consumer, _attachment) = session.attach(Share::steps(args.step, 1))?;
     let wanted = args.images.min(session.sampler.global_batch()) as usize;
@@ -69,13 +70,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let colours: Vec<&str> = (0..targets)
         .map(|target| COLOURS[target % COLOURS.len()].0)
         .collect();
-    println!(
+    results.announce(format_args!(
         "{}: {drawn} images of step {}; context lit, targets outlined in {}",
         args.out.display(),
         args.step,
         colours.join(", ")
-    );
-    Ok(ExitCode::SUCCESS)
+    ));
+    Ok(exit::FINE)
 }
 
 /// One image with one of its context masks.

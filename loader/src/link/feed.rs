@@ -239,7 +239,7 @@ impl Feed {
         let (since, name_at) = *self.waiting.get_or_insert((now, now + NAME_AFTER));
         if now >= name_at {
             let pid = self.welcome.pid;
-            eprintln!(
+            tracing::warn!(
                 "waiting for the loader (process {pid}, {}) since {:.0?}: no group {} of step {} yet",
                 process_state(pid),
                 now - since,
@@ -345,7 +345,7 @@ fn open_stream(
         }
         // The launcher's two children start together: waiting a moment for the other is not worth a message.
         if !told && start.elapsed() >= Duration::from_millis(500) {
-            eprintln!("waiting for the loader at {endpoint}");
+            tracing::info!("waiting for the loader at {endpoint}");
             told = true;
         }
         if let Endpoint::Path(_) = endpoint {

@@ -1,11 +1,12 @@
 //! `shardtool build`: an image folder becomes a dataset.
 
 use super::{Meter, count, size};
-use crate::Outcome;
 use anyhow::{Context, ensure};
-use shardtool::Codec;
 use shardtool::build::{self, Note, OnError, Options};
 use shardtool::dataset::{Bound, CodecOptions, EntropyCoding};
+use shardtool::exit;
+use shardtool::program::Results;
+use shardtool::{Codec, Escaped, cpus};
 use std::path::PathBuf;
 
 /// Build a dataset from a folder of images
@@ -106,17 +107,12 @@ fn bytes(text: &str) -> Result<u64, String> {
     size.ok_or_else(|| "expected a size such as 256MiB".to_owned())
 }
 
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     let out = match &args.out {
         Some(out) => out.clone(),
         None => build::default_output(&args.images)?,
     };
-    let workers = match args.workers {
-        Some(workers) => workers.into(),
-        None => std::thread::available_parallelism()
-            .context("count the CPUs")?
-            .get(),
-    };
+    let workers = args.workers.map_or_else(cpus::count, usize::from);
     let options = Options {
         images: args.images.clone(),
         out: out.clone(),
@@ -134,57 +130,72 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let outcome = result.map_err(explain_full_disk)?;
     let report = &outcome.report;
 
-    let to = out.display();
+    let to = Escaped::new(&out);
     let rejected = report.rejected.len() as u64;
     let kept = count(report.kept, "image");
     let payload = size(outcome.payload_bytes);
     if outcome.up_to_date {
-        println!("{to}: up to date ({kept}, {payload}); --force builds it again");
+        results.announce(format_args!(
+            "{to}: up to date ({kept}, {payload}); --force builds it again"
+        ));
     } else if args.dry_run {
-        println!("{to}: would hold {kept}, {payload} ({seconds:.1} s); nothing written");
+        results.announce(format_args!(
+            "{to}: would hold {kept}, {payload} ({seconds:.1} s); nothing written"
+        ));
     } else {
         let rate = (report.kept + rejected) as f64 / seconds;
-        println!("{to}: {kept}, {payload}, built in {seconds:.1} s ({rate:.0} images/s)");
+        results.announce(format_args!(
+            "{to}: {kept}, {payload}, built in {seconds:.1} s ({rate:.0} images/s)"
+        ));
         for split in &outcome.manifest.splits {
             let samples = count(split.samples, "image");
             let shards = count(split.shards.len() as u64, "shard");
-            println!("  {}: {samples} in {shards}", split.name);
+            results.announce(format_args!("  {}: {samples} in {shards}", split.name));
         }
     }
-    let in_report = match args.dry_run {
-        true => String::new(),
-        false => format!("; see {}", out.join(build::REPORT_FILE).display()),
+    let in_report = if args.dry_run {
+        String::new()
+    } else {
+        let report = out.join(build::REPORT_FILE);
+        format!("; see {}", Escaped::new(&report))
     };
-    summarize("stored otherwise", &report.stored_otherwise, &in_report);
-    summarize("faulty but kept", &report.faulty, &in_report);
-    summarize("ignored", &report.ignored, &in_report);
+    summarize(
+        results,
+        "stored otherwise",
+        &report.stored_otherwise,
+        &in_report,
+    );
+    summarize(results, "faulty but kept", &report.faulty, &in_report);
+    summarize(results, "ignored", &report.ignored, &in_report);
     if let [first, ..] = &report.labels_without_image[..] {
         let lines = count(report.labels_without_image.len() as u64, "line");
-        println!(
-            "  {lines} of {} without an image, such as {first}",
-            build::LABELS_FILE
-        );
+        results.announce(format_args!(
+            "  {lines} of {} without an image, such as {}",
+            build::LABELS_FILE,
+            Escaped::new(first)
+        ));
     }
-    summarize("REJECTED", &report.rejected, &in_report);
-    Ok(match rejected {
-        0 => Outcome::Fine,
-        _ => Outcome::FoundFaults,
+    summarize(results, "REJECTED", &report.rejected, &in_report);
+    Ok(if rejected == 0 {
+        exit::FINE
+    } else {
+        exit::FAULTS
     })
 }
 
-/// Prints the first few of a list of files.
-fn summarize(what: &str, notes: &[Note], in_report: &str) {
+/// Says the first few of a list of files.
+fn summarize(results: &mut Results, what: &str, notes: &[Note], in_report: &str) {
     const SHOWN: usize = 5;
     if notes.is_empty() {
         return;
     }
     let files = count(notes.len() as u64, "file");
-    println!("  {files} {what}{in_report}");
+    results.announce(format_args!("  {files} {what}{in_report}"));
     for note in notes.iter().take(SHOWN) {
-        println!("    {note}");
+        results.announce(format_args!("    {note}"));
     }
     if notes.len() > SHOWN {
-        println!("    and {} more", notes.len() - SHOWN);
+        results.announce(format_args!("    and {} more", notes.len() - SHOWN));
     }
 }
 

@@ -1,9 +1,9 @@
 //! `shardtool extract`: one sample back into a file.
 
-use crate::Outcome;
 use anyhow::{Context, bail};
 use shardtool::codec::{Decoder, Region};
-use shardtool::{Codec, Dataset, turbo};
+use shardtool::program::Results;
+use shardtool::{Codec, Dataset, Escaped, exit, turbo};
 use std::path::PathBuf;
 
 /// Write one sample to a file: the JPEG file (jpeg), one with the same coefficients (dct), or a PNG (raw)
@@ -22,7 +22,7 @@ pub struct Args {
     split: String,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     let dataset = Dataset::open(&args.dataset)?;
     let Some(split) = dataset.split(&args.split) else {
         let names: Vec<&str> = dataset.splits().iter().map(|split| split.name()).collect();
@@ -86,17 +86,19 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         None => "no class".to_owned(),
     };
     let name = sample.name().unwrap_or("no path");
-    println!(
-        "{}: {name}, {class}, {width}x{height}, {codec}",
-        args.out.display()
-    );
+    results.announce(format_args!(
+        "{}: {}, {}, {width}x{height}, {codec}",
+        Escaped::new(&args.out),
+        Escaped::new(name),
+        Escaped::new(&class)
+    ));
     for label in &dataset.manifest().labels {
         if let Some(value) = sample
             .label(&label.name)
             .filter(|_| label.name != shardtool::format::PATH_COLUMN)
         {
-            println!("  {}: {value}", label.name);
+            results.announce(format_args!("  {}: {value}", label.name));
         }
     }
-    Ok(Outcome::Fine)
+    Ok(exit::FINE)
 }

@@ -1,10 +1,11 @@
 //! `shardtool inspect`: what a dataset holds.
 
 use super::{count, size};
-use crate::Outcome;
 use serde_json::{Value, json};
 use shardtool::dataset::{CodecOptions, EntropyCoding};
-use shardtool::{Codec, Dataset, Split};
+use shardtool::program::Results;
+use shardtool::{Codec, Dataset, Escaped, Split, exit};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Print what a dataset holds
@@ -96,7 +97,7 @@ fn describe(codec: &CodecOptions) -> String {
     format!("{}{coding}{}", codec.name, bound.unwrap_or_default())
 }
 
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     let dataset = Dataset::open(&args.dataset)?;
     let manifest = dataset.manifest();
     let counts: Vec<Counts> = dataset
@@ -110,60 +111,64 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         for (i, counts) in counts.iter().enumerate() {
             tree["splits"][i]["counts"] = counts.to_json();
         }
-        println!("{}", serde_json::to_string_pretty(&tree)?);
-        return Ok(Outcome::Fine);
+        writeln!(out, "{}", serde_json::to_string_pretty(&tree)?)?;
+        return Ok(exit::FINE);
     }
 
     let (codec, source) = (&manifest.codec, &manifest.source);
-    println!(
+    writeln!(
+        out,
         "{}: checksum {:016x}",
-        dataset.path().display(),
+        Escaped::new(dataset.path()),
         manifest.checksum()
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "  source   {}: {} image files, {}",
-        source.name,
+        Escaped::new(&source.name),
         source.files,
         size(source.bytes)
-    );
-    println!("  codec    {}", describe(codec));
-    println!("  classes  {}", manifest.classes.len());
+    )?;
+    writeln!(out, "  codec    {}", describe(codec))?;
+    writeln!(out, "  classes  {}", manifest.classes.len())?;
     let labels = manifest.labels.iter();
     let labels: Vec<String> = labels
-        .map(|label| format!("{} ({:?})", label.name, label.kind).to_lowercase())
+        .map(|label| format!("{} ({:?})", Escaped::new(&label.name), label.kind).to_lowercase())
         .collect();
-    println!("  labels   {}", labels.join(", "));
+    writeln!(out, "  labels   {}", labels.join(", "))?;
     for (split, counts) in dataset.splits().iter().zip(&counts) {
         let samples = count(split.len(), "image");
         let shards = count(split.shards().len() as u64, "shard");
-        let (name, bytes) = (split.name(), size(counts.bytes));
-        println!("  split {name}: {samples} in {shards}, {bytes}");
+        let (name, bytes) = (Escaped::new(split.name()), size(counts.bytes));
+        writeln!(out, "  split {name}: {samples} in {shards}, {bytes}")?;
         if split.is_empty() {
             continue;
         }
         let ((w0, w, w1), (h0, h, h1)) = (counts.width, counts.height);
-        println!(
+        writeln!(
+            out,
             "    size     {w:.0}x{h:.0} on average, widths {w0} to {w1}, heights {h0} to {h1}"
-        );
+        )?;
         let codecs = counts.codecs.iter().filter(|(_, count)| *count > 0);
         let codecs: Vec<String> = codecs
             .map(|(codec, count)| format!("{count} {codec}"))
             .collect();
-        println!("    stored   {}", codecs.join(", "));
+        writeln!(out, "    stored   {}", codecs.join(", "))?;
         if let (Some(least), Some(most)) =
             (counts.classes.iter().min(), counts.classes.iter().max())
         {
-            println!("    classes  {least} to {most} images each");
+            writeln!(out, "    classes  {least} to {most} images each")?;
         }
         if counts.unlabelled > 0 {
-            println!("    {} images without a class", counts.unlabelled);
+            writeln!(out, "    {} images without a class", counts.unlabelled)?;
         }
         if counts.rotated > 0 {
-            println!(
+            writeln!(
+                out,
                 "    {} images with an EXIF rotation (noted, not applied)",
                 counts.rotated
-            );
+            )?;
         }
     }
-    Ok(Outcome::Fine)
+    Ok(exit::FINE)
 }

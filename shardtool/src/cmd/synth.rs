@@ -1,9 +1,10 @@
 //! `shardtool synth`: a labelled image set of our own.
 
 use super::{Meter, size};
-use crate::Outcome;
 use anyhow::Context;
+use shardtool::program::Results;
 use shardtool::synth::{self, Recipe};
+use shardtool::{Escaped, cpus, exit};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -45,13 +46,8 @@ fn dimensions(text: &str) -> Result<(u32, u32), String> {
     sides.ok_or_else(|| "expected a width and a height, such as 500x375".to_owned())
 }
 
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let workers = match args.workers {
-        Some(workers) => workers.into(),
-        None => std::thread::available_parallelism()
-            .context("count the CPUs")?
-            .get(),
-    };
+pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
+    let workers = args.workers.map_or_else(cpus::count, usize::from);
     let mut recipe = Recipe::new(args.images, args.val);
     (recipe.classes, recipe.seed, recipe.size) = (args.classes, args.seed, args.size);
     let total = args.images.saturating_add(args.val);
@@ -64,13 +60,17 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let seconds = meter.finish();
     let summary = made?;
 
-    let (out, images) = (args.out.display(), summary.images);
+    let (out, images) = (Escaped::new(&args.out), summary.images);
     let bytes = size(summary.bytes);
     if summary.present {
-        println!("{out}: this set is there already ({images} images, {bytes})");
+        results.announce(format_args!(
+            "{out}: this set is there already ({images} images, {bytes})"
+        ));
     } else {
         let rate = images as f64 / seconds;
-        println!("{out}: {images} images, {bytes}, made in {seconds:.1} s ({rate:.0} images/s)");
+        results.announce(format_args!(
+            "{out}: {images} images, {bytes}, made in {seconds:.1} s ({rate:.0} images/s)"
+        ));
     }
-    Ok(Outcome::Fine)
+    Ok(exit::FINE)
 }

@@ -1,10 +1,11 @@
 //! `shardtool verify`: reads all of a dataset and names what is damaged.
 
 use super::{Meter, size};
-use crate::Outcome;
 use shardtool::codec::Decoder;
 use shardtool::planes::{Area, Resolution};
-use shardtool::{Codec, Dataset, Sample};
+use shardtool::program::Results;
+use shardtool::{Codec, Dataset, Escaped, Sample, exit};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Check a dataset: structure, checksums, and with --decode every image
@@ -29,7 +30,7 @@ fn decode(decoder: &mut Decoder, sample: &Sample<'_>) -> Result<(), shardtool::E
     decoder.decode(sample, whole, Resolution::Full).map(drop)
 }
 
-pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     // Reads more than a manifest's shard is worth stopping for: a missing or damaged shard means
     // that the dataset cannot be used, so it is an error and not a fault found.
     let dataset = Dataset::open(&args.dataset)?;
@@ -47,7 +48,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             if let Err(error) = checked {
                 damaged += 1;
                 let name = sample.name().unwrap_or("no path");
-                println!("{} sample {id} ({name}): {error}", split.name());
+                writeln!(
+                    out,
+                    "{} sample {id} ({}): {error}",
+                    Escaped::new(split.name()),
+                    Escaped::new(name)
+                )?;
             }
             done += 1;
             bytes += u64::from(sample.entry().length);
@@ -55,10 +61,13 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
     }
     let seconds = meter.finish();
-    let (name, bytes) = (args.dataset.display(), size(bytes));
-    println!("{name}: {total} images, {bytes}, {damaged} damaged ({seconds:.1} s)");
+    let (name, bytes) = (Escaped::new(&args.dataset), size(bytes));
+    writeln!(
+        out,
+        "{name}: {total} images, {bytes}, {damaged} damaged ({seconds:.1} s)"
+    )?;
     Ok(match damaged {
-        0 => Outcome::Fine,
-        _ => Outcome::FoundFaults,
+        0 => exit::FINE,
+        _ => exit::FAULTS,
     })
 }

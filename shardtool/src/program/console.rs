@@ -33,6 +33,15 @@ pub struct Verbosity {
 }
 
 impl Verbosity {
+    /// Returns the options that have another program say as much as this one.
+    pub fn arguments(self) -> Vec<String> {
+        let mut arguments = vec!["-v".to_owned(); self.verbose.into()];
+        if self.quiet {
+            arguments.push("-q".to_owned());
+        }
+        arguments
+    }
+
     fn filter(self) -> EnvFilter {
         // Chosen for our own crates: what libraries say is their developers' business.
         let ours = |level: &str| {

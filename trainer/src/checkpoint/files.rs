@@ -1,4 +1,4 @@
-//! The file operations of which a checkpoint is made, and the helpers that other durable files share.
+//! The file operations of which a checkpoint is made.
 //!
 //! They stand behind a trait so that a test can cut the power between any two of them: see `power_cut.rs`.
 
@@ -7,10 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-
-/// Beginning of the names of files and directories that are being written or removed.
-pub(super) const TEMPORARY: &str = ".tmp-";
+use super::Error;
 
 /// What fills a file.
 pub(super) type Content<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
@@ -64,45 +61,25 @@ impl Files for Disk {
     }
 }
 
-/// Removes a directory of files, and the files.
-pub(super) fn remove_all(files: &dyn Files, folder: &Path) -> Result<()> {
+/// Removes a directory of files, and the files. A link in its place is removed, and not followed.
+pub(super) fn remove_all(files: &dyn Files, folder: &Path) -> Result<(), Error> {
+    let found = named(folder, fs::symlink_metadata(folder))?;
+    if !found.is_dir() {
+        return named(folder, files.remove_file(folder));
+    }
     for path in entries(folder)? {
         named(&path, files.remove_file(&path))?;
     }
     named(folder, files.remove_dir(folder))
 }
 
-/// The outcome of an operation on `path`, which an error names.
-pub(super) fn named<T>(path: &Path, outcome: io::Result<T>) -> Result<T> {
-    outcome.with_context(|| format!("{}", path.display()))
+/// Names `path` in the error of an operation on it.
+pub(super) fn named<T>(path: &Path, outcome: io::Result<T>) -> Result<T, Error> {
+    outcome.map_err(|cause| Error::io(path, cause))
 }
 
-/// The directory that holds `path`; the parent of a relative name is the empty path, which cannot be opened.
-pub(super) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Replaces `path` by a file of these bytes, on disk when this returns; a crash leaves the old content or the new.
-pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = parent(path);
-    let name = path
-        .file_name()
-        .with_context(|| format!("{}: not a file name", path.display()))?;
-    let aside = folder.join(format!("{TEMPORARY}{}", name.to_string_lossy()));
-    let write = || {
-        Disk.write(&aside, &mut |out| out.write_all(bytes))?;
-        Disk.sync(&aside)?;
-        Disk.rename(&aside, path)?;
-        Disk.sync(folder)
-    };
-    named(path, write())
-}
-
-/// The paths in a directory; none where there is no such directory.
-pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Returns the paths in a directory; none where there is no such directory.
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     match fs::read_dir(folder) {
         Ok(entries) => {
             let paths = entries.map(|entry| entry.map(|entry| entry.path()));

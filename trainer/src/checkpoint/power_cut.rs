@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::Store;
-use super::files::{Content, Disk, Files, parent};
+use super::files::{Content, Disk, Files};
+use crate::durable::parent;
 
 /// What a power cut takes along.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Result, bail};
 use safetensors::tensor::{Dtype, View};
 use tch::{Device, Kind, Tensor};
 
 use super::Parts;
 use super::files::{Disk, Files, named};
 use super::part::{Part, write_views};
+use crate::Error;
 
 /// Tensors of its own, on the host. Made once for a run and filled again for each checkpoint: it doubles what the run
 /// needs of host memory on a CPU, and needs as much as the networks and moments (16 bytes per trained parameter, 4 per
@@ -31,7 +31,10 @@ struct Copied {
 
 impl Snapshot {
     /// Copies `parts` into memory made for them.
-    pub fn of(parts: &Parts) -> Result<Snapshot> {
+    ///
+    /// # Errors
+    /// Too little memory, above all.
+    pub fn of(parts: &Parts) -> Result<Snapshot, Error> {
         let copies = |tensors: &[(String, Tensor)]| {
             let copies = tensors.iter().map(|(name, tensor)| {
                 Ok(Copied {
@@ -45,12 +48,12 @@ impl Snapshot {
                         .collect(),
                 })
             });
-            copies.collect::<Result<Vec<_>>>()
+            copies.collect::<Result<Vec<_>, Error>>()
         };
         let parts_of_its_own = parts
             .iter()
             .map(|(part, tensors)| Ok((*part, copies(tensors)?)))
-            .collect::<Result<_>>()?;
+            .collect::<Result<_, Error>>()?;
         let mut snapshot = Snapshot {
             parts: parts_of_its_own,
         };
@@ -59,7 +62,10 @@ impl Snapshot {
     }
 
     /// Copies `parts`, whose names, shapes and types must be those it was made from.
-    pub fn take(&mut self, parts: &Parts) -> Result<()> {
+    ///
+    /// # Errors
+    /// Other tensors, or a device that fails.
+    pub fn take(&mut self, parts: &Parts) -> Result<(), Error> {
         let mut from = parts.iter().flat_map(|(_, tensors)| tensors);
         tch::no_grad(|| {
             for copied in self.parts.iter_mut().flat_map(|(_, copies)| copies) {
@@ -71,14 +77,14 @@ impl Snapshot {
                     {
                         copied.tensor.f_copy_(tensor)?;
                     }
-                    _ => bail!("the snapshot was made for other tensors: {}", copied.name),
+                    _ => return Err(Error::UnknownTensor(copied.name.clone())),
                 }
             }
             Ok(())
         })
     }
 
-    /// Its parts: one file each.
+    /// Returns its parts, each with what fills its file.
     pub(super) fn parts(&self) -> Vec<Part<'_>> {
         let parts = self.parts.iter().map(|(part, tensors)| -> Part<'_> {
             let fill = move |out: &mut dyn Write| {
@@ -92,11 +98,14 @@ impl Snapshot {
 }
 
 /// Writes tensors of any device as a safetensors file at `path`.
-pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+///
+/// # Errors
+/// What the device or the file system says.
+pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), super::Error> {
     let handles = tensors
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
-    let snapshot = Snapshot::of(&vec![("", handles.collect())])?;
+    let snapshot = Snapshot::of(&vec![("", handles.collect())]).map_err(super::Error::Snapshot)?;
     let [(_, fill)] = &snapshot.parts()[..] else {
         unreachable!("made of one part");
     };
@@ -127,7 +136,7 @@ impl View for &Copied {
 
 /// Uninitialised host memory for a tensor like this one: page-locked where it comes from a GPU and the driver agrees,
 /// for that copy is several times as fast.
-fn room_for(tensor: &Tensor) -> Result<Tensor> {
+fn room_for(tensor: &Tensor) -> Result<Tensor, Error> {
     let room = Tensor::f_empty(tensor.size(), (tensor.f_kind()?, Device::Cpu))?;
     if tensor.device().is_cuda()
         && let Ok(locked) = room.f_pin_memory(tensor.device())
@@ -137,11 +146,15 @@ fn room_for(tensor: &Tensor) -> Result<Tensor> {
     Ok(room)
 }
 
-fn dtype(tensor: &Tensor) -> Result<Dtype> {
+fn dtype(tensor: &Tensor) -> Result<Dtype, Error> {
     Ok(match tensor.f_kind()? {
         Kind::Float => Dtype::F32,
         Kind::BFloat16 => Dtype::BF16,
         Kind::Int64 => Dtype::I64,
-        other => bail!("tensors of kind {other:?} have no place in a checkpoint"),
+        other => {
+            return Err(Error::Torch(format!(
+                "tensors of kind {other:?} have no place in a checkpoint"
+            )));
+        }
     })
 }

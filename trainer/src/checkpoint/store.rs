@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use shardtool::Escaped;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::files::{Disk, Files, TEMPORARY, entries, named, parent, remove_all};
+use super::files::{Disk, Files, entries, named, remove_all};
 use super::part::{Part, write_views};
-use super::{STATE, Snapshot, State, Sum, file_name, read_state, verify};
+use super::{Error, FileDigest, STATE, Snapshot, State, file_name, read_state, verify};
+use crate::durable::{TEMPORARY, parent};
 use crate::exchange::weights::Tensors;
 
 /// Beginning of the names of checkpoints that turned out to be damaged.
@@ -25,7 +26,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Those of the run directory `run`; nothing is created yet.
+    /// Names the checkpoints of the run directory `run`; nothing is created yet.
     pub fn new(run: &Path, tag: &str) -> Store {
         Store {
             folder: run.join("checkpoints"),
@@ -34,14 +35,17 @@ impl Store {
         }
     }
 
-    /// The same on another file system.
+    /// Moves it to another file system.
     #[cfg(test)]
     pub(super) fn on(self, files: Arc<dyn Files>) -> Store {
         Store { files, ..self }
     }
 
     /// Removes what an interrupted write or removal left. Only for the holder of the run's lock.
-    pub fn clean(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn clean(&self) -> Result<(), Error> {
         for entry in entries(&self.folder)? {
             if begins(&entry, TEMPORARY) {
                 remove_all(&*self.files, &entry)?;
@@ -50,8 +54,11 @@ impl Store {
         Ok(())
     }
 
-    /// Steps and directories of all checkpoints, oldest first.
-    pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
+    /// Returns steps and directories of all checkpoints, oldest first.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn list(&self) -> Result<Vec<(u64, PathBuf)>, Error> {
         let prefix = format!("{}-step", self.tag);
         let mut found: Vec<(u64, PathBuf)> = entries(&self.folder)?
             .into_iter()
@@ -69,16 +76,23 @@ impl Store {
         Ok(found)
     }
 
-    /// The directory of the latest checkpoint, damaged or not.
-    pub fn latest(&self) -> Result<Option<PathBuf>> {
+    /// Returns the directory of the latest checkpoint, damaged or not.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn latest(&self) -> Result<Option<PathBuf>, Error> {
         Ok(self.list()?.pop().map(|(_, path)| path))
     }
 
-    /// Reads whole checkpoints, latest first, until one agrees with its checksums, and returns its directory. Damaged
-    /// ones get a name that begins with `damaged-`, so that nothing takes them for checkpoints any more; what was wrong
-    /// with each is told through `say`. `None` where there is no checkpoint at all; if all are damaged, it is an error.
-    /// Only for the holder of the run's lock.
-    pub fn last_good(&self, say: &mut dyn FnMut(String)) -> Result<Option<PathBuf>> {
+    /// Reads whole checkpoints, latest first, until one agrees with its checksums, and returns its directory.
+    ///
+    /// Damaged ones get a name that begins with `damaged-`, so that nothing takes them for checkpoints any more; what was
+    /// wrong with each is returned as well. `None` where there is no checkpoint at all. Only for the holder of the run's
+    /// lock.
+    ///
+    /// # Errors
+    /// [`Error::AllDamaged`], and what the file system says.
+    pub fn last_good(&self) -> Result<(Option<PathBuf>, Vec<String>), Error> {
         let mut faults = Vec::new();
         let mut bad = Vec::new();
         let mut good = None;
@@ -88,32 +102,32 @@ impl Store {
                     good = Some(path);
                     break;
                 }
-                Err(error) => {
-                    faults.push(format!("{error:#}"));
+                Err(fault) => {
+                    faults.push(fault);
                     bad.push(path);
                 }
             }
         }
         if good.is_none() && !bad.is_empty() {
-            bail!(
-                "{}: all {} checkpoints are damaged:\n  {}",
-                self.folder.display(),
-                bad.len(),
-                faults.join("\n  ")
-            );
+            return Err(Error::AllDamaged {
+                folder: self.folder.clone(),
+                faults,
+            });
         }
+        let mut said = Vec::new();
         for (path, fault) in bad.iter().zip(faults) {
             let aside = self.set_aside(path)?;
-            say(format!(
-                "{fault}\n{} is damaged and is now called {}",
-                path.display(),
-                aside.display()
+            said.push(format!(
+                "{fault}
+{} is damaged and is now called {}",
+                Escaped::new(path),
+                Escaped::new(&aside)
             ));
         }
-        Ok(good)
+        Ok((good, said))
     }
 
-    fn set_aside(&self, path: &Path) -> Result<PathBuf> {
+    fn set_aside(&self, path: &Path) -> Result<PathBuf, Error> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let names = (1..).map(|number| match number {
             1 => self.folder.join(format!("{DAMAGED}{name}")),
@@ -128,24 +142,32 @@ impl Store {
         Ok(aside)
     }
 
-    /// The directory of the checkpoint after `step` steps, whether it exists or not.
+    /// Returns the directory of the checkpoint after `step` steps, whether it exists or not.
     pub fn path(&self, step: u64) -> PathBuf {
         self.folder.join(format!("{}-step{step:08}", self.tag))
     }
 
-    /// Writes a checkpoint, whole and on disk when this returns, and returns its bytes. One of the same step that
-    /// exists already is left as it is, which counts 0. The checksums in `state` are filled in here.
-    pub fn save(&self, state: &State, snapshot: &Snapshot) -> Result<u64> {
+    /// Writes a checkpoint, whole and on disk when this returns, and returns its bytes.
+    ///
+    /// Where the step has a checkpoint already, that one stays and 0 is returned. The checksums in `state` are filled in.
+    ///
+    /// # Errors
+    /// [`Error::Unwritten`]; nothing of it is left then.
+    pub fn save(&self, state: &State, snapshot: &Snapshot) -> Result<u64, Error> {
         self.save_parts(state, &snapshot.parts())
     }
 
-    /// The same from tensors that lie in files, into a run directory that need not be there yet; a checkpoint of
-    /// weights alone has fewer parts. Returns its directory.
+    /// Writes a checkpoint of tensors that lie in files, and returns its directory.
+    ///
+    /// The run directory need not be there yet. A checkpoint of weights alone has fewer parts.
+    ///
+    /// # Errors
+    /// [`Error::Unwritten`]; nothing of it is left then.
     pub fn save_files(
         &self,
         state: &State,
         parts: &[(&'static str, Tensors<'_>)],
-    ) -> Result<PathBuf> {
+    ) -> Result<PathBuf, Error> {
         let run = parent(&self.folder);
         named(run, fs::create_dir_all(run))?;
         let parts = parts.iter().map(|(part, tensors)| -> Part<'_> {
@@ -161,7 +183,7 @@ impl Store {
         Ok(self.path(state.step))
     }
 
-    fn save_parts(&self, state: &State, parts: &[Part<'_>]) -> Result<u64> {
+    fn save_parts(&self, state: &State, parts: &[Part<'_>]) -> Result<u64, Error> {
         let path = self.path(state.step);
         if path.exists() {
             return Ok(0);
@@ -176,10 +198,13 @@ impl Store {
             // Makes room on a full disk. If it cannot be removed, the next write or start tries again.
             let _ = remove_all(&*self.files, &aside);
         }
-        written.with_context(|| format!("cannot write the checkpoint {}", path.display()))
+        written.map_err(|cause| Error::Unwritten {
+            path,
+            cause: Box::new(cause),
+        })
     }
 
-    fn write(&self, aside: &Path, state: &State, parts: &[Part<'_>]) -> Result<u64> {
+    fn write(&self, aside: &Path, state: &State, parts: &[Part<'_>]) -> Result<u64, Error> {
         let files = &*self.files;
         if !self.folder.exists() {
             named(&self.folder, files.create_dir(&self.folder))?;
@@ -187,7 +212,7 @@ impl Store {
             let run = parent(&self.folder);
             named(run, files.sync(run))?;
         }
-        if aside.exists() {
+        if fs::symlink_metadata(aside).is_ok() {
             remove_all(files, aside)?;
         }
         named(aside, files.create_dir(aside))?;
@@ -214,9 +239,13 @@ impl Store {
         Ok(state.files.values().map(|sum| sum.bytes).sum::<u64>() + text.len() as u64)
     }
 
-    /// Removes all but the `keep` latest checkpoints and those at multiples of `epochs` whole epochs of `epoch_len`
-    /// steps (0: none).
-    pub fn prune(&self, keep: usize, epochs: u64, epoch_len: u64) -> Result<()> {
+    /// Removes all but the `keep` latest checkpoints and those at multiples of `epochs` whole epochs (0: none).
+    ///
+    /// An epoch has `epoch_len` steps.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn prune(&self, keep: usize, epochs: u64, epoch_len: u64) -> Result<(), Error> {
         let all = self.list()?;
         for (step, path) in &all[..all.len().saturating_sub(keep)] {
             if is_milestone(*step, epochs, epoch_len) {
@@ -237,22 +266,23 @@ impl Store {
     }
 }
 
-/// Whether `step` steps are a multiple of `epochs` whole epochs (0: never).
+/// Tells whether `step` steps are a multiple of `epochs` whole epochs (0: never).
 pub(super) fn is_milestone(step: u64, epochs: u64, epoch_len: u64) -> bool {
     epochs > 0 && step > 0 && step.is_multiple_of(epochs.saturating_mul(epoch_len))
 }
 
-/// The checkpoint that `path` means: itself, or the latest of the run directory `path`.
-pub fn find(path: &Path) -> Result<PathBuf> {
+/// Returns the checkpoint that `path` means: itself, or the latest of the run directory `path`.
+///
+/// # Errors
+/// [`Error::Missing`], [`Error::Official`], or what is wrong with one that is there.
+pub fn find(path: &Path) -> Result<PathBuf, Error> {
     if path.join(STATE).is_file() {
         return Ok(path.to_owned());
     }
     if path.to_string_lossy().ends_with(".pth.tar") {
-        bail!(
-            "{}: a checkpoint of the official code; `trainer import {} --out DIR` makes one of ours of it",
-            path.display(),
-            path.display()
-        );
+        return Err(Error::Official {
+            path: path.to_owned(),
+        });
     }
     let mut found = Vec::new();
     for candidate in entries(&path.join("checkpoints"))? {
@@ -263,10 +293,9 @@ pub fn find(path: &Path) -> Result<PathBuf> {
     }
     match found.into_iter().max() {
         Some((_, latest)) => Ok(latest),
-        None => bail!(
-            "{}: neither a checkpoint ({STATE} is missing) nor a run directory with one",
-            path.display()
-        ),
+        None => Err(Error::Missing {
+            path: path.to_owned(),
+        }),
     }
 }
 
@@ -275,7 +304,7 @@ fn begins(path: &Path, with: &str) -> bool {
         .is_some_and(|name| name.to_string_lossy().starts_with(with))
 }
 
-/// The checksum of what was written so far.
+/// A checksum of what was written so far.
 struct Summing {
     hash: Xxh3,
     bytes: u64,
@@ -289,15 +318,15 @@ impl Summing {
         }
     }
 
-    fn finish(&self) -> Sum {
-        Sum {
+    fn finish(&self) -> FileDigest {
+        FileDigest {
             bytes: self.bytes,
             xxh3: format!("{:016x}", self.hash.digest()),
         }
     }
 }
 
-/// Sums up what passes through.
+/// A writer that sums up what passes through.
 struct Tee<'a>(&'a mut dyn Write, &'a mut Summing);
 
 impl Write for Tee<'_> {

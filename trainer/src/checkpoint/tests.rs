@@ -1,6 +1,8 @@
 use super::power_cut::{Loss, PowerCut};
 use super::*;
 
+use serde_json::{Map, Value};
+
 use std::path::PathBuf;
 
 use tch::Device;
@@ -278,7 +280,12 @@ fn checkpoints_without_checksums_are_read() {
 fn the_latest_whole_checkpoint_is_found_and_damaged_ones_are_set_aside() {
     let (run, store) = made_up();
     let mut said = Vec::new();
-    let mut last_good = || store.last_good(&mut |text| said.push(text));
+    let mut last_good = || {
+        store.last_good().map(|(good, faults)| {
+            said.extend(faults);
+            good
+        })
+    };
     assert_eq!(last_good().unwrap(), None);
     let paths: Vec<PathBuf> = [1, 2, 3].map(|step| save(&store, step, 0.0)).into();
     assert_eq!(last_good().unwrap(), Some(paths[2].clone()));
@@ -300,7 +307,7 @@ fn the_latest_whole_checkpoint_is_found_and_damaged_ones_are_set_aside() {
     // The same steps again, damaged again: no name is taken twice.
     save(&store, 3, 0.0);
     flip(&paths[2].join("encoder.safetensors"), 100);
-    store.last_good(&mut |_| {}).unwrap();
+    store.last_good().unwrap();
     assert!(
         run.path()
             .join("checkpoints/damaged-jepa-step00000003.2")
@@ -308,7 +315,7 @@ fn the_latest_whole_checkpoint_is_found_and_damaged_ones_are_set_aside() {
     );
     // Nothing is good any more: no silent restart.
     flip(&paths[0].join("encoder.safetensors"), 100);
-    let message = store.last_good(&mut |_| {}).unwrap_err().to_string();
+    let message = store.last_good().unwrap_err().to_string();
     assert!(
         message.contains("all 1 checkpoints are damaged"),
         "{message}"

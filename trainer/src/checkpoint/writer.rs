@@ -1,21 +1,22 @@
 //! Checkpoints beside the training: a snapshot is taken, and a thread of its own writes it.
 //!
-//! Its memory is taken before the first step: pages that are touched for the first time would make the first pause
-//! many times as long as the others, and a machine with too little memory is found out at once. Training pauses for the copy alone, and for the checkpoint before where that is still being written: one is in
-//! flight at most, so there is one snapshot. A write that fails is told at once and tried again with a new snapshot a
-//! minute later; after [`ATTEMPTS`] failures in a row the run ends with the error, since a run that goes on without
-//! checkpoints would lose everything in the end. What was there before is untouched by a failure.
+//! The snapshot's memory is taken before the first step. Pages touched for the first time would make the first pause
+//! many times as long as the others, and too little memory is found out at once. Training pauses for the copy, and for
+//! the checkpoint before where that is still being written: one is in flight at most, so there is one snapshot.
+//!
+//! A write that fails is told at once, and tried again a minute later with a new snapshot. [`ATTEMPTS`] failures in a
+//! row end the run with the error: a run that goes on without checkpoints would lose everything in the end. A failure
+//! leaves the checkpoints before it as they are.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-
 use super::store::is_milestone;
-use super::{Parts, Snapshot, State, Store};
+use super::{Error, Parts, Snapshot, State, Store};
 use crate::config::Checkpoint;
-use crate::observe::log::Log;
 
 /// Failures in a row that end the run.
 const ATTEMPTS: u32 = 3;
@@ -27,11 +28,11 @@ const RETRY: Duration = Duration::from_secs(60);
 pub struct Writer {
     store: Store,
     when: Checkpoint,
-    /// Of the last checkpoint begun.
+    /// When the last checkpoint was begun, and of which step.
     last: (Instant, Option<u64>),
-    /// There unless it is being written.
+    /// The snapshot, unless it is being written.
     snapshot: Option<Snapshot>,
-    in_flight: Option<JoinHandle<(Snapshot, Result<Written>)>>,
+    in_flight: Option<JoinHandle<(Snapshot, Result<Written, Error>)>>,
     failures: u32,
     retry_at: Option<Instant>,
 }
@@ -49,22 +50,24 @@ struct Written {
 }
 
 impl Writer {
-    /// For a run that stands at `step` and whose state is `parts`.
-    pub fn new(store: Store, when: Checkpoint, step: u64, parts: &Parts) -> Result<Writer> {
+    /// Takes the memory for checkpoints of a run that stands at `step` and whose state is `parts`.
+    ///
+    /// # Errors
+    /// Too little memory, above all.
+    pub fn new(store: Store, when: Checkpoint, step: u64, parts: &Parts) -> Result<Writer, Error> {
         let there = store.path(step).exists();
-        let snapshot = Snapshot::of(parts).context("cannot make room for checkpoints")?;
         Ok(Writer {
             store,
             when,
             last: (Instant::now(), there.then_some(step)),
-            snapshot: Some(snapshot),
+            snapshot: Some(Snapshot::of(parts).map_err(Error::Snapshot)?),
             in_flight: None,
             failures: 0,
             retry_at: None,
         })
     }
 
-    /// Whether a run that stands at `step`, with epochs of `epoch_len` steps, should write one now.
+    /// Tells whether a run that stands at `step`, with epochs of `epoch_len` steps, should write one now.
     pub fn is_due(&self, step: u64, epoch_len: u64) -> bool {
         let Checkpoint {
             every_epochs,
@@ -81,28 +84,39 @@ impl Writer {
             || self.retry_at.is_some_and(|at| Instant::now() >= at)
     }
 
-    /// Takes a snapshot of `parts` and begins to write it, unless the last one was of the same step. The log is
-    /// synchronised first: it must not lack a step that the checkpoint says is done.
-    pub fn save(&mut self, state: State, parts: &Parts, log: &mut Log) -> Result<()> {
+    /// Takes a snapshot of `parts` and begins to write it; returns how long training stood still for it.
+    ///
+    /// Nothing happens where the last one was of the same step. `logs` are synchronised first: they should not lack a
+    /// step that the checkpoint says is done.
+    ///
+    /// # Errors
+    /// [`Error::GaveUp`], or a snapshot that cannot be taken.
+    pub fn save(
+        &mut self,
+        state: State,
+        parts: &Parts,
+        logs: io::Result<Vec<File>>,
+    ) -> Result<Option<Duration>, Error> {
         let start = Instant::now();
-        self.settle(log)?;
+        self.settle()?;
         if self.last.1 == Some(state.step) {
-            return Ok(());
+            return Ok(None);
         }
-        let rows = log.files()?;
-        let mut snapshot = self.snapshot.take().context("the snapshot is lost")?;
-        snapshot
-            .take(parts)
-            .context("cannot take a snapshot for a checkpoint")?;
+        let mut snapshot = self.snapshot.take().expect("nothing is in flight");
+        if let Err(error) = snapshot.take(parts) {
+            self.snapshot = Some(snapshot);
+            return Err(Error::Snapshot(error));
+        }
         self.last = (Instant::now(), Some(state.step));
         let (store, when) = (self.store.clone(), self.when.clone());
         self.retry_at = None;
         let paused = start.elapsed();
         let write = move || {
+            let synchronised = logs.and_then(|logs| logs.iter().try_for_each(File::sync_data));
+            if let Err(error) = synchronised {
+                tracing::warn!("the log cannot be synchronised with the disk: {error}");
+            }
             let written = (|| {
-                for file in rows {
-                    file.sync_data().context("cannot write the log to disk")?;
-                }
                 let bytes = store.save(&state, &snapshot)?;
                 let writing = start.elapsed() - paused;
                 store.prune(when.keep, when.keep_every_epochs, state.epoch_len)?;
@@ -116,32 +130,30 @@ impl Writer {
             (snapshot, written)
         };
         let thread = std::thread::Builder::new().name("checkpoint".to_owned());
-        let handle = thread.spawn(write).context("cannot start a thread")?;
+        let path = self.store.path(self.last.1.unwrap_or_default());
+        let handle = thread
+            .spawn(write)
+            .map_err(|cause| Error::io(&path, cause))?;
         self.in_flight = Some(handle);
-        log.paused(paused);
-        Ok(())
+        Ok(Some(paused))
     }
 
-    /// Tells what became of the checkpoint in flight, if that is decided. An error is the last of too many in a row.
-    pub fn poll(&mut self, log: &mut Log) -> Result<()> {
+    /// Tells what became of the checkpoint in flight, if that is decided.
+    ///
+    /// # Errors
+    /// [`Error::GaveUp`].
+    pub fn poll(&mut self) -> Result<(), Error> {
         match &self.in_flight {
-            Some(thread) if thread.is_finished() => self.settle(log),
+            Some(thread) if thread.is_finished() => self.settle(),
             _ => Ok(()),
         }
     }
 
-    /// Writes the last checkpoint of this process and waits until it is on disk.
-    pub fn finish(&mut self, state: State, parts: &Parts, log: &mut Log) -> Result<()> {
-        // Ends: a failure forgets the step it was for, and too many in a row are an error.
-        while self.last.1 != Some(state.step) || self.in_flight.is_some() {
-            self.save(state.clone(), parts, log)?;
-            self.settle(log)?;
-        }
-        Ok(())
-    }
-
     /// Waits for the checkpoint in flight.
-    pub fn settle(&mut self, log: &mut Log) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::GaveUp`].
+    pub fn settle(&mut self) -> Result<(), Error> {
         let Some(thread) = self.in_flight.take() else {
             return Ok(());
         };
@@ -152,21 +164,29 @@ impl Writer {
         match outcome {
             Ok(written) => {
                 self.failures = 0;
-                log.say(written);
+                tracing::info!("{written}");
             }
             Err(error) => {
                 self.failures += 1;
                 if self.failures >= ATTEMPTS {
-                    return Err(error.context(format!("{ATTEMPTS} checkpoints failed in a row")));
+                    return Err(Error::GaveUp {
+                        attempts: ATTEMPTS,
+                        cause: Box::new(error),
+                    });
                 }
-                log.say(format_args!(
-                    "warning: {error:#}; it is tried again, and {ATTEMPTS} failures in a row end the run"
-                ));
+                tracing::warn!(
+                    "{error}; it is tried again, and {ATTEMPTS} failures in a row end the run"
+                );
                 self.last.1 = None;
                 self.retry_at = Some(Instant::now() + RETRY);
             }
         }
         Ok(())
+    }
+
+    /// Tells whether the state after `step` steps is on disk.
+    pub fn has_written(&self, step: u64) -> bool {
+        self.last.1 == Some(step) && self.in_flight.is_none()
     }
 }
 

@@ -3,21 +3,25 @@
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode};
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use loader::link::{Endpoint, Hello, PROTOCOL};
+use anyhow::{Context, Result};
+use loader::link::Endpoint;
 use shardtool::Manifest;
+use shardtool::exit;
+use shardtool::program::Results;
 use tch::Device;
 use trainer::config::Config;
+use trainer::distributed::World;
 use trainer::method::model::ModelConfig;
 use trainer::proof::bench::made_up::MadeUp;
 use trainer::proof::bench::official::{self, How};
 use trainer::proof::bench::report::Report;
 use trainer::proof::bench::{self, Workload, machine};
-use trainer::run::stop::Stop;
-use trainer::source::{LoaderSource, Source};
+use trainer::session;
+use trainer::source::{GroupSource, LoaderSource};
+use trainer::stop::Stop;
 use trainer::torch::device;
 
 /// Sizes of an official or published recipe; those for whom memory is short give a smaller --batch
@@ -113,22 +117,20 @@ pub struct Args {
     rounds: u64,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     let device = device::parse(&args.device)?;
     let workload = args.workload(device)?;
     let config = match &args.config {
         Some(path) => Config::load(path, &args.sets, args.shards.as_deref())?,
         None => workload.config()?,
     };
-    let threads = args.threads.unwrap_or_else(super::train::cpus);
-    ensure!(threads > 0, "--threads 0: at least one is needed");
-    tch::set_num_threads(i32::try_from(threads).context("--threads")?);
+    super::set_threads(args.threads).context("--threads")?;
 
     if let Some(ijepa) = &args.compare_python {
-        return args.compare(&config, &workload, device, ijepa);
+        return args.compare(&config, &workload, device, ijepa, out);
     }
     let mut loader = None;
-    let (mut source, epoch_len): (Box<dyn Source>, _) = if args.shards.is_some() {
+    let (mut source, epoch_len): (Box<dyn GroupSource>, _) = if args.shards.is_some() {
         let started = Loader::start(args)?;
         let source = started.connect(&config, device)?;
         let epoch_len = source.epoch_len();
@@ -150,17 +152,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.paced {
         for line in std::io::stdin().lock().lines() {
             line.context("stdin")?;
-            println!("{}", serde_json::to_string(&report()?)?);
-            std::io::stdout().flush()?;
+            writeln!(out, "{}", serde_json::to_string(&report()?)?)?;
+            out.flush()?;
         }
     } else if args.json {
-        println!("{}", serde_json::to_string_pretty(&report()?)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&report()?)?)?;
     } else {
-        println!("{}", report()?);
+        writeln!(out, "{}", report()?)?;
     }
     drop(source);
     drop(loader);
-    Ok(ExitCode::SUCCESS)
+    Ok(exit::FINE)
 }
 
 impl Args {
@@ -170,7 +172,8 @@ impl Args {
         workload: &Workload,
         device: Device,
         ijepa: &Path,
-    ) -> Result<ExitCode> {
+        out: &mut Results,
+    ) -> Result<u8> {
         let mut ours: Vec<OsString> = Vec::new();
         if let Some(path) = &self.config {
             ours.extend(["--config".into(), path.into()]);
@@ -209,14 +212,14 @@ impl Args {
             },
         )?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&found)?);
+            writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
         } else {
-            println!("{found}");
+            writeln!(out, "{found}")?;
         }
         Ok(if found.is_one() {
-            ExitCode::SUCCESS
+            exit::FINE
         } else {
-            ExitCode::from(super::FAULTY)
+            exit::FAULTS
         })
     }
 
@@ -276,17 +279,7 @@ impl Loader {
 
     fn connect(&self, config: &Config, device: Device) -> Result<LoaderSource> {
         let manifest = Manifest::read(&config.loader.shards_dir()?)?;
-        let hello = Hello {
-            protocol: PROTOCOL,
-            pid: std::process::id(),
-            sampling_hash: config.loader.sampling_hash(),
-            manifest_checksum: manifest.checksum(),
-            rank: 0,
-            world: 1,
-            global_batch: config.loader.global_batch(1),
-            first_step: 0,
-            end_step: None,
-        };
+        let hello = session::hello(config, &manifest, World::alone(), 0);
         let patience = Duration::from_secs(config.trainer.loader_patience);
         let endpoint = Endpoint::Path(self.folder.join("socket"));
         LoaderSource::connect(endpoint, hello, patience, device, Stop::default())?

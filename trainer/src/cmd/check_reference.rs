@@ -1,9 +1,11 @@
 //! `trainer check-reference`: does this trainer compute what the official code computed?
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
+use shardtool::exit;
+use shardtool::program::Results;
 use trainer::proof::reference::{self, Precision};
 use trainer::torch::device;
 
@@ -34,20 +36,20 @@ enum Dtype {
 }
 
 /// Exits 1 where the set and this trainer disagree.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     let precision = match args.dtype {
         Dtype::Float32 => Precision::Float32,
         Dtype::Bf16 => Precision::Bfloat16,
     };
     let report = reference::check(&args.dir, device::parse(&args.device)?, precision)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        println!("{report}");
+        writeln!(out, "{report}")?;
     }
     Ok(if report.pass {
-        ExitCode::SUCCESS
+        exit::FINE
     } else {
-        ExitCode::from(super::FAULTY)
+        exit::FAULTS
     })
 }

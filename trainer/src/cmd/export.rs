@@ -1,11 +1,12 @@
 //! `trainer export CHECKPOINT --to hf|official --out PATH`
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use trainer::exchange::export::{self, Source, Which};
+use shardtool::exit;
+use shardtool::program::Results;
+use trainer::exchange::export::{self, ExportedCheckpoint, Which};
 
 /// Write a checkpoint for transformers or for the official code
 #[derive(clap::Args)]
@@ -39,27 +40,30 @@ enum Encoder {
     Context,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
-    let source = Source::open(&args.checkpoint)?;
+pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
+    let source = ExportedCheckpoint::open(&args.checkpoint)?;
     let (model, notes) = match args.to {
         Format::Hf => {
             let which = match args.encoder {
                 Encoder::Target => Which::Target,
                 Encoder::Context => Which::Context,
             };
-            (export::huggingface(&source, which, &args.out)?, Vec::new())
+            (
+                export::to_huggingface(&source, which, &args.out)?,
+                Vec::new(),
+            )
         }
-        Format::Official => export::official(&source, &args.out)?,
+        Format::Official => export::to_official(&source, &args.out)?,
     };
     for note in notes {
-        eprintln!("note: {note}");
+        tracing::info!("note: {note}");
     }
-    println!(
+    results.announce(format_args!(
         "{}: epoch {}, step {}, {}",
         args.out.display(),
         source.state.epoch,
         source.state.step,
-        super::sizes(&model)
-    );
-    Ok(ExitCode::SUCCESS)
+        model.describe()
+    ));
+    Ok(exit::FINE)
 }

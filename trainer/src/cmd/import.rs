@@ -1,9 +1,10 @@
 //! `trainer import SRC --out DIR`
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
+use shardtool::exit;
+use shardtool::program::Results;
 use trainer::config::Config;
 use trainer::exchange::import::{Options, import};
 
@@ -32,7 +33,7 @@ pub struct Args {
     ignore_checksums: bool,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
     let config = match &args.config {
         Some(path) => Some(Config::load(path, &args.sets, args.shards.as_deref())?),
         None => None,
@@ -43,21 +44,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let imported = import(&args.source, &args.out, config.as_ref(), &options)?;
     for note in &imported.notes {
-        eprintln!("note: {note}");
+        tracing::info!("note: {note}");
     }
-    println!(
+    results.announce(format_args!(
         "{}: epoch {}, step {}, {}",
         imported.path.display(),
         imported.epoch,
         imported.step,
-        super::sizes(&imported.model)
-    );
+        imported.model.describe()
+    ));
     match config {
-        Some(_) => println!(
+        Some(_) => results.announce(format_args!(
             "continue with: trainer train --resume {} …",
             args.out.display()
-        ),
-        None => println!("weights only: training can continue from an import with --config"),
+        )),
+        None => results.announce(format_args!(
+            "weights only: training can continue from an import with --config"
+        )),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit::FINE)
 }

@@ -1,12 +1,14 @@
 //! `trainer launch`: a loader and a trainer, started and kept going together.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use shardtool::exit;
+use shardtool::program::Verbosity;
 use trainer::config::Config;
 use trainer::launch::{Pair, Program};
-use trainer::run::run_dir::Resume;
+use trainer::run::Resume;
 use trainer::torch::device;
 
 use super::RunArgs;
@@ -21,7 +23,7 @@ pub struct Args {
     devices: Vec<String>,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
     let [device] = &args.devices[..] else {
         bail!(
             "--devices {}: several devices are not supported yet; give one",
@@ -37,8 +39,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     loader::stage::shards(&config.loader)?;
 
     let itself = std::env::current_exe()?;
-    let mut shared: Vec<std::ffi::OsString> =
-        vec!["--config".into(), args.run.config.clone().into()];
+    let mut shared: Vec<OsString> = vec!["--config".into(), args.run.config.clone().into()];
+    shared.extend(verbosity.arguments().into_iter().map(OsString::from));
     if let Some(shards) = &args.run.shards {
         shared.extend(["--shards".into(), shards.clone().into()]);
     }
@@ -58,8 +60,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         };
         trainer.args(["--resume".into(), resume.into_os_string()]);
     }
-    let code = Pair { loader, trainer }.run()?;
-    Ok(ExitCode::from(code))
+    match (Pair { loader, trainer }).run() {
+        Err(error) if error.is_midway() => {
+            tracing::error!("{error}");
+            Ok(exit::FAILED_MIDWAY)
+        }
+        outcome => Ok(outcome?),
+    }
 }
 
 /// The program of this name in the same directory, where a build or an installation puts all of them; else the one in

@@ -1,10 +1,12 @@
 //! `trainer plot RUN_DIR --out loss.png`
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
-use trainer::report::plot;
+use shardtool::exit;
+use shardtool::program::Results;
+use trainer::report::curves;
 
 /// Draw the loss curve of a run
 #[derive(clap::Args)]
@@ -16,18 +18,19 @@ pub struct Args {
     out: PathBuf,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
-    let records = plot::read(&args.run)?;
+pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
+    let records = curves::read(&args.run)?;
     let name = args.run.canonicalize().unwrap_or_else(|_| args.run.clone());
     let name = name
         .file_name()
         .map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
-    plot::draw(&records, &format!("I-JEPA pretraining: {name}"), &args.out)?;
-    println!(
+    curves::draw(&records, &format!("I-JEPA pretraining: {name}"), &args.out)?;
+    writeln!(
+        results,
         "{}: {} steps of {}",
         args.out.display(),
         records.len(),
         args.run.display()
-    );
-    Ok(ExitCode::SUCCESS)
+    )?;
+    Ok(exit::FINE)
 }

@@ -1,9 +1,11 @@
 //! `trainer smoke`: does everything that training needs of a device work on this machine?
 
-use std::process::ExitCode;
+use std::io::Write;
 
 use anyhow::Result;
 use serde_json::json;
+use shardtool::exit;
+use shardtool::program::Results;
 use trainer::proof::smoke::{self, Verdict};
 use trainer::torch::cuda;
 use trainer::torch::device;
@@ -20,13 +22,15 @@ pub struct Args {
 }
 
 /// Exits 1 where something does not work.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     let device = device::parse(&args.device)?;
+    let mut written = Ok(());
     let lines = smoke::run(device, |line| {
-        if !args.json {
-            println!("{line}");
+        if !args.json && written.is_ok() {
+            written = writeln!(out, "{line}");
         }
     });
+    written?;
     let count = |verdict| lines.iter().filter(|line| line.verdict == verdict).count();
     let (ok, failed) = (count(Verdict::Ok), count(Verdict::Failed));
     let skipped = count(Verdict::Skipped);
@@ -37,9 +41,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         };
         let report =
             json!({"device": args.device, "gpu": gpu, "pass": failed == 0, "lines": lines});
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        println!("{ok} ok, {failed} failed, {skipped} skipped");
+        writeln!(out, "{ok} ok, {failed} failed, {skipped} skipped")?;
     }
-    Ok(ExitCode::from(if failed == 0 { 0 } else { super::FAULTY }))
+    Ok(if failed == 0 {
+        exit::FINE
+    } else {
+        exit::FAULTS
+    })
 }

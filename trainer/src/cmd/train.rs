@@ -1,24 +1,23 @@
 //! `trainer train`: one rank, fed by a loader that somebody else started.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use loader::link::{Endpoint, Hello, PROTOCOL, default_socket_path};
-use rustix::io::{FdFlags, fcntl_setfd};
-use shardtool::Manifest;
-use trainer::checkpoint::State;
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use loader::link::{self, Endpoint};
+use shardtool::program::{self, Results};
+use shardtool::{Escaped, exit};
 use trainer::config::Config;
-use trainer::observe::log::Log;
-use trainer::run::run_dir::RunDir;
-use trainer::run::stop::Stop;
-use trainer::source::LoaderSource;
+use trainer::distributed::World;
+use trainer::observe::{Observer, Record};
+use trainer::session::{Ended, Opened, Session, Start};
+use trainer::stop::Stop;
 use trainer::torch::device;
-use trainer::train::{Outcome, Run};
+use trainer::train::Outcome;
 
-use super::{FAULTY, PREEMPTED, RunArgs};
+use super::RunArgs;
 
 /// Train with a loader that was started by hand
 #[derive(clap::Args)]
@@ -36,196 +35,124 @@ pub struct Args {
     socket_fd: Option<RawFd>,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     let started = Instant::now();
-    // Distribution is to come: this process is the only rank.
-    let (rank, world) = (0, 1);
-    let channel = args.socket_fd.map(inherit).transpose()?;
+    // First of all, before this process opens a descriptor that could have the same number by mistake.
+    let channel = args.socket_fd.map(link::inherit).transpose()?;
+    let stop = Stop::on_signals().context("cannot listen to signals")?;
     let config = Config::load(&args.run.config, &args.run.sets, args.run.shards.as_deref())?;
-    let device = device::parse(&args.device)?;
-    let manifest = Manifest::read(&config.loader.shards_dir()?)?;
-    let batch_size = config.loader.data.batch_size;
-    let global_batch = config.loader.global_batch(world.into());
-
-    let stop = Stop::on_signals()?;
-    let dir = RunDir::open(&config)?;
-    let found = dir.begin(&config, args.run.resume.as_ref())?;
-    let resolved = config.resolved();
-    eprint!("{}", dir.store_params(&resolved)?);
-    eprintln!(
-        "global batch {global_batch} = {} group(s) of {batch_size}, {} on each of {world} rank(s)",
-        global_batch / batch_size,
-        global_batch / batch_size / u64::from(world),
-    );
-    for warning in config.warnings(device, world.into()) {
-        eprintln!("warning: {warning}");
-    }
-    let threads = config.trainer.threads.unwrap_or_else(cpus);
-    tch::set_num_threads(i32::try_from(threads).context("trainer.threads")?);
-
-    let hello = Hello {
-        protocol: PROTOCOL,
-        pid: std::process::id(),
-        sampling_hash: config.loader.sampling_hash(),
-        manifest_checksum: manifest.checksum(),
-        rank,
-        world,
-        global_batch,
-        first_step: found.as_ref().map_or(0, |(_, state)| state.step),
-        end_step: None,
-    };
-    if let Some((path, state)) = &found {
-        check(state, &hello).with_context(|| format!("{}", path.display()))?;
-        let last = config.optimization.epochs * state.epoch_len;
-        if state.step >= config.trainer.stop_at_step.unwrap_or(last).min(last) {
-            println!(
-                "nothing to do: {} stands at the last step, {}",
-                path.display(),
-                state.step
-            );
-            return Ok(ExitCode::SUCCESS);
-        }
-        eprintln!("continuing at step {} from {}", state.step, path.display());
-    }
-
-    let patience = Duration::from_secs(config.trainer.loader_patience);
+    let folder = config.folder()?.to_owned();
+    super::set_threads(config.trainer.threads)?;
     let endpoint = match (channel, &args.socket) {
-        (Some(channel), _) => Endpoint::Inherited(channel),
-        (None, Some(path)) => Endpoint::Path(path.clone()),
-        (None, None) => Endpoint::Path(default_socket_path(hello.sampling_hash)),
+        (Some(channel), _) => Some(Endpoint::Inherited(channel)),
+        (None, Some(path)) => Some(Endpoint::Path(path.clone())),
+        (None, None) => None,
     };
-    let Some(mut source) =
-        LoaderSource::connect(endpoint, hello.clone(), patience, device, stop.clone())?
-    else {
-        eprintln!(
-            "stopped by {} before the first step",
-            stop.asked().unwrap_or("a signal")
-        );
-        return Ok(ExitCode::from(PREEMPTED));
-    };
-    let epoch_len = source.epoch_len();
-    let state = match &found {
-        Some((_, state)) => {
-            let earlier = state.epoch_len;
-            ensure!(
-                earlier == epoch_len,
-                "the loader has epochs of {epoch_len} steps, the checkpoint of {earlier}"
-            );
-            State {
-                config: resolved,
-                sampling_hash: format!("{:016x}", hello.sampling_hash),
-                manifest_checksum: format!("{:016x}", hello.manifest_checksum),
-                ..state.clone()
-            }
-        }
-        None => State {
-            global_batch,
-            sampling_hash: format!("{:016x}", hello.sampling_hash),
-            manifest_checksum: format!("{:016x}", hello.manifest_checksum),
-            ..State::new(0, epoch_len, resolved)
-        },
-    };
-    let mut run = Run::new(&config, state, found.as_ref().map(|(path, _)| path), device)?;
-    let mut log = Log::open(
-        dir.path(),
-        &config.logging.write_tag,
-        run.step,
-        epoch_len,
-        config.trainer.log_every,
+    let start = Start {
+        device: device::parse(&args.device)?,
+        world: World::alone(),
+        endpoint,
+        resume: args.run.resume.clone(),
         started,
-    )?;
-    eprintln!(
-        "{} steps of {} ({epoch_len} per epoch) on {}, {threads} thread(s)",
-        run.total_steps, config.meta.model_name, args.device
-    );
-
-    let outcome = run.train(&mut source, &mut log, &dir, &stop);
-    let restarts = source.restarts();
-    source.goodbye();
-    let report = log.finish();
-    let outcome =
-        outcome.with_context(|| format!("{}: step {}", dir.path().display(), run.step))?;
-    println!("{report}");
-    if restarts > 0 {
-        println!("{restarts} loader(s) lost on the way; no step was lost with them");
+    };
+    program::set_rank(start.world.rank, start.world.world);
+    let mut session = match Session::open(&config, start, stop)? {
+        Opened::Ready(session) => session,
+        Opened::Stopped(signal) => {
+            tracing::info!("stopped by {signal} before the first step");
+            return Ok(exit::PREEMPTED);
+        }
+        Opened::NothingToDo { checkpoint, step } => {
+            let checkpoint = Escaped::new(&checkpoint);
+            out.announce(format_args!(
+                "nothing to do: {checkpoint} stands at the last step, {step}"
+            ));
+            return Ok(exit::FINE);
+        }
+    };
+    if let Some(log) = session.log() {
+        log.add(Box::new(Progress::new()));
     }
-    let step = run.step;
-    Ok(match outcome {
-        Outcome::Finished => {
-            println!("finished at step {step}: {}", dir.path().display());
-            ExitCode::SUCCESS
+    Ok(tell(session.train(), Escaped::new(&folder), out))
+}
+
+/// Says what became of a run, and returns the exit code for it.
+fn tell(ended: Ended, folder: Escaped<'_>, out: &mut Results) -> u8 {
+    let Ended {
+        outcome,
+        step,
+        report,
+        restarts,
+    } = ended;
+    if let (Ok(_), Some(report)) = (&outcome, report) {
+        out.announce(format_args!("{report}"));
+    }
+    if restarts > 0 {
+        out.announce(format_args!(
+            "{restarts} loader(s) lost on the way; no step was lost with them"
+        ));
+    }
+    match outcome {
+        Ok(Outcome::Finished) => {
+            out.announce(format_args!("finished at step {step}: {folder}"));
+            exit::FINE
         }
-        Outcome::Preempted(signal) => {
-            println!(
-                "stopped by {signal} after step {step}; the same command continues: {}",
-                dir.path().display()
-            );
-            ExitCode::from(PREEMPTED)
+        Ok(Outcome::Preempted(signal)) => {
+            out.announce(format_args!(
+                "stopped by {signal} after step {step}; the same command continues: {folder}"
+            ));
+            exit::PREEMPTED
         }
-        Outcome::NotFinite {
+        Ok(Outcome::NotFinite {
             step,
             losses,
             gradient_norm,
             samples,
             dump,
-        } => {
-            eprintln!(
-                "trainer: step {step} is not finite: losses {losses:?} (one per group), norm of the gradient \
-                 {gradient_norm}; samples {samples:?}; see {}",
-                dump.display()
+        }) => {
+            let dump = dump.unwrap_or_default();
+            tracing::error!(
+                "step {step} is not finite: losses {losses:?} (one per group), norm of the gradient {gradient_norm}; \
+                 samples {samples:?}; see {}",
+                Escaped::new(&dump)
             );
-            ExitCode::from(FAULTY)
+            exit::FAULTS
         }
-    })
-}
-
-/// A checkpoint goes on with the very samples it would have seen. One that was imported has none to compare with.
-fn check(state: &State, hello: &Hello) -> Result<()> {
-    let pairs = [
-        (
-            "a manifest checksum of",
-            &state.manifest_checksum,
-            format!("{:016x}", hello.manifest_checksum),
-        ),
-        (
-            "a sampling hash of",
-            &state.sampling_hash,
-            format!("{:016x}", hello.sampling_hash),
-        ),
-        (
-            "a global batch of",
-            &state.global_batch.to_string(),
-            hello.global_batch.to_string(),
-        ),
-    ];
-    for (what, then, now) in pairs {
-        ensure!(
-            then.is_empty() || *then == now,
-            "the checkpoint has {what} {then}, this run {now}: it would see other samples"
-        );
+        Err(error) => {
+            tracing::error!("{folder}: step {step}: {error}");
+            exit::FAILED_MIDWAY
+        }
     }
-    Ok(())
 }
 
-/// Takes charge of the descriptor that the launcher passed; called before this process opens any other.
-fn inherit(number: RawFd) -> Result<OwnedFd> {
-    ensure!(
-        number > 2,
-        "--socket-fd {number}: not a descriptor that a launcher would pass"
-    );
-    // SAFETY: the launcher opened it for this process alone, and nothing here has touched it. A number made up by hand
-    // is caught by the next call, because this process has opened nothing yet.
-    let channel = unsafe { OwnedFd::from_raw_fd(number) };
-    // It came through exec, so it would go through the next one as well.
-    if let Err(error) = fcntl_setfd(&channel, FdFlags::CLOEXEC) {
-        // Not open at all: closing it on drop would be an error of its own.
-        std::mem::forget(channel);
-        return Err(error).with_context(|| format!("--socket-fd {number}"));
+/// The progress bar of a run.
+struct Progress {
+    bar: ProgressBar,
+    begun: bool,
+}
+
+impl Progress {
+    fn new() -> Progress {
+        let template =
+            "{wide_bar:.cyan/238} step {pos}/{len}  {elapsed_precise} elapsed, {eta_precise} to go";
+        let bar = program::progress_bar(None, template);
+        bar.set_style(bar.style().progress_chars("━╸─"));
+        Progress { bar, begun: false }
     }
-    Ok(channel)
 }
 
-/// CPUs that affinity and control group leave to this process.
-pub(super) fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+impl Observer for Progress {
+    fn step(&mut self, record: &Record) {
+        if !self.begun {
+            self.begun = true;
+            self.bar.set_length(record.total_steps);
+            self.bar.set_position(record.step);
+            self.bar.reset_eta();
+        }
+        self.bar.set_position(record.step + 1);
+    }
+
+    fn finish(&mut self) {
+        self.bar.finish_and_clear();
+    }
 }

@@ -14,7 +14,7 @@ optimization: {ema: [0.996, 1.0], epochs: 300, final_lr: 1.0e-06, final_weight_d
   start_lr: 0.0002, warmup: 40, weight_decay: 0.04}
 ";
 
-fn parse(text: &str, sets: &[&str]) -> Result<Config> {
+fn parse(text: &str, sets: &[&str]) -> Result<Config, Error> {
     let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
     Config::from_file(&ConfigFile::parse(Path::new("test.yaml"), text, &sets)?)
 }

@@ -9,6 +9,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use loader::config::ConfigFile;
 
+use shardtool::Escaped;
+
+use super::Error;
 use crate::checkpoint::{self, State};
 use crate::config::Config;
 use crate::exchange::huggingface;
@@ -34,7 +37,7 @@ pub enum Which {
 
 /// The mapped files of a checkpoint.
 #[derive(Debug)]
-pub struct Source {
+pub struct ExportedCheckpoint {
     /// What it knows besides its tensors.
     pub state: State,
     encoder: Mapped,
@@ -43,9 +46,12 @@ pub struct Source {
     optimizer: Option<Mapped>,
 }
 
-impl Source {
+impl ExportedCheckpoint {
     /// Opens the checkpoint `path`, or the latest one of the run directory `path`.
-    pub fn open(path: &Path) -> Result<Source> {
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged.
+    pub fn open(path: &Path) -> Result<ExportedCheckpoint, Error> {
         let path = checkpoint::find(path)?;
         let state = checkpoint::read_state(&path)?;
         let part = |part: &str| checkpoint::map_part(&path, part);
@@ -54,7 +60,7 @@ impl Source {
             let there = path.join(format!("{name}.safetensors")).exists();
             there.then(|| part(name)).transpose()
         };
-        Ok(Source {
+        Ok(ExportedCheckpoint {
             encoder: part("encoder")?,
             target_encoder: part("target_encoder")?,
             predictor: optional("predictor")?,
@@ -87,8 +93,19 @@ impl Source {
 }
 
 /// Writes what `transformers`' `IJepaModel.from_pretrained` loads into the directory `out`, which must not exist.
-pub fn huggingface(source: &Source, which: Which, out: &Path) -> Result<ModelConfig> {
-    ensure!(!out.exists(), "{}: exists already", out.display());
+///
+/// # Errors
+/// If the directory exists or cannot be written, or the tensors make no such model.
+pub fn to_huggingface(
+    source: &ExportedCheckpoint,
+    which: Which,
+    out: &Path,
+) -> Result<ModelConfig, Error> {
+    write_huggingface(source, which, out).map_err(|error| Error::about(out, error))
+}
+
+fn write_huggingface(source: &ExportedCheckpoint, which: Which, out: &Path) -> Result<ModelConfig> {
+    ensure!(!out.exists(), "exists already");
     let encoder = match which {
         Which::Target => &source.target_encoder,
         Which::Context => &source.encoder,
@@ -97,16 +114,27 @@ pub fn huggingface(source: &Source, which: Which, out: &Path) -> Result<ModelCon
     let predictor = source.predictor.as_ref().map(Mapped::tensors).transpose()?;
     let model = source.model(&encoder, predictor.as_ref())?;
     finish(out, |aside| {
-        fs::create_dir_all(aside).with_context(|| format!("{}", aside.display()))?;
+        fs::create_dir_all(aside).with_context(|| format!("{}", Escaped::new(aside)))?;
         huggingface::write(aside, &model, &encoder, predictor.as_ref())
     })?;
     Ok(model)
 }
 
-/// Writes the file `out`, which must not exist, for the official code's `load_checkpoint`. Returns the sizes of the
-/// networks and what the user should know.
-pub fn official(source: &Source, out: &Path) -> Result<(ModelConfig, Vec<String>)> {
-    ensure!(!out.exists(), "{}: exists already", out.display());
+/// Writes the file `out`, which must not exist, for the official code's `load_checkpoint`.
+///
+/// Returns the sizes of the networks and what the user should know.
+///
+/// # Errors
+/// If the file exists or cannot be written, or the checkpoint has no predictor.
+pub fn to_official(
+    source: &ExportedCheckpoint,
+    out: &Path,
+) -> Result<(ModelConfig, Vec<String>), Error> {
+    write_official(source, out).map_err(|error| Error::about(out, error))
+}
+
+fn write_official(source: &ExportedCheckpoint, out: &Path) -> Result<(ModelConfig, Vec<String>)> {
+    ensure!(!out.exists(), "exists already");
     let predictor = source.predictor.as_ref();
     let predictor =
         predictor.context("the checkpoint has no predictor, which the official code needs")?;
@@ -303,7 +331,7 @@ fn scaler() -> Node {
 fn finish(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let name = out
         .file_name()
-        .with_context(|| format!("{}: not a name for a file", out.display()))?;
+        .with_context(|| format!("{}: not a name for a file", Escaped::new(out)))?;
     let aside = out.with_file_name(format!(
         ".tmp-{}-{}",
         std::process::id(),
@@ -314,5 +342,5 @@ fn finish(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         // Whatever there is of it; the error that is reported is the first one.
         let _ = fs::remove_file(&aside).or_else(|_| fs::remove_dir_all(&aside));
     }
-    outcome.with_context(|| format!("cannot write {}", out.display()))
+    outcome.with_context(|| format!("cannot write {}", Escaped::new(out)))
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use shardtool::Escaped;
 
 use crate::exchange::weights::{Data, Mapped, Tensors, names};
 use crate::method::model::ModelConfig;
@@ -103,7 +104,8 @@ pub fn write(
     });
     for (name, value) in [(CONFIG, config), (PREPROCESSOR, preprocessor)] {
         let path = out.join(name);
-        fs::write(&path, format!("{value:#}\n")).with_context(|| format!("{}", path.display()))?;
+        fs::write(&path, format!("{value:#}\n"))
+            .with_context(|| format!("{}", Escaped::new(&path)))?;
     }
 
     let mut renamed = Tensors::new();
@@ -119,11 +121,11 @@ pub fn write(
     let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
     let path = out.join(MODEL);
     safetensors::serialize_to_file(renamed, metadata.clone(), &path)
-        .with_context(|| format!("{}", path.display()))?;
+        .with_context(|| format!("{}", Escaped::new(&path)))?;
     if let Some(predictor) = predictor {
         let path = out.join(PREDICTOR);
         safetensors::serialize_to_file(predictor.clone(), metadata, &path)
-            .with_context(|| format!("{}", path.display()))?;
+            .with_context(|| format!("{}", Escaped::new(&path)))?;
     }
     Ok(())
 }
@@ -166,7 +168,7 @@ impl Directory {
             ensure!(
                 found == Some(&value),
                 "{}: `{key}` is {}, and these networks have {value}",
-                file.display(),
+                Escaped::new(&file),
                 found.map_or("missing".to_owned(), Value::to_string)
             );
         }
@@ -174,7 +176,7 @@ impl Directory {
             let value = config.get(key).and_then(Value::as_i64);
             // Shapes are compared with these, so they must only be sane enough to be multiplied.
             let value = value.filter(|value| (1..=1 << 20).contains(value));
-            value.with_context(|| format!("{}: `{key}` is no length", file.display()))
+            value.with_context(|| format!("{}: `{key}` is no length", Escaped::new(&file)))
         };
         let model = ModelConfig {
             image_size: size("image_size")?,
@@ -189,7 +191,7 @@ impl Directory {
         ensure!(
             model.depth <= MAX_DEPTH,
             "{}: {} layers; the deepest official model has 40",
-            file.display(),
+            Escaped::new(&file),
             model.depth
         );
         let predictor = path.join(PREDICTOR);
@@ -238,22 +240,25 @@ impl Directory {
 fn files(path: &Path) -> Result<Vec<Mapped>> {
     let index = path.join(INDEX);
     if !index.exists() {
-        return Ok(vec![Mapped::open(&path.join(MODEL))?]);
+        let file = path.join(MODEL);
+        let mapped = Mapped::open(&file).with_context(|| format!("{}", Escaped::new(&file)))?;
+        return Ok(vec![mapped]);
     }
     let value = read_json(&index)?;
     let map = value.get("weight_map").and_then(Value::as_object);
-    let map = map.with_context(|| format!("{}: no `weight_map`", index.display()))?;
+    let map = map.with_context(|| format!("{}: no `weight_map`", Escaped::new(&index)))?;
     let names: BTreeSet<Option<&str>> = map.values().map(Value::as_str).collect();
     let open = |name: Option<&str>| {
         let name = name.filter(|name| Path::new(name).file_name() == Some(name.as_ref()));
-        let name =
-            name.with_context(|| format!("{}: a file that is not beside it", index.display()))?;
-        Mapped::open(&path.join(name))
+        let name = name
+            .with_context(|| format!("{}: a file that is not beside it", Escaped::new(&index)))?;
+        let file = path.join(name);
+        Mapped::open(&file).with_context(|| format!("{}", Escaped::new(&file)))
     };
     names.into_iter().map(open).collect()
 }
 
 fn read_json(path: &Path) -> Result<Value> {
-    let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{}", path.display()))
+    let text = fs::read_to_string(path).with_context(|| format!("{}", Escaped::new(path)))?;
+    serde_json::from_str(&text).with_context(|| format!("{}", Escaped::new(path)))
 }

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
-use shardtool::Manifest;
+use shardtool::{Escaped, Manifest};
 
+use super::Error;
 use crate::checkpoint::{State, Store};
 use crate::config::Config;
 use crate::exchange::huggingface::Directory;
@@ -61,15 +62,29 @@ struct Weights<'a> {
     notes: Vec<String>,
 }
 
-/// Whether `path` is named like an official checkpoint.
+/// Tells whether `path` is named like an official checkpoint.
 pub fn is_official(path: &Path) -> bool {
     path.to_string_lossy().ends_with(".pth.tar")
 }
 
 /// Reads `source`, an official `.pth.tar` or a Hugging Face directory, and writes a checkpoint into the run directory
-/// `run`. Without `config` it holds weights (and moments) that can be exported and evaluated, but training cannot
-/// continue from it.
+/// `run`.
+///
+/// Without `config` it holds weights (and moments) that can be exported and evaluated, but training cannot continue from
+/// it.
+///
+/// # Errors
+/// [`Error::Refused`] with what is wrong with the source; nothing is written then.
 pub fn import(
+    source: &Path,
+    run: &Path,
+    config: Option<&Config>,
+    options: &Options,
+) -> Result<Imported, Error> {
+    read_and_write(source, run, config, options).map_err(|error| Error::about(source, error))
+}
+
+fn read_and_write(
     source: &Path,
     run: &Path,
     config: Option<&Config>,
@@ -78,18 +93,15 @@ pub fn import(
     if source.is_dir() {
         ensure!(
             Directory::is_one(source),
-            "{}: a directory without config.json; give a .pth.tar file or a Hugging Face model's directory",
-            source.display()
+            "a directory without config.json; give a .pth.tar file or a Hugging Face model's directory"
         );
         let directory = Directory::open(source)?;
-        let weights =
-            from_huggingface(&directory).with_context(|| format!("{}", source.display()))?;
-        return write(weights, source, run, config, options);
+        let weights = from_huggingface(&directory)?;
+        return write(weights, run, config, options);
     }
     let file = Mapped::open(source)?;
-    let weights = from_official(file.bytes(), !options.ignore_checksums, config)
-        .with_context(|| format!("{}", source.display()))?;
-    write(weights, source, run, config, options)
+    let weights = from_official(file.bytes(), !options.ignore_checksums, config)?;
+    write(weights, run, config, options)
 }
 
 fn from_huggingface(directory: &Directory) -> Result<Weights<'_>> {
@@ -249,14 +261,13 @@ fn moments<'a>(mut optimizer: Optimizer<'a>, model: &ModelConfig) -> Result<(u64
 
 fn write(
     mut weights: Weights<'_>,
-    source: &Path,
     run: &Path,
     config: Option<&Config>,
     options: &Options,
 ) -> Result<Imported> {
     let model = weights.model.clone();
     let check = |tensors: &Tensors<'_>, forms: Vec<names::Form>, part: &str| {
-        names::check(tensors, &forms).with_context(|| format!("{}: {part}", source.display()))
+        names::check(tensors, &forms).with_context(|| part.to_owned())
     };
     check(&weights.encoder, names::encoder(&model), "encoder")?;
     check(
@@ -273,16 +284,15 @@ fn write(
             let expected = config.model()?;
             ensure!(
                 weights.predictor.is_some(),
-                "{}: no predictor, so training cannot continue from it; import it without --config",
-                source.display()
+                "no predictor, so training cannot continue from it; import it without --config"
             );
             ensure!(
                 model == expected,
-                "{}: it holds {model:?}, and the configuration describes {expected:?}",
-                source.display()
+                "it holds {}, and the configuration describes {}",
+                model.describe(),
+                expected.describe()
             );
-            let state = full_state(&mut weights, config, options)
-                .with_context(|| format!("{}", source.display()))?;
+            let state = full_state(&mut weights, config, options)?;
             (state, config.logging.write_tag.as_str())
         }
     };
@@ -296,7 +306,7 @@ fn write(
     ensure!(
         store.latest()?.is_none(),
         "{}: holds checkpoints already; give another directory",
-        run.display()
+        Escaped::new(run)
     );
     let path = store.save_files(&state, &parts)?;
     Ok(Imported {

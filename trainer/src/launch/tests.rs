@@ -10,7 +10,7 @@ fn script(text: &str) -> Program {
     program
 }
 
-fn run(loader: &str, trainer: &str) -> Result<u8> {
+fn run(loader: &str, trainer: &str) -> Result<u8, Error> {
     Pair {
         loader: script(loader),
         trainer: script(trainer),

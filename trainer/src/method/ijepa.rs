@@ -145,7 +145,7 @@ impl IJepa {
     ) -> Result<Tensor, Error> {
         let h = self.target(images, targets, context.len(), taps)?;
         let z = self.predict(images, context, targets, taps)?;
-        let loss = loss(&z, &h);
+        let loss = loss(&z, &h)?;
         taps.record(format_args!("loss"), &loss);
         Ok(loss)
     }
@@ -190,8 +190,8 @@ impl IJepa {
 }
 
 /// Smooth L1 (beta 1), averaged over everything.
-pub fn loss(prediction: &Tensor, target: &Tensor) -> Tensor {
-    prediction.smooth_l1_loss(target, Reduction::Mean, 1.0)
+pub fn loss(prediction: &Tensor, target: &Tensor) -> Result<Tensor, Error> {
+    Ok(prediction.f_smooth_l1_loss(target, Reduction::Mean, 1.0)?)
 }
 
 /// Copies `from` into the tensors of `into`, which must have the same names, shapes and types; checks all of them

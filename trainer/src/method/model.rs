@@ -67,6 +67,25 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Returns the sizes in words.
+    pub fn describe(&self) -> String {
+        let name = ModelConfig::official_name(self.embed_dim, self.depth, self.mlp_dim);
+        let name = name.map_or("a network of its own", |(name, _)| name);
+        let &ModelConfig {
+            patch_size,
+            image_size,
+            predictor_dim,
+            predictor_depth,
+            ..
+        } = self;
+        let predictor = if predictor_depth == 0 {
+            "no predictor".to_owned()
+        } else {
+            format!("predictor {predictor_dim} wide and {predictor_depth} deep")
+        };
+        format!("{name}, patches of {patch_size}, images of {image_size}, {predictor}")
+    }
+
     /// The sizes behind the official config keys `meta.model_name`, `data.crop_size`, `mask.patch_size`,
     /// `meta.pred_emb_dim` and `meta.pred_depth`.
     pub fn official(

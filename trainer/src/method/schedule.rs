@@ -41,6 +41,17 @@ pub struct Schedule {
     momentum_steps: f64,
 }
 
+/// What a step is moved with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Momentum of the target encoder.
+    pub momentum: f64,
+}
+
 impl Schedule {
     /// `steps_per_epoch` is what the loader says: whole global batches in the data set.
     pub fn new(config: &ScheduleConfig, steps_per_epoch: u64) -> Result<Self, Error> {
@@ -65,6 +76,15 @@ impl Schedule {
             total_steps,
             momentum_steps: (steps_per_epoch * epochs) as f64 * ipe_scale,
         })
+    }
+
+    /// Returns what `step` is moved with.
+    pub fn at(&self, step: u64) -> Rates {
+        Rates {
+            lr: self.lr(step),
+            weight_decay: self.weight_decay(step),
+            momentum: self.momentum(step),
+        }
     }
 
     /// Learning rate: linear to `lr`, then half a cosine to `final_lr`. Beyond the schedule's end the cosine goes on,

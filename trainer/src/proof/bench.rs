@@ -19,9 +19,9 @@ use tch::Device;
 
 use crate::checkpoint::State;
 use crate::config::Config;
-use crate::source::Source;
-use crate::train::Run;
+use crate::source::GroupSource;
 use crate::train::clock::{Clock, Phase, synchronise};
+use crate::train::{Run, StepStats};
 
 /// Steps of an epoch, where there is no data to tell: so many that the schedules hardly move.
 const EPOCH_LEN: u64 = 10_000;
@@ -66,14 +66,18 @@ impl Workload {
              start_lr: 0.0002, warmup: 40, weight_decay: 0.04}}\n\
              logging: {{folder: none, write_tag: bench}}\n"
         );
-        Config::from_file(&ConfigFile::parse(Path::new("bench"), &text, &[])?)
+        Ok(Config::from_file(&ConfigFile::parse(
+            Path::new("bench"),
+            &text,
+            &[],
+        )?)?)
     }
 }
 
 /// A run at step 0, which writes no file.
 pub fn start(config: &Config, epoch_len: Option<u64>, device: Device) -> Result<Run> {
     let state = State::new(0, epoch_len.unwrap_or(EPOCH_LEN), config.resolved());
-    Run::new(config, state, None, device)
+    Ok(Run::new(config, &state, None, device)?)
 }
 
 /// What some steps in a row showed.
@@ -92,38 +96,40 @@ pub struct Steps {
 }
 
 /// Runs `warmup` steps without looking, then `steps` that are timed, as a whole and by phase.
-pub fn measure(run: &mut Run, source: &mut dyn Source, warmup: u64, steps: u64) -> Result<Steps> {
+pub fn measure(
+    run: &mut Run,
+    source: &mut dyn GroupSource,
+    warmup: u64,
+    steps: u64,
+) -> Result<Steps> {
     ensure!(steps > 0, "no steps, nothing to measure");
     let mut found = Steps::default();
     for _ in 0..warmup {
-        one(run, source, &mut Clock::off())?;
+        one(run, source)?;
     }
-    let mut clock = Clock::on(run.device);
+    run.clock = Clock::on(run.device);
     for _ in 0..steps {
-        let (took, seen) = one(run, source, &mut clock)?;
+        let (took, stats) = one(run, source)?;
         found.step_ms.push(milliseconds(took));
-        found.phase_ms.push(clock.spent().map(milliseconds));
-        let (context, target) = seen.mask_lengths();
+        found.phase_ms.push(run.clock.spent()?.map(milliseconds));
+        let (context, target) = stats.mask_lengths();
         found.context_len.push(context);
         found.target_len.push(target);
-        found.loss = *seen.losses.last().context("a step without groups")?;
+        found.loss = *stats.losses.last().context("a step without groups")?;
     }
+    run.clock = Clock::off();
     Ok(found)
 }
 
-fn one(
-    run: &mut Run,
-    source: &mut dyn Source,
-    clock: &mut Clock,
-) -> Result<(Duration, crate::train::Seen)> {
+fn one(run: &mut Run, source: &mut dyn GroupSource) -> Result<(Duration, StepStats)> {
     synchronise(run.device);
     let start = Instant::now();
-    let seen = run
-        .step(source, clock)?
+    let stats = run
+        .step(source)?
         .context("the source ended before the measurement")?;
     synchronise(run.device);
     run.step += 1;
-    Ok((start.elapsed(), seen))
+    Ok((start.elapsed(), stats))
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -30,8 +30,8 @@ impl Connection {
         let registration = registration.and_then(|registration| {
             registration
                 .inspect_err(|error| {
-                    eprintln!(
-                        "warning: {error}: the ring is not page-locked, copies from it are slower"
+                    tracing::warn!(
+                        "{error}: the ring is not page-locked, copies from it are slower"
                     );
                 })
                 .ok()

@@ -1,18 +1,19 @@
-//! One group on its way from shared memory to tensors.
+//! A group on its way from shared memory to tensors.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
 use loader::ring::{FLAG_REPLACED, Geometry, SlotReader};
 use tch::{Device, Kind, Tensor};
+
+use crate::Error;
 
 /// Mean and deviation of ImageNet's channels, which the official code normalises with.
 pub(crate) const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub(crate) const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// One group on the device, nothing of it in the ring any more.
+/// A group on the device, nothing of it in the ring any more.
 #[derive(Debug)]
-pub struct Batch {
+pub struct Group {
     /// Normalised images (B, 3, H, W).
     pub images: Tensor,
     /// Patch numbers (B, n) of each context mask.
@@ -45,7 +46,7 @@ pub struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    /// What lies in a slot of a ring of these dimensions.
+    /// Returns what lies in a slot of a ring of these dimensions.
     pub fn of(slot: &'a SlotReader, geometry: &Geometry) -> Raw<'a> {
         Raw {
             images: slot.images(),
@@ -61,7 +62,7 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// Images that stand in for damaged ones.
+    /// Counts images that stand in for damaged ones.
     pub fn replaced(&self) -> u64 {
         let replaced = self
             .flags
@@ -71,7 +72,7 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// Bytes to what the networks take, by the official operations in their order: over 255, minus the mean, over the
+/// A function from bytes to what the networks take, by the official operations in their order: over 255, minus the mean, over the
 /// deviation, each rounded to float32.
 #[derive(Debug)]
 pub struct Normaliser {
@@ -81,8 +82,11 @@ pub struct Normaliser {
 }
 
 impl Normaliser {
-    /// With its constants on `device`.
-    pub fn new(device: Device) -> Result<Normaliser> {
+    /// Makes one with its constants on `device`.
+    ///
+    /// # Errors
+    /// Too little memory, above all.
+    pub fn new(device: Device) -> Result<Normaliser, Error> {
         let constant = |values: &[f32]| Tensor::f_from_slice(values)?.f_to_device(device);
         let channels = |values| constant(values)?.f_view([1, 3, 1, 1]);
         Ok(Normaliser {
@@ -93,8 +97,11 @@ impl Normaliser {
         })
     }
 
-    /// (B, 3, H, W) bytes on the device to a new float32 tensor of that shape.
-    pub fn apply(&self, bytes: &Tensor) -> Result<Tensor> {
+    /// Turns (B, 3, H, W) bytes on the device into a new float32 tensor of that shape.
+    ///
+    /// # Errors
+    /// Too little memory, above all.
+    pub fn apply(&self, bytes: &Tensor) -> Result<Tensor, Error> {
         Ok(bytes
             .f_to_kind(Kind::Float)?
             .f_div_(&self.full)?
@@ -103,16 +110,22 @@ impl Normaliser {
     }
 }
 
-impl Batch {
+impl Group {
     /// Copies a group to `device`, once, and normalises it there. Done when it returns.
-    pub fn new(raw: &Raw<'_>, device: Device) -> Result<Batch> {
+    ///
+    /// # Errors
+    /// Too little memory, above all; or a group of another size than it says.
+    pub fn new(raw: &Raw<'_>, device: Device) -> Result<Group, Error> {
         let images = raw.sample_ids.len() as i64;
         let (height, width) = (raw.size.0 as i64, raw.size.1 as i64);
-        ensure!(
-            images > 0 && raw.images.len() as i64 == images * 3 * height * width,
-            "a group of another size"
-        );
-        let masks = |masks: &[&[i64]]| -> Result<Vec<Tensor>> {
+        if images == 0 || raw.images.len() as i64 != images * 3 * height * width {
+            return Err(Error::GroupSize {
+                images: raw.sample_ids.len(),
+                size: raw.size,
+                bytes: raw.images.len(),
+            });
+        }
+        let masks = |masks: &[&[i64]]| -> Result<Vec<Tensor>, Error> {
             let rows = masks.iter().map(|mask| {
                 Ok(Tensor::f_from_slice(mask)?
                     .f_view([images, -1])?
@@ -126,7 +139,7 @@ impl Batch {
             let sizes = [images, 3, height, width];
             Tensor::f_from_blob(raw.images.as_ptr(), &sizes, &[], Kind::Uint8, Device::Cpu)?
         };
-        Ok(Batch {
+        Ok(Group {
             images: Normaliser::new(device)?.apply(&bytes.f_to_device(device)?)?,
             context: masks(&raw.context)?,
             targets: masks(&raw.targets)?,
@@ -153,7 +166,7 @@ mod tests {
             sample_ids: &[7, 9],
             flags: &[0, FLAG_REPLACED],
         };
-        let batch = Batch::new(&raw, Device::Cpu).unwrap();
+        let batch = Group::new(&raw, Device::Cpu).unwrap();
         assert_eq!(batch.images.size(), [2, 3, 2, 2]);
         let values = Vec::<f32>::try_from(batch.images.flatten(0, -1)).unwrap();
         for (index, value) in values.into_iter().enumerate() {
@@ -186,6 +199,6 @@ mod tests {
             sample_ids: &[0],
             flags: &[0],
         };
-        assert!(Batch::new(&raw, Device::Cpu).is_err());
+        assert!(Group::new(&raw, Device::Cpu).is_err());
     }
 }

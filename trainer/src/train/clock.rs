@@ -1,14 +1,15 @@
 //! Where the time of a training step goes.
 //!
-//! The training loop says when a phase ends; in a run nobody listens, and it costs nothing. `trainer bench` listens. On a
-//! GPU work is queued, so a listening clock queues a mark at each end and asks afterwards when they were passed: the device
-//! is never waited for, and idling counts for the phase that it waited for.
+//! The training loop does each phase through a [`Clock`]. In a run the clock is off and costs nothing; `trainer bench`
+//! turns it on. On a GPU work is queued, so the clock queues a mark at the end of each phase and asks afterwards when they
+//! were passed: the device is never waited for, and idling counts for the phase that it waited for.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tch::Device;
 
+use crate::Error;
 use crate::torch::cuda::{Event, Stream};
 
 /// The parts of a step, in the order in which they come.
@@ -66,6 +67,8 @@ pub struct Clock {
     spent: Spent,
     /// On a GPU: what happened since the start, in order.
     marks: Vec<Mark>,
+    /// The first mark that could not be made or read.
+    fault: Option<Error>,
 }
 
 type Spent = [Duration; Phase::ALL.len()];
@@ -85,6 +88,7 @@ impl Clock {
             last: Instant::now(),
             spent: Default::default(),
             marks: Vec::new(),
+            fault: None,
         }
     }
 
@@ -100,7 +104,10 @@ impl Clock {
     pub fn start(&mut self) {
         match self.device {
             None => {}
-            Some(Device::Cuda(_)) => self.marks = vec![Mark::Start(now())],
+            Some(Device::Cuda(_)) => {
+                self.marks.clear();
+                self.mark(Mark::Start);
+            }
             Some(_) => {
                 self.spent = Default::default();
                 self.last = Instant::now();
@@ -108,11 +115,18 @@ impl Clock {
         }
     }
 
-    /// A phase ends: what has passed since the last end belongs to it.
-    pub fn lap(&mut self, phase: Phase) {
+    /// Does `work`, which belongs to `phase`, as does whatever has passed since the last phase.
+    pub fn phase<T>(&mut self, phase: Phase, work: impl FnOnce() -> T) -> T {
+        let outcome = work();
+        self.lap(phase);
+        outcome
+    }
+
+    /// Ends a phase: what has passed since the last end belongs to it.
+    fn lap(&mut self, phase: Phase) {
         match self.device {
             None => {}
-            Some(Device::Cuda(_)) => self.marks.push(Mark::End(phase, now())),
+            Some(Device::Cuda(_)) => self.mark(|event| Mark::End(phase, event)),
             Some(_) => {
                 let now = Instant::now();
                 self.spent[phase as usize] += now - self.last;
@@ -130,31 +144,41 @@ impl Clock {
         }
     }
 
-    /// Time of each phase since the start, in the order of [`Phase::ALL`]. Waits for a GPU to pass the last mark.
+    /// Puts a mark at the end of what is queued on the GPU.
+    fn mark(&mut self, mark: impl FnOnce(Event) -> Mark) {
+        let event =
+            Event::timed().and_then(|event| event.record(&Stream::compute()).map(|()| event));
+        match event {
+            Ok(event) => self.marks.push(mark(event)),
+            Err(error) => drop(self.fault.get_or_insert(error)),
+        }
+    }
+
+    /// Returns the time of each phase since the start, in the order of [`Phase::ALL`]. Waits for a GPU to pass the last
+    /// mark.
     ///
-    /// # Panics
-    /// If CUDA fails, which computes the step itself.
-    pub fn spent(&self) -> Spent {
+    /// # Errors
+    /// If CUDA fails.
+    pub fn spent(&mut self) -> Result<Spent, Error> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
         let mut spent = self.spent;
         let mut last: Option<&Event> = None;
         for mark in &self.marks {
             match mark {
                 Mark::Start(event) => last = Some(event),
                 Mark::End(phase, event) => {
-                    event
-                        .synchronize()
-                        .unwrap_or_else(|error| panic!("{error}"));
+                    event.synchronize()?;
                     if let Some(last) = last.replace(event) {
-                        let ms = event
-                            .ms_since(last)
-                            .unwrap_or_else(|error| panic!("{error}"));
+                        let ms = event.ms_since(last)?;
                         spent[*phase as usize] += Duration::from_secs_f64(ms.max(0.0) / 1e3);
                     }
                 }
                 Mark::Transfer(from, to, share) => transfer(&mut spent, *from, *to, *share),
             }
         }
-        spent
+        Ok(spent)
     }
 }
 
@@ -162,12 +186,6 @@ fn transfer(spent: &mut Spent, from: Phase, to: Phase, share: Duration) {
     let share = share.min(spent[from as usize]);
     spent[from as usize] -= share;
     spent[to as usize] += share;
-}
-
-/// A mark at the end of what is queued on the GPU.
-fn now() -> Event {
-    let event = Event::timed().and_then(|event| event.record(&Stream::compute()).map(|()| event));
-    event.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Waits until everything queued on the device is done.
@@ -189,15 +207,15 @@ mod tests {
         clock.lap(Phase::Copy);
         clock.lap(Phase::Target);
         clock.transfer(Phase::Copy, Phase::Wait, Duration::from_millis(15));
-        let spent = clock.spent();
+        let spent = clock.spent().unwrap();
         assert_eq!(spent[Phase::Wait as usize], Duration::from_millis(15));
         assert!(spent[Phase::Copy as usize] >= Duration::from_millis(5));
         // No phase is given what another one had.
         clock.transfer(Phase::Target, Phase::Ema, Duration::from_secs(60));
         let sum = |spent: [Duration; 7]| spent.iter().sum::<Duration>();
-        assert_eq!(sum(clock.spent()), sum(spent));
+        assert_eq!(sum(clock.spent().unwrap()), sum(spent));
         clock.start();
-        assert_eq!(clock.spent(), <[Duration; 7]>::default());
+        assert_eq!(clock.spent().unwrap(), <[Duration; 7]>::default());
     }
 
     #[test]
@@ -206,6 +224,6 @@ mod tests {
         clock.start();
         std::thread::sleep(Duration::from_millis(1));
         clock.lap(Phase::Ema);
-        assert_eq!(clock.spent(), <[Duration; 7]>::default());
+        assert_eq!(clock.spent().unwrap(), <[Duration; 7]>::default());
     }
 }

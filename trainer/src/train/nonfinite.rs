@@ -14,33 +14,34 @@
 //! (for the last one, where only the gradient is) `group0.safetensors` with its images, masks and sample ids as the
 //! networks saw them.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-use super::{Outcome, Run, Seen};
-use crate::checkpoint::{write_durably, write_tensors};
+use super::{Error, Outcome, Run, StepStats};
+use crate::checkpoint::write_tensors;
 use crate::config::OnNonfinite;
-use crate::observe::log::Log;
-use crate::source::Batch;
+use crate::durable;
+use crate::run::Keeper;
+use crate::source::Group;
 
-impl Seen {
-    /// Whether the step may move anything.
+impl StepStats {
+    /// Tells whether the step may move anything.
     pub(super) fn is_finite(&self) -> bool {
         self.gradient_norm.is_finite() && self.losses.iter().all(|loss| loss.is_finite())
     }
 
     /// Keeps a group for a dump if it is at fault, or may be: a gradient that is not finite is found after the last.
-    pub(super) fn keep(&mut self, batch: Batch, is_last: bool) {
+    pub(super) fn keep(&mut self, batch: Group, is_last: bool) {
         let group = self.losses.len() - 1;
         if is_last || !self.losses[group].is_finite() {
             self.kept.push((group, batch));
         }
     }
 
-    /// The groups to look at: those whose loss is not finite, or all of them where every loss is.
+    /// Returns the groups to look at: those whose loss is not finite, or all of them where every loss is.
     fn at_fault(&self) -> Vec<usize> {
         let groups = 0..self.losses.len();
         let guilty: Vec<usize> = groups
@@ -56,84 +57,89 @@ impl Seen {
 }
 
 impl Run {
-    /// Decides about the step just seen: `None` to go on to the next one.
+    /// Decides about the step just done: `None` to go on to the next one.
     pub(super) fn judge(
         &mut self,
-        seen: &Seen,
-        folder: &Path,
-        log: &Log,
-    ) -> Result<Option<Outcome>> {
-        if seen.is_finite() {
-            self.state.skipped = 0;
+        stats: &StepStats,
+        keeper: &Option<Keeper>,
+    ) -> Result<Option<Outcome>, Error> {
+        if stats.is_finite() {
+            self.skipped = 0;
             return Ok(None);
         }
         let step = self.step;
-        let samples: Vec<u64> = seen
+        let samples: Vec<u64> = stats
             .at_fault()
             .into_iter()
-            .flat_map(|group| seen.samples[group].clone())
+            .flat_map(|group| stats.samples[group].clone())
             .collect();
-        self.state.skipped += 1;
-        if self.on_nonfinite == OnNonfinite::Skip && self.state.skipped <= self.max_skipped {
-            log.say(format_args!(
-                "warning: step {step} moves nothing, number {} in a row: losses {:?}, norm of the gradient {}, samples \
-                 {samples:?}",
-                self.state.skipped, seen.losses, seen.gradient_norm,
-            ));
+        self.skipped += 1;
+        if self.on_nonfinite == OnNonfinite::Skip && self.skipped <= self.max_skipped {
+            tracing::warn!(
+                "step {step} moves nothing, number {} in a row: losses {:?}, norm of the gradient {}, samples {samples:?}",
+                self.skipped,
+                stats.losses,
+                stats.gradient_norm,
+            );
             return Ok(None);
         }
-        let dump = folder.join(format!("nonfinite-step{step:08}"));
-        self.dump(seen, &dump)
-            .with_context(|| format!("step {step} is not finite, and its dump failed"))?;
+        let dump = keeper
+            .as_ref()
+            .map(|keeper| keeper.path().join(format!("nonfinite-step{step:08}")));
+        if let Some(dump) = &dump {
+            self.dump(stats, dump)?;
+        }
         Ok(Some(Outcome::NotFinite {
             step,
-            losses: seen.losses.clone(),
-            gradient_norm: seen.gradient_norm,
+            losses: stats.losses.clone(),
+            gradient_norm: stats.gradient_norm,
             samples,
             dump,
         }))
     }
 
-    fn dump(&self, seen: &Seen, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
-        for (group, batch) in &seen.kept {
+    fn dump(&self, stats: &StepStats, folder: &Path) -> Result<(), Error> {
+        let failed = |path: PathBuf| {
+            let step = self.step;
+            move |cause| Error::Dump { step, path, cause }
+        };
+        fs::create_dir_all(folder).map_err(failed(folder.to_owned()))?;
+        for (group, batch) in &stats.kept {
             let path = folder.join(format!("group{group}.safetensors"));
-            write_tensors(&path, &tensors(batch, seen.losses[*group])?)?;
+            write_tensors(&path, &tensors(batch, stats.losses[*group])?)?;
         }
-        let (lr, weight_decay, momentum) = self.rates();
-        let norms = |tensors: Vec<(String, Tensor)>| -> Result<Map<String, Value>> {
+        let rates = self.schedule.at(self.step);
+        let norms = |tensors: Vec<(String, Tensor)>| -> Result<Map<String, Value>, crate::Error> {
             let norms = tensors.into_iter().map(|(name, tensor)| {
                 let norm = f64::try_from(tensor.f_norm()?)?;
                 Ok((name, number(norm)))
             });
             norms.collect()
         };
-        let groups: Vec<Value> = seen
+        let groups: Vec<Value> = stats
             .losses
             .iter()
-            .zip(&seen.samples)
+            .zip(&stats.samples)
             .map(|(loss, samples)| json!({"loss": number(*loss), "samples": samples}))
             .collect();
         let report = json!({
             "step": self.step,
-            "epoch": self.step / self.state.epoch_len + 1,
-            "skipped_in_a_row": self.state.skipped,
-            "learning_rate": lr,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
+            "epoch": self.step / self.epoch_len + 1,
+            "skipped_in_a_row": self.skipped,
+            "learning_rate": rates.lr,
+            "weight_decay": rates.weight_decay,
+            "momentum": rates.momentum,
             "groups": groups,
-            "gradient_norm": number(seen.gradient_norm),
+            "gradient_norm": number(stats.gradient_norm),
             "gradient_norms": norms(self.optimizer.gradients())?,
             "weight_norms": norms(self.ijepa.state())?,
         });
-        write_durably(
-            &folder.join("report.json"),
-            format!("{report:#}\n").as_bytes(),
-        )
+        let path = folder.join("report.json");
+        durable::write(&path, format!("{report:#}\n").as_bytes()).map_err(failed(path))
     }
 }
 
-/// JSON has no word for what this is about.
+/// Returns a number for JSON, which has no word for those that are not finite.
 fn number(value: f64) -> Value {
     if value.is_finite() {
         value.into()
@@ -142,7 +148,7 @@ fn number(value: f64) -> Value {
     }
 }
 
-fn tensors(batch: &Batch, loss: f64) -> Result<Vec<(String, Tensor)>> {
+fn tensors(batch: &Group, loss: f64) -> Result<Vec<(String, Tensor)>, crate::Error> {
     let samples: Vec<i64> = batch.sample_ids.iter().map(|&id| id as i64).collect();
     let mut tensors = vec![
         ("images".to_owned(), batch.images.shallow_clone()),

@@ -7,8 +7,14 @@ use std::path::Path;
 use loader::config::ConfigFile;
 use tch::Kind;
 
+use std::time::Duration;
+
 use crate::checkpoint::Store;
 use crate::checkpoint::power_cut::PowerCut;
+use crate::distributed::World;
+use crate::observe::{Log, Record};
+use crate::run::RunDir;
+use crate::source;
 
 mod checkpoints;
 mod nonfinite;
@@ -56,8 +62,8 @@ struct MadeUp {
     taken: Vec<(u64, u64, Vec<u64>)>,
 }
 
-impl Source for MadeUp {
-    fn take(&mut self, step: u64, group: u64) -> Result<Option<Batch>> {
+impl GroupSource for MadeUp {
+    fn take(&mut self, step: u64, group: u64) -> Result<Option<Group>, source::Error> {
         if let Some((_, stop)) = self.stop.as_ref().filter(|(at, _)| *at == step) {
             stop.ask(signal_hook::consts::SIGTERM);
         }
@@ -76,7 +82,7 @@ impl Source for MadeUp {
         let shift = step as i64 % 3;
         let sample_ids: Vec<u64> = (first as u64..(first + self.images) as u64).collect();
         self.taken.push((step, group, sample_ids.clone()));
-        Ok(Some(Batch {
+        Ok(Some(Group {
             images,
             context: vec![mask(8, 5 + shift)],
             targets: vec![mask(shift, 4), mask(shift + 2, 4)],
@@ -113,24 +119,25 @@ fn run_until(
     source: &mut MadeUp,
     power: &PowerCut,
     change: impl FnOnce(&mut Run),
-) -> (Run, Result<Outcome>) {
+) -> (Run, Result<Outcome, Error>) {
     let stop = source
         .stop
         .as_ref()
         .map(|(_, stop)| stop.clone())
         .unwrap_or_default();
-    let mut dir = RunDir::open(config).unwrap();
+    let mut dir = RunDir::open(config, World::alone().first().unwrap()).unwrap();
     dir.store = power.under(&dir.store);
     let found = dir.begin(config, None).unwrap();
     let state = found.as_ref().map_or_else(
         || State::new(0, EPOCH_LEN, config.resolved()),
         |(_, state)| state.clone(),
     );
-    let checkpoint = found.as_ref().map(|(path, _)| path);
-    let mut run = Run::of(&model(), config, state, checkpoint, Device::Cpu).unwrap();
+    let checkpoint = found.as_ref().map(|(path, _)| path.as_path());
+    let mut run = Run::of(&model(), config, &state, checkpoint, Device::Cpu).unwrap();
     change(&mut run);
-    let mut log = Log::open(dir.path(), "jepa", run.step, EPOCH_LEN, 10, Instant::now()).unwrap();
-    let outcome = run.train(source, &mut log, &dir, &stop);
+    let log = Log::open(dir.path(), "jepa", run.step, EPOCH_LEN, 10, Instant::now()).unwrap();
+    let keeper = Keeper::new(dir, log, config.checkpoint.clone(), run.step, &run.parts());
+    let outcome = run.train(source, &mut Some(keeper.unwrap()), &stop);
     (run, outcome)
 }
 
@@ -138,7 +145,7 @@ fn assert_same(one: &Run, other: &Run) {
     for ((name, one), (_, other)) in weights(one).iter().zip(&weights(other)) {
         assert!(one.equal(other), "{name}");
     }
-    assert_eq!(one.state.skipped, other.state.skipped);
+    assert_eq!(one.skipped, other.skipped);
 }
 
 fn steps(folder: &Path) -> Vec<u64> {
@@ -244,7 +251,7 @@ fn groups_of_one_rank_are_the_mean_over_as_many_ranks() {
         let (mut sum, mut loss_sum) = (Vec::new(), 0.0);
         for rank in 0..groups {
             let state = State::new(0, EPOCH_LEN, config.resolved());
-            let run = Run::of(&model(), &config, state, None, Device::Cpu).unwrap();
+            let run = Run::of(&model(), &config, &state, None, Device::Cpu).unwrap();
             let batch = source(groups, 2).take(0, rank).unwrap().unwrap();
             let loss = run
                 .ijepa

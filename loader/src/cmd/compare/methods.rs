@@ -50,7 +50,7 @@ impl Shards {
             let out = scratch.join(name);
             let mut options = options(images, &out, codec);
             (options.codec.entropy, options.codec.bound) = (entropy, bound);
-            eprintln!("building {name}");
+            tracing::info!("building {name}");
             build::run(&options, &mut |_| {}).with_context(|| format!("build {name}"))?;
             Ok::<_, anyhow::Error>(Dataset::open(&out)?)
         };
@@ -108,7 +108,7 @@ pub fn options(images: &Path, out: &Path, codec: Codec) -> Options {
             bound: None,
             shard_size: 1 << 28,
         },
-        workers: loader::pipeline::default_workers(),
+        workers: shardtool::cpus::count(),
         on_error: OnError::Skip,
         dry_run: false,
         force: false,

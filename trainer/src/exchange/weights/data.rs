@@ -21,12 +21,14 @@ pub struct Mapped {
 
 impl Mapped {
     /// Maps the file `path`.
-    pub fn open(path: &Path) -> Result<Mapped> {
-        let file = File::open(path).with_context(|| format!("{}", path.display()))?;
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(path: &Path) -> std::io::Result<Mapped> {
+        let file = File::open(path)?;
         // SAFETY: the map is read only. Another process that shortens the file meanwhile would end this one by SIGBUS;
         // nobody changes a finished checkpoint, and no way of reading 10 GB without copying them knows better.
-        let map = unsafe { Mmap::map(&file) }
-            .with_context(|| format!("{}: cannot be mapped", path.display()))?;
+        let map = unsafe { Mmap::map(&file) }?;
         Ok(Mapped {
             map,
             path: path.to_owned(),

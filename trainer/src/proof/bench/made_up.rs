@@ -5,7 +5,7 @@ use loader::masks::{GroupMasks, MaskSampler};
 use tch::Device;
 
 use crate::config::Config;
-use crate::source::{Batch, Raw, Source};
+use crate::source::{self, Group, GroupSource, Raw};
 
 /// Random bytes as images, with the masks that the loader would draw.
 pub struct MadeUp {
@@ -58,8 +58,8 @@ impl MadeUp {
     }
 }
 
-impl Source for MadeUp {
-    fn take(&mut self, step: u64, group: u64) -> Result<Option<Batch>> {
+impl GroupSource for MadeUp {
+    fn take(&mut self, step: u64, group: u64) -> Result<Option<Group>, source::Error> {
         fn slices(masks: &[Vec<i64>]) -> Vec<&[i64]> {
             masks.iter().map(Vec::as_slice).collect()
         }
@@ -72,7 +72,7 @@ impl Source for MadeUp {
             sample_ids: &self.sample_ids,
             flags: &self.flags,
         };
-        Batch::new(&raw, self.device).map(Some)
+        Ok(Some(Group::new(&raw, self.device)?))
     }
 
     fn groups(&self) -> u64 {

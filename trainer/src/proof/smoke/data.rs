@@ -9,9 +9,9 @@ use loader::memory::Mapping;
 use loader::ring::{self, Claimer, Consumer, Geometry, Publisher, SlotReader};
 use tch::{Device, Kind, Tensor};
 
+use crate::source::device_buffers::DeviceBuffers;
 use crate::source::held::Held;
-use crate::source::stage::Stage;
-use crate::source::{Batch, Raw};
+use crate::source::{Group, Raw};
 use crate::torch::cuda::{Event, Registration, Stream};
 
 const SLOTS: usize = 2;
@@ -88,8 +88,8 @@ impl Ring {
     }
 }
 
-fn equal(one: &Batch, other: &Batch) -> bool {
-    let tensors = |batch: &Batch| -> Vec<Tensor> {
+fn equal(one: &Group, other: &Group) -> bool {
+    let tensors = |batch: &Group| -> Vec<Tensor> {
         let masks = batch.context.iter().chain(&batch.targets);
         let all = std::iter::once(&batch.images).chain(masks);
         all.map(|tensor| tensor.to_device(Device::Cpu)).collect()
@@ -102,16 +102,16 @@ fn equal(one: &Batch, other: &Batch) -> bool {
 pub(super) fn tensors(device: Device) -> Result<String> {
     let mut ring = Ring::new(FEW)?;
     let mut stage = match device.is_cuda() {
-        true => Some(Stage::new(device, ring.geometry)?),
+        true => Some(DeviceBuffers::new(device, ring.geometry)?),
         false => None,
     };
     // More than there are buffers and slots, so that both come round again.
     for round in 0..5 {
         let slot = ring.slot()?;
         let raw = Raw::of(&slot, &ring.geometry);
-        let expected = Batch::new(&raw, Device::Cpu)?;
+        let expected = Group::new(&raw, Device::Cpu)?;
         let batch = match &mut stage {
-            None => Batch::new(&raw, device)?,
+            None => Group::new(&raw, device)?,
             Some(stage) => {
                 stage.begin(&slot, Duration::ZERO)?.synchronize()?;
                 let batch = stage.finish((slot.step(), slot.group()))?;
@@ -182,7 +182,7 @@ pub(super) fn overlap(device: Device) -> Result<String> {
     let mut ring = Ring::new(MANY)?;
     let slot = ring.slot()?;
     let registration = ring.registration()?;
-    let mut stage = Stage::new(device, ring.geometry)?;
+    let mut stage = DeviceBuffers::new(device, ring.geometry)?;
     let compute = Stream::compute();
     let (start, end) = (Event::timed()?, Event::timed()?);
     let a = Tensor::randn([4096, 4096], (Kind::Float, device));
@@ -210,7 +210,7 @@ pub(super) fn overlap(device: Device) -> Result<String> {
 pub(super) fn release(device: Device) -> Result<String> {
     let mut ring = Ring::new(MANY)?;
     let registration = ring.registration()?;
-    let mut stage = Stage::new(device, ring.geometry)?;
+    let mut stage = DeviceBuffers::new(device, ring.geometry)?;
     let mut held: Held<SlotReader, Event> = Held::new();
     for _ in 0..SLOTS {
         let slot = ring.slot()?;

@@ -3,7 +3,7 @@
 use super::*;
 
 use crate::checkpoint::power_cut::Loss;
-use crate::run::run_dir::Resume;
+use crate::run::Resume;
 
 /// A directory whose log need not wait for a disk, where the machine has such a place.
 fn in_memory() -> tempfile::TempDir {
@@ -146,9 +146,9 @@ fn a_damaged_checkpoint_is_refused_and_last_good_goes_on_from_the_one_before() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();
 
-    let dir = RunDir::open(&config).unwrap();
+    let dir = RunDir::open(&config, World::alone().first().unwrap()).unwrap();
     let (path, state) = dir.begin(&config, None).unwrap().unwrap();
-    let refused = Run::of(&model(), &config, state, Some(&path), Device::Cpu);
+    let refused = Run::of(&model(), &config, &state, Some(&path), Device::Cpu);
     let message = format!("{:#}", refused.err().unwrap());
     for part in [
         "optimizer.safetensors: its checksum is",

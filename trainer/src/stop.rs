@@ -5,20 +5,23 @@
 //! written. Only SIGINT, which a person sends, ends the process at once when a stop was asked for already: Ctrl-C twice
 //! gives up the steps since the last checkpoint, which stays as it is.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
-/// Whether, and by which signal, this process was asked to stop. Clones share the answer.
+/// A flag that says by which signal this process was asked to stop, if it was. Clones share the answer.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicUsize>);
 
 impl Stop {
     /// Listens to the three signals from now on.
-    pub fn on_signals() -> Result<Stop> {
+    ///
+    /// # Errors
+    /// If the system refuses a handler.
+    pub fn on_signals() -> io::Result<Stop> {
         let (stop, stopping) = (Stop::default(), Arc::new(AtomicBool::new(false)));
         let listen = || {
             // First of the handlers of SIGINT, so that it sees whether there was a signal before this one.
@@ -27,9 +30,9 @@ impl Stop {
                 flag::register(signal, Arc::clone(&stopping))?;
                 flag::register_usize(signal, Arc::clone(&stop.0), signal as usize)?;
             }
-            Ok::<_, std::io::Error>(())
+            Ok::<_, io::Error>(())
         };
-        listen().context("cannot listen to signals")?;
+        listen()?;
         Ok(stop)
     }
 
@@ -39,7 +42,7 @@ impl Stop {
         self.0.store(signal as usize, Ordering::Relaxed);
     }
 
-    /// The name of the signal that asked, if one did.
+    /// Returns the name of the signal that asked, if one did.
     pub fn asked(&self) -> Option<&'static str> {
         // Relaxed: the flag carries nothing but itself.
         match self.0.load(Ordering::Relaxed) as i32 {

@@ -4,16 +4,16 @@
 //! node as on a laptop. Rows that a crash tore off are skipped, never guessed.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter};
+use std::io::{self, BufRead, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use anyhow::{Context, Result, anyhow, bail};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::observe::log::Record;
+use super::Error;
+use crate::observe::Record;
 
 /// Size of the picture in pixels; text and line widths below are chosen for it.
 const SIZE: (u32, u32) = (1440, 960);
@@ -25,58 +25,68 @@ const BLUE: RGBColor = RGBColor(33, 96, 196);
 const ORANGE: RGBColor = RGBColor(214, 106, 28);
 const GREEN: RGBColor = RGBColor(20, 136, 106);
 
-/// The steps of a run, in order, as its JSONL log in `run` holds them.
-pub fn read(run: &Path) -> Result<Vec<Record>> {
+/// Returns the steps of a run, in order, as its JSONL log in `run` holds them.
+///
+/// # Errors
+/// If there is no log, or no step in it.
+pub fn read(run: &Path) -> Result<Vec<Record>, Error> {
     let path = log_of(run)?;
-    let file = File::open(&path).with_context(|| format!("{}", path.display()))?;
+    let file = named(&path, File::open(&path))?;
     let mut records = Vec::new();
-    for line in BufReader::new(file).lines() {
-        let line = line.with_context(|| format!("{}", path.display()))?;
+    for line in BufReader::new(file).split(b'\n') {
+        let line = named(&path, line)?;
         // The last line of a run that was killed may be torn, and a skipped step has no loss to draw.
-        match serde_json::from_str::<Record>(&line) {
+        match serde_json::from_slice::<Record>(&line) {
             Ok(record) if !record.skipped => records.push(record),
             _ => {}
         }
     }
     if records.is_empty() {
-        bail!("{}: no steps in this log yet", path.display());
+        return Err(Error::NoSteps { path });
     }
     Ok(records)
 }
 
 /// The one JSONL log in a run directory; a path to a log itself is taken as it is.
-fn log_of(run: &Path) -> Result<PathBuf> {
+fn log_of(run: &Path) -> Result<PathBuf, Error> {
     if run.is_file() {
         return Ok(run.to_owned());
     }
-    let entries = std::fs::read_dir(run).with_context(|| format!("{}", run.display()))?;
+    let entries = named(run, std::fs::read_dir(run))?;
     let mut logs: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.to_string_lossy().ends_with("_r0.jsonl"))
         .collect();
     match logs.len() {
-        0 => bail!(
-            "{}: no *_r0.jsonl log; is this a run directory (logging.folder)?",
-            run.display()
-        ),
+        0 => Err(Error::NoLog {
+            path: run.to_owned(),
+        }),
         1 => Ok(logs.remove(0)),
-        _ => bail!(
-            "{}: several logs; name one of them instead of the directory",
-            run.display()
-        ),
+        _ => Err(Error::SeveralLogs {
+            path: run.to_owned(),
+        }),
     }
 }
 
 /// Draws `records` into the PNG file `out`.
-pub fn draw(records: &[Record], title: &str, out: &Path) -> Result<()> {
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn draw(records: &[Record], title: &str, out: &Path) -> Result<(), Error> {
     load_font();
     let mut pixels = vec![0u8; (SIZE.0 * SIZE.1 * 3) as usize];
     {
         let root = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
-        paint(&root, records, title)
-            .map_err(|error| anyhow!("cannot draw the loss curve: {error}"))?;
+        paint(&root, records, title).map_err(|error| Error::Draw(error.to_string()))?;
     }
-    write_png(out, &pixels).with_context(|| format!("{}", out.display()))
+    named(out, write_png(out, &pixels))
+}
+
+fn named<T>(path: &Path, outcome: io::Result<T>) -> Result<T, Error> {
+    outcome.map_err(|cause| Error::Io {
+        path: path.to_owned(),
+        cause,
+    })
 }
 
 /// An error of the drawing library, whose own type names the backend and says no more.
@@ -307,7 +317,7 @@ fn load_font() {
     });
 }
 
-fn write_png(path: &Path, pixels: &[u8]) -> Result<()> {
+fn write_png(path: &Path, pixels: &[u8]) -> io::Result<()> {
     let mut encoder = png::Encoder::new(BufWriter::new(File::create(path)?), SIZE.0, SIZE.1);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);

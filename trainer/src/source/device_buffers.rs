@@ -11,16 +11,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
 use loader::ring::{Geometry, SlotReader};
 use tch::{Device, Kind, Tensor};
 
-use super::group::{Batch, Normaliser, Raw};
+use super::group::{Group, Normaliser, Raw};
+use crate::Error;
 use crate::torch::cuda::{Event, Stream};
 
 /// Where groups are received on the device.
 #[derive(Debug)]
-pub struct Stage {
+pub struct DeviceBuffers {
     geometry: Geometry,
     normaliser: Normaliser,
     copies: Stream,
@@ -51,13 +51,13 @@ struct Begun {
     waited: Duration,
 }
 
-impl Stage {
+impl DeviceBuffers {
     /// For the groups of a ring of these dimensions. `device` is a GPU and this thread's current one.
-    pub fn new(device: Device, geometry: Geometry) -> Result<Stage> {
+    pub fn new(device: Device, geometry: Geometry) -> Result<DeviceBuffers, Error> {
         let compute = Stream::compute();
         let size = |number: usize| number as i64;
         let images = size(geometry.images_per_slot);
-        let buffer = || -> Result<Buffer> {
+        let buffer = || -> Result<Buffer, Error> {
             let masks = |count: usize, most: usize| {
                 let make = |_| Tensor::f_empty([images * size(most)], (Kind::Int64, device));
                 (0..count).map(make).collect::<Result<Vec<_>, _>>()
@@ -74,12 +74,9 @@ impl Stage {
             buffer.free.record(&compute)?;
             Ok(buffer)
         };
-        ensure!(
-            geometry.channels == 3,
-            "images of {} channels",
-            geometry.channels
-        );
-        Ok(Stage {
+        // The link refuses rings of other images.
+        debug_assert_eq!(geometry.channels, 3);
+        Ok(DeviceBuffers {
             buffers: [buffer()?, buffer()?],
             normaliser: Normaliser::new(device)?,
             copies: Stream::new()?,
@@ -105,12 +102,12 @@ impl Stage {
     ///
     /// # Panics
     /// If the one before was not finished.
-    pub fn begin(&mut self, slot: &SlotReader, waited: Duration) -> Result<Rc<Event>> {
+    pub fn begin(&mut self, slot: &SlotReader, waited: Duration) -> Result<Rc<Event>, Error> {
         assert!(self.begun.is_none(), "one group at a time");
         let raw = Raw::of(slot, &self.geometry);
         let (copies, buffer) = (&self.copies, &self.buffers[self.turn]);
         copies.wait(&buffer.free)?;
-        let masks = |from: &[&[i64]], to: &[Tensor]| -> Result<(), crate::Error> {
+        let masks = |from: &[&[i64]], to: &[Tensor]| -> Result<(), Error> {
             from.iter().zip(to).try_for_each(|(from, to)| {
                 // SAFETY: as below.
                 unsafe { copies.copy(from, to) }
@@ -125,7 +122,7 @@ impl Stage {
         if let Err(error) = queued {
             // The caller will not keep the slot: no copy may be left. This fails only if the device is lost as well.
             let _ = copies.synchronize();
-            return Err(error.into());
+            return Err(error);
         }
         self.begun = Some(Begun {
             place: (slot.step(), slot.group()),
@@ -141,7 +138,7 @@ impl Stage {
 
     /// The group that was begun, if it is the one at `place` (step, group); another one is dropped. Its tensors are
     /// complete for everything queued in the compute stream from now on.
-    pub fn finish(&mut self, place: (u64, u64)) -> Result<Option<Batch>> {
+    pub fn finish(&mut self, place: (u64, u64)) -> Result<Option<Group>, Error> {
         let Some(begun) = self.begun.take() else {
             return Ok(None);
         };
@@ -152,7 +149,7 @@ impl Stage {
         self.compute.wait(&buffer.copied)?;
         let images = self.geometry.images_per_slot as i64;
         // Copied once more, on the device: autograd keeps masks until the backward pass, and the buffer is needed.
-        let masks = |masks: &[Tensor], length: i64| -> Result<Vec<Tensor>> {
+        let masks = |masks: &[Tensor], length: i64| -> Result<Vec<Tensor>, Error> {
             let copies = masks.iter().map(|mask| {
                 let rows = mask.f_narrow(0, 0, images * length)?;
                 let rows = rows.f_view([images, length])?;
@@ -162,7 +159,7 @@ impl Stage {
             });
             copies.collect()
         };
-        let batch = Batch {
+        let batch = Group {
             images: self.normaliser.apply(&buffer.pixels)?,
             context: masks(&buffer.context, begun.lengths.0)?,
             targets: masks(&buffer.targets, begun.lengths.1)?,
@@ -175,7 +172,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for DeviceBuffers {
     fn drop(&mut self) {
         // The buffers go back to libtorch's allocator, which knows nothing of the copy stream.
         let _ = self.copies.synchronize();

@@ -3,6 +3,7 @@ use super::*;
 use tch::Tensor;
 
 use crate::checkpoint::Snapshot;
+use crate::distributed::World;
 
 const TEXT: &str = "
 data: {batch_size: 2, crop_size: 32}
@@ -19,6 +20,10 @@ fn config(folder: &Path, sets: &[&str]) -> Config {
     Config::from_file(&ConfigFile::parse(Path::new("test.yaml"), TEXT, &sets).unwrap()).unwrap()
 }
 
+fn open(config: &Config) -> Result<RunDir, Error> {
+    RunDir::open(config, World::alone().first().unwrap())
+}
+
 fn save(dir: &RunDir, config: &Config, step: u64) -> PathBuf {
     let parts = vec![("encoder", vec![("w".to_owned(), Tensor::from(1.0f32))])];
     let state = State::new(step, 10, config.resolved());
@@ -32,8 +37,8 @@ fn save(dir: &RunDir, config: &Config, step: u64) -> PathBuf {
 fn a_second_trainer_is_refused_while_the_first_lives() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), &[]);
-    let first = RunDir::open(&config).unwrap();
-    let message = RunDir::open(&config).unwrap_err().to_string();
+    let first = open(&config).unwrap();
+    let message = open(&config).unwrap_err().to_string();
     assert!(
         message.contains(&format!(
             "in use by another trainer (process {}",
@@ -42,14 +47,14 @@ fn a_second_trainer_is_refused_while_the_first_lives() {
         "{message}"
     );
     drop(first);
-    RunDir::open(&config).unwrap();
+    open(&config).unwrap();
 }
 
 #[test]
 fn auto_starts_and_continues_with_the_same_command() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), &[]);
-    let dir = RunDir::open(&config).unwrap();
+    let dir = open(&config).unwrap();
     assert_eq!(dir.begin(&config, Some(&Resume::Auto)).unwrap(), None);
     assert_eq!(dir.begin(&config, None).unwrap(), None);
     dir.store_params(&config.resolved()).unwrap();
@@ -65,7 +70,7 @@ fn auto_starts_and_continues_with_the_same_command() {
 fn an_earlier_run_is_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let one = config(folder.path(), &[]);
-    let dir = RunDir::open(&one).unwrap();
+    let dir = open(&one).unwrap();
     dir.begin(&one, Some(&Resume::Never)).unwrap();
     dir.store_params(&one.resolved()).unwrap();
     let message = dir
@@ -93,7 +98,7 @@ fn an_earlier_run_is_never_overwritten() {
 fn an_older_checkpoint_branches_off_only_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let one = config(folder.path(), &[]);
-    let dir = RunDir::open(&one).unwrap();
+    let dir = open(&one).unwrap();
     let early = save(&dir, &one, 10);
     save(&dir, &one, 20);
     let message = dir
@@ -103,7 +108,7 @@ fn an_older_checkpoint_branches_off_only_elsewhere() {
     assert!(message.contains("has gone on to step 20"), "{message}");
     let fresh = tempfile::tempdir().unwrap();
     let moved = config(fresh.path(), &[]);
-    let other = RunDir::open(&moved).unwrap();
+    let other = open(&moved).unwrap();
     let (path, state) = other
         .begin(&moved, Some(&Resume::From(early.clone())))
         .unwrap()
@@ -122,7 +127,7 @@ fn the_official_keys_ask_for_a_checkpoint_that_must_be_there() {
     let folder = tempfile::tempdir().unwrap();
     let config_of = |sets: &[&str]| config(folder.path(), sets);
     let wanted = config_of(&["meta.load_checkpoint=true"]);
-    let dir = RunDir::open(&wanted).unwrap();
+    let dir = open(&wanted).unwrap();
     let message = dir.begin(&wanted, None).unwrap_err().to_string();
     assert!(
         message.contains("holds neither a checkpoint of ours nor"),
@@ -150,7 +155,7 @@ fn the_official_keys_ask_for_a_checkpoint_that_must_be_there() {
 fn the_stored_configuration_reads_back() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), &["trainer.seed=9"]);
-    let dir = RunDir::open(&config).unwrap();
+    let dir = open(&config).unwrap();
     dir.store_params(&config.resolved()).unwrap();
     let stored = Config::load(&folder.path().join(PARAMS), &[], None).unwrap();
     assert_eq!(stored.resolved(), config.resolved());

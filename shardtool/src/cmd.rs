@@ -6,7 +6,8 @@ pub mod inspect;
 pub mod synth;
 pub mod verify;
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState};
+use shardtool::program;
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -23,16 +24,13 @@ struct Meter {
 impl Meter {
     fn new(verb: &'static str, total: u64) -> Meter {
         let lines = !std::io::stderr().is_terminal();
-        let bar = match lines {
-            true => ProgressBar::hidden(),
-            false => ProgressBar::new(total),
-        };
-        bar.set_length(total);
         let template = "{prefix} [{bar:20}] {human_pos}/{human_len} {msg}, {rate}/s, ETA {eta}";
-        let style = ProgressStyle::with_template(template).expect("a valid template");
-        let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
-            let _ = write!(out, "{:.0}", state.per_sec()); // into a buffer, which cannot fail
-        });
+        let bar = program::progress_bar(Some(total), template);
+        let style = bar
+            .style()
+            .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+                let _ = write!(out, "{:.0}", state.per_sec()); // into a buffer, which cannot fail
+            });
         bar.set_style(style.progress_chars("=> "));
         bar.set_prefix(verb);
         Meter {
@@ -57,7 +55,7 @@ impl Meter {
             let rate = done as f64 / self.start.elapsed().as_secs_f64();
             let left = (total - done) as f64 / rate;
             let verb = self.verb;
-            eprintln!("{verb} {done}/{total} images{faulty}, {rate:.0}/s, ETA {left:.0} s");
+            tracing::info!("{verb} {done}/{total} images{faulty}, {rate:.0}/s, ETA {left:.0} s");
         }
     }
 

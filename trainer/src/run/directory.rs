@@ -5,15 +5,20 @@
 //! configuration of the same results, or it is refused.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
 use loader::config::ConfigFile;
+use rustix::fs::OFlags;
 use serde_json::{Map, Value};
+use shardtool::Escaped;
 
-use crate::checkpoint::{self, State, Store, write_durably};
+use super::Error;
+use crate::checkpoint::{self, State, Store};
 use crate::config::Config;
+use crate::distributed::First;
+use crate::durable;
 use crate::exchange::import;
 
 /// The official name of the stored configuration.
@@ -46,6 +51,9 @@ impl std::str::FromStr for Resume {
     }
 }
 
+/// A checkpoint to begin with, and what it knows; `None` for step 0.
+pub type Begin = Option<(PathBuf, State)>;
+
 /// A run directory that this process alone writes to, until it is dropped.
 #[derive(Debug)]
 pub struct RunDir {
@@ -57,38 +65,40 @@ pub struct RunDir {
 
 impl RunDir {
     /// Creates the directory where needed, and locks it.
-    pub fn open(config: &Config) -> Result<RunDir> {
+    ///
+    /// # Errors
+    /// [`Error::InUse`], or what the file system says.
+    pub fn open(config: &Config, _: First) -> Result<RunDir, Error> {
         let path = config.folder()?.to_owned();
-        fs::create_dir_all(&path)
-            .with_context(|| format!("{}: cannot make the run directory", path.display()))?;
+        named(&path, fs::create_dir_all(&path))?;
         let file = path.join(LOCK);
         let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
+            // A link in its place would have another file overwritten.
+            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
             .open(&file);
-        let mut lock = opened.with_context(|| format!("{}", file.display()))?;
+        let mut lock = named(&file, opened)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 // Only a hint; it may be torn while the holder writes it.
                 let _ = lock.read_to_string(&mut holder);
-                bail!(
-                    "{}: in use by another trainer ({})",
-                    path.display(),
-                    holder.trim()
-                );
+                return Err(Error::InUse {
+                    path,
+                    holder: holder.trim().to_owned(),
+                });
             }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("{}: cannot be locked", file.display()));
-            }
+            Err(TryLockError::Error(error)) => return named(&file, Err(error)),
         }
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        lock.set_len(0)
-            .and_then(|()| writeln!(lock, "process {} on {}", std::process::id(), host.trim()))
-            .with_context(|| format!("{}", file.display()))?;
+        let written = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "process {} on {}", std::process::id(), host.trim()));
+        named(&file, written)?;
         let store = Store::new(&path, &config.logging.write_tag);
         store.clean()?;
         Ok(RunDir {
@@ -98,70 +108,67 @@ impl RunDir {
         })
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The checkpoint to begin with, `None` for step 0, after refusing everything that would mix two runs.
-    pub fn begin(
-        &self,
-        config: &Config,
-        resume: Option<&Resume>,
-    ) -> Result<Option<(PathBuf, State)>> {
+    /// Returns the checkpoint to begin with, after refusing everything that would mix two runs.
+    ///
+    /// # Errors
+    /// [`Error::OtherRun`], [`Error::HoldsRun`], [`Error::WentOn`] and others: what is at odds, and the cure.
+    pub fn begin(&self, config: &Config, resume: Option<&Resume>) -> Result<Begin, Error> {
         let found = match (resume, config.meta.load_checkpoint) {
             (Some(Resume::Never), _) => {
-                let earlier = self.path.join(PARAMS).exists();
-                ensure!(
-                    !earlier,
-                    "{}: holds a run already; continue it with --resume auto, or give another logging.folder",
-                    self.path.display()
-                );
+                if self.path.join(PARAMS).exists() {
+                    return Err(Error::HoldsRun {
+                        path: self.path.clone(),
+                    });
+                }
                 None
             }
             (Some(Resume::LastGood), _) => {
-                self.store.last_good(&mut |fault| eprintln!("{fault}"))?
+                let (good, said) = self.store.last_good()?;
+                said.iter().for_each(|fault| tracing::warn!("{fault}"));
+                good
             }
             (Some(Resume::From(path)), _) => Some(self.take(path, config)?),
             (Some(Resume::Auto), _) | (None, false) => self.store.latest()?,
-            (None, true) => Some(self.official(config)?),
+            (None, true) => Some(self.by_official_keys(config)?),
         };
         let Some(path) = found else {
-            // A run that died before its first checkpoint begins anew, if it is the same run.
+            // A run that died before its first checkpoint begins at step 0 again, if it is the same run.
             self.check_params(config)?;
             return Ok(None);
         };
-        let state = checkpoint::advise(&path, checkpoint::read_state(&path))?;
-        ensure!(
-            state.config.contains_key("optimization"),
-            "{}: weights that were imported without a configuration; to continue from them, import them again with --config",
-            path.display()
-        );
-        let earlier = Config::from_file(&ConfigFile::parse(&path, &json(&state.config), &[])?)
-            .with_context(|| format!("{}: its configuration", path.display()))?;
-        same(&earlier, config, &path)?;
+        let state = checkpoint::read_state(&path)?;
+        if !state.config.contains_key("optimization") {
+            return Err(Error::WeightsOnly { path });
+        }
+        let earlier = ConfigFile::parse(&path, &json(&state.config), &[])
+            .map_err(Into::into)
+            .and_then(|file| Config::from_file(&file));
+        same(stored(&path, earlier)?, config, &path)?;
         if path.parent() != Some(&self.path.join("checkpoints")) {
             self.check_params(config)?;
         }
-        if let Some((newest, directory)) = self.store.list()?.pop()
+        if let Some((newest, checkpoint)) = self.store.list()?.pop()
             && newest > state.step
         {
-            bail!(
-                "{}: this run has gone on to step {newest} ({}); to branch off at step {}, give another logging.folder",
-                self.path.display(),
-                directory.display(),
-                state.step
-            );
+            return Err(Error::WentOn {
+                path: self.path.clone(),
+                newest,
+                checkpoint,
+                step: state.step,
+            });
         }
         Ok(Some((path, state)))
     }
 
-    /// What the official keys `load_checkpoint: true` and `read_checkpoint` mean.
-    fn official(&self, config: &Config) -> Result<PathBuf> {
+    /// Returns the checkpoint that the official keys `load_checkpoint: true` and `read_checkpoint` mean.
+    fn by_official_keys(&self, config: &Config) -> Result<PathBuf, Error> {
         if let Some(name) = &config.meta.read_checkpoint {
-            return self
-                .take(&self.path.join(name), config)
-                .context("meta.read_checkpoint");
+            return self.take(&self.path.join(name), config);
         }
         if let Some(path) = self.store.latest()? {
             return Ok(path);
@@ -169,76 +176,91 @@ impl RunDir {
         let official = format!("{}-latest.pth.tar", config.logging.write_tag);
         let official = self.path.join(official);
         if official.exists() {
-            return self.take(&official, config).context("meta.load_checkpoint");
+            return self.take(&official, config);
         }
-        bail!(
-            "meta.load_checkpoint: true, but {} holds neither a checkpoint of ours nor {}; --resume auto begins at step 0 \
-             where there is none",
-            self.path.display(),
-            official.display()
-        )
+        Err(Error::NothingToLoad {
+            path: self.path.clone(),
+            official,
+        })
     }
 
-    /// The checkpoint that `path` means. One of the official code is imported into this run directory, once: a run that
-    /// has gone on from it continues where it stands.
-    fn take(&self, path: &Path, config: &Config) -> Result<PathBuf> {
+    /// Returns the checkpoint that `path` means. One of the official code is imported into this run directory, once: a
+    /// run that has gone on from it continues where it stands.
+    fn take(&self, path: &Path, config: &Config) -> Result<PathBuf, Error> {
         if !import::is_official(path) {
-            return checkpoint::find(path);
+            return Ok(checkpoint::find(path)?);
         }
         if let Some(latest) = self.store.latest()? {
-            eprintln!(
+            tracing::info!(
                 "{}: was begun already; going on from {}",
-                self.path.display(),
-                latest.display()
+                Escaped::new(&self.path),
+                Escaped::new(&latest)
             );
             return Ok(latest);
         }
         let imported = import::import(path, &self.path, Some(config), &import::Options::default())?;
         for note in &imported.notes {
-            eprintln!("{}: {note}", path.display());
+            tracing::info!("{}: {note}", Escaped::new(path));
         }
         Ok(imported.path)
     }
 
     /// Refuses a directory whose stored configuration belongs to another run.
-    fn check_params(&self, config: &Config) -> Result<()> {
+    fn check_params(&self, config: &Config) -> Result<(), Error> {
         let path = self.path.join(PARAMS);
         if !path.exists() {
             return Ok(());
         }
         let earlier = ConfigFile::load(&path, &[])
-            .map_err(anyhow::Error::from)
+            .map_err(Into::into)
             .and_then(|file| Config::from_file(&file));
-        same(
-            &earlier.with_context(|| format!("{}", path.display()))?,
-            config,
-            &path,
-        )
+        same(stored(&path, earlier)?, config, &path)
     }
 
     /// Stores the resolved configuration and returns it as text.
-    pub fn store_params(&self, resolved: &Map<String, Value>) -> Result<String> {
-        let text =
-            serde_saphyr::to_string(resolved).context("cannot write the configuration as YAML")?;
-        write_durably(&self.path.join(PARAMS), text.as_bytes())?;
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn store_params(&self, resolved: &Map<String, Value>) -> Result<String, Error> {
+        let path = self.path.join(PARAMS);
+        let text = named(
+            &path,
+            serde_saphyr::to_string(resolved).map_err(io::Error::other),
+        )?;
+        named(&path, durable::write(&path, text.as_bytes()))?;
         Ok(text)
     }
 }
 
+fn named<T>(path: &Path, outcome: io::Result<T>) -> Result<T, Error> {
+    outcome.map_err(|cause| Error::Io {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+fn stored(path: &Path, config: Result<Config, crate::config::Error>) -> Result<Config, Error> {
+    config.map_err(|cause| Error::Stored {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// Returns a stored configuration as text.
 fn json(config: &Map<String, Value>) -> String {
     // JSON is YAML: a stored configuration is read by the very code that reads files.
     serde_json::to_string(config).expect("a JSON value always serialises")
 }
 
-fn same(earlier: &Config, config: &Config, source: &Path) -> Result<()> {
-    let differences = config.differences(earlier);
-    ensure!(
-        differences.is_empty(),
-        "{}: this is another run; they differ in\n  {}\nGive another logging.folder, or set these keys as they were.",
-        source.display(),
-        differences.join("\n  ")
-    );
-    Ok(())
+fn same(earlier: Config, config: &Config, source: &Path) -> Result<(), Error> {
+    let differences = config.differences(&earlier);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::OtherRun {
+        path: source.to_owned(),
+        differences,
+    })
 }
 
 #[cfg(test)]

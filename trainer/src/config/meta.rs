@@ -1,0 +1,35 @@
+//! The official `meta` section.
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(doc)]
+use crate::torch::device::Bfloat16;
+
+/// The official `meta` section.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Copies the shards to the node's own storage first. The loader reads it: [`LoaderConfig::copy_data`](loader::LoaderConfig).
+    #[serde(default)]
+    pub copy_data: bool,
+    /// Continue from a checkpoint; its absence is then an error.
+    #[serde(default)]
+    pub load_checkpoint: bool,
+    /// `vit_tiny` … `vit_giant`.
+    pub model_name: String,
+    /// Blocks of the predictor.
+    pub pred_depth: i64,
+    /// Width of the predictor.
+    pub pred_emb_dim: i64,
+    /// Name of the checkpoint to continue from, inside `logging.folder`; the latest one if absent.
+    #[serde(default)]
+    pub read_checkpoint: Option<String>,
+    /// Matrix products in bfloat16 under autocast, where the device has instructions for them: [`Bfloat16`]. The official
+    /// code also scales the loss up and gradients down again (GradScaler), as float16 needs it; bfloat16 has float32's
+    /// range and does not, so no step is ever skipped here.
+    pub use_bfloat16: bool,
+}
+
+impl Meta {
+    /// Keys that may differ between a checkpoint and the run that continues it.
+    pub const FREE_ON_RESUME: &[&str] = &["copy_data", "load_checkpoint", "read_checkpoint"];
+}

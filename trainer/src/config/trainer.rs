@@ -1,0 +1,90 @@
+//! The `trainer` section: keys of the training loop that the official files do not have.
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+/// The `trainer` section: keys the official files do not have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Trainer {
+    /// Seed of the initial weights. Order, crops and masks have `loader.seed`.
+    pub seed: u64,
+    /// Threads of libtorch on the CPU; by default one per CPU this process may run on.
+    pub threads: Option<usize>,
+    /// Steps between two log lines.
+    pub log_every: u64,
+    /// The global batch of the results this file claims to reproduce; a run with another one warns.
+    pub reproduces_global_batch: Option<u64>,
+    /// End the run before this step, with a checkpoint; the schedules stay those of the whole run.
+    pub stop_at_step: Option<u64>,
+    /// Seconds to wait for a loader, at the start and after it died.
+    pub loader_patience: u64,
+    /// Compute the intermediate results of each block anew in the backward pass instead of keeping them: a step takes
+    /// longer and much less memory. Changes no result where operators repeat themselves, as they do on a CPU.
+    pub activation_checkpointing: bool,
+    /// Let a GPU round the inputs of float32 products to TF32. The official runs compute products in bfloat16 and do
+    /// not care.
+    pub tf32: bool,
+    /// What to do about a step whose loss or gradient is not finite.
+    pub on_nonfinite: OnNonfinite,
+    /// Such steps that may be skipped in a row before the run stops all the same.
+    pub max_skipped: u64,
+}
+
+/// What to do about a step whose loss or gradient is not finite; see [`crate::train`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNonfinite {
+    /// End the run with a diagnostic dump.
+    Stop,
+    /// Move nothing and go on with the next step.
+    Skip,
+}
+
+impl Default for Trainer {
+    fn default() -> Self {
+        Trainer {
+            seed: 0,
+            threads: None,
+            log_every: 10,
+            reproduces_global_batch: None,
+            stop_at_step: None,
+            loader_patience: 300,
+            activation_checkpointing: false,
+            tf32: false,
+            on_nonfinite: OnNonfinite::Stop,
+            max_skipped: 10,
+        }
+    }
+}
+
+impl Trainer {
+    /// Keys that may differ between a checkpoint and the run that continues it: they move speed and output, not results.
+    /// The two about steps that are not finite are here because a run that stopped at one may have to go on by skipping
+    /// it.
+    pub const FREE_ON_RESUME: &[&str] = &[
+        "activation_checkpointing",
+        "log_every",
+        "loader_patience",
+        "max_skipped",
+        "on_nonfinite",
+        "reproduces_global_batch",
+        "stop_at_step",
+        "threads",
+    ];
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.log_every == 0 {
+            let reason = "0; give the number of steps between two lines";
+            return Err(Error::value("trainer.log_every", reason));
+        }
+        if self.threads == Some(0) {
+            return Err(Error::value(
+                "trainer.threads",
+                "0; leave it out for one per CPU",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! The record of a step: what every log of a run is made from.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Everything about one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// 0-based number of the step in the whole run.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// 1-based, as in the official log.
+    pub epoch: u64,
+    /// 0-based number of the step in its epoch.
+    pub itr: u64,
+    /// Mean over the global batch. Not finite in a step that was skipped for it: `null` in JSON.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub loss: f64,
+    /// Euclidean norm of the whole gradient.
+    #[serde(default = "nan", deserialize_with = "null_is_nan")]
+    pub gradient_norm: f64,
+    /// Whether the step moved nothing, because its loss or gradient was not finite.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+    /// Context patches per image, mean over the groups.
+    pub context_len: f64,
+    /// Patches per target block, mean over the groups.
+    pub target_len: f64,
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Weight decay of this step.
+    pub weight_decay: f64,
+    /// Momentum of the target encoder's update.
+    pub momentum: f64,
+    /// Images in this step.
+    pub images: u64,
+    /// Samples of this step that stand in for a damaged one.
+    pub replaced: u64,
+    /// Wall time of the step, waiting included.
+    pub step_ms: f64,
+    /// Time in which the step waited for data.
+    pub wait_ms: f64,
+    /// Images per second of wall time.
+    pub images_per_s: f64,
+}
+
+fn nan() -> f64 {
+    f64::NAN
+}
+
+/// JSON has no numbers that are not finite.
+fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Returns the record of a step of a made-up run.
+    pub(in super::super) fn record(step: u64) -> Record {
+        Record {
+            step,
+            total_steps: 20,
+            epoch: step / 5 + 1,
+            itr: step % 5,
+            loss: 0.123456789 + step as f64,
+            gradient_norm: 0.5,
+            skipped: false,
+            context_len: 12.0,
+            target_len: 9.5,
+            lr: 1e-3,
+            weight_decay: 0.04,
+            momentum: 0.996,
+            images: 32,
+            replaced: 0,
+            step_ms: 20.9,
+            wait_ms: 0.5,
+            images_per_s: 1600.0,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Why a run cannot begin or continue in a directory.
+
+use std::io;
+use std::path::PathBuf;
+
+use shardtool::Escaped;
+
+use crate::{checkpoint, config, exchange, observe};
+
+/// Why a run cannot begin or continue in a directory, or can keep nothing there any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system refused.
+    #[error("{}: {cause}", Escaped::new(path))]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// Another trainer writes there.
+    #[error(
+        "{}: in use by another trainer ({})",
+        Escaped::new(path),
+        Escaped::new(holder)
+    )]
+    InUse {
+        /// The run directory.
+        path: PathBuf,
+        /// What the other one wrote about itself.
+        holder: String,
+    },
+    /// A fresh start was asked for, and there is a run.
+    #[error(
+        "{}: holds a run already; continue it with --resume auto, or give another logging.folder",
+        Escaped::new(path)
+    )]
+    HoldsRun {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// The configuration is that of another run.
+    #[error(
+        "{}: this is another run; they differ in\n  {}\nGive another logging.folder, or set these keys as they were.",
+        Escaped::new(path),
+        differences.join("\n  ")
+    )]
+    OtherRun {
+        /// The checkpoint or the stored configuration that disagrees.
+        path: PathBuf,
+        /// A line for each key that differs.
+        differences: Vec<String>,
+    },
+    /// The checkpoint to continue from saw other samples than this run would.
+    #[error(
+        "{}: the checkpoint has {what} {then}, this run {now}: it would see other samples",
+        Escaped::new(path)
+    )]
+    OtherSamples {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// Its value in the checkpoint.
+        then: String,
+        /// Its value now.
+        now: String,
+    },
+    /// The run went on beyond the checkpoint to continue from.
+    #[error(
+        "{}: this run has gone on to step {newest} ({}); to branch off at step {step}, give another logging.folder",
+        Escaped::new(path),
+        Escaped::new(checkpoint)
+    )]
+    WentOn {
+        /// The run directory.
+        path: PathBuf,
+        /// Step of its newest checkpoint.
+        newest: u64,
+        /// That checkpoint.
+        checkpoint: PathBuf,
+        /// Step of the one to continue from.
+        step: u64,
+    },
+    /// An import without a configuration, which cannot be continued from.
+    #[error(
+        "{}: weights that were imported without a configuration; to continue from them, import them again with --config",
+        Escaped::new(path)
+    )]
+    WeightsOnly {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// `meta.load_checkpoint` asks for a checkpoint, and there is none.
+    #[error(
+        "meta.load_checkpoint: true, but {} holds neither a checkpoint of ours nor {}; --resume auto begins at step 0 \
+         where there is none",
+        Escaped::new(path),
+        Escaped::new(official)
+    )]
+    NothingToLoad {
+        /// The run directory.
+        path: PathBuf,
+        /// The official file looked for.
+        official: PathBuf,
+    },
+    /// A stored configuration cannot be read.
+    #[error("{}: its configuration: {cause}", Escaped::new(path))]
+    Stored {
+        /// The file or checkpoint.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: config::Error,
+    },
+    /// The configuration of this run.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// A checkpoint.
+    #[error("{}", .0.with_recovery_hint())]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The import of an official checkpoint.
+    #[error(transparent)]
+    Import(#[from] exchange::Error),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] observe::Error),
+}

@@ -1,0 +1,299 @@
+//! A run put together: from a configuration to the first step, and from the last step to what became of it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use loader::link::{Endpoint, Hello, PROTOCOL, default_socket_path};
+use shardtool::{Escaped, Manifest};
+use tch::Device;
+
+use crate::checkpoint::State;
+use crate::config::{self, Config};
+use crate::distributed::World;
+use crate::observe::{Log, Report};
+use crate::run::{self, Begin, Keeper, Resume, RunDir};
+use crate::source::{self, LoaderSource};
+use crate::stop::Stop;
+use crate::train::{self, Identity, Outcome, Run};
+
+/// What a run is started with, beside its configuration.
+#[derive(Debug)]
+pub struct Start {
+    /// Where to compute.
+    pub device: Device,
+    /// This process among those that train.
+    pub world: World,
+    /// Where the loader is; by default at the socket that it chooses for the same configuration.
+    pub endpoint: Option<Endpoint>,
+    /// Where to begin; by default what the configuration says.
+    pub resume: Option<Resume>,
+    /// When the program started.
+    pub started: Instant,
+}
+
+/// Why a run could not be put together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The shards.
+    #[error(transparent)]
+    Shards(#[from] shardtool::Error),
+    /// The run directory.
+    #[error(transparent)]
+    Run(#[from] run::Error),
+    /// The loader.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// The networks.
+    #[error(transparent)]
+    Train(#[from] train::Error),
+    /// The loader has epochs of another length than the checkpoint.
+    #[error("the loader has epochs of {now} steps, the checkpoint of {then}")]
+    EpochLength {
+        /// Steps of the loader's epochs.
+        now: u64,
+        /// Steps of the checkpoint's.
+        then: u64,
+    },
+}
+
+/// What came of putting a run together.
+pub enum Opened {
+    /// It is ready for its first step.
+    Ready(Box<Session>),
+    /// This signal came before the loader did.
+    Stopped(&'static str),
+    /// The checkpoint to begin with stands at the last step already.
+    NothingToDo {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Steps done.
+        step: u64,
+    },
+}
+
+/// A run that is ready for its first step.
+pub struct Session {
+    run: Run,
+    source: LoaderSource,
+    /// Rank 0's; other ranks keep nothing.
+    keeper: Option<Keeper>,
+    stop: Stop,
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub outcome: Result<Outcome, train::Error>,
+    /// Steps done.
+    pub step: u64,
+    /// Its sum; rank 0 has it.
+    pub report: Option<Report>,
+    /// Loaders that were lost on the way.
+    pub restarts: u32,
+}
+
+/// Returns what a trainer tells a loader when they meet.
+pub fn hello(config: &Config, manifest: &Manifest, world: World, first_step: u64) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        pid: std::process::id(),
+        sampling_hash: config.loader.sampling_hash(),
+        manifest_checksum: manifest.checksum(),
+        rank: world.rank,
+        world: world.world,
+        global_batch: config.loader.global_batch(world.world.into()),
+        first_step,
+        end_step: None,
+    }
+}
+
+impl Session {
+    /// Puts a run together: directory, checkpoint to begin with, loader, networks, log.
+    ///
+    /// # Errors
+    /// What is missing or at odds, and the cure where there is one. Nothing of an earlier run is lost by it.
+    pub fn open(config: &Config, start: Start, stop: Stop) -> Result<Opened, Error> {
+        let world = start.world;
+        let manifest = Manifest::read(&config.loader.shards_dir().map_err(config::Error::from)?)?;
+        let dir = world
+            .first()
+            .map(|first| RunDir::open(config, first))
+            .transpose()?;
+        let found = match &dir {
+            Some(dir) => dir.begin(config, start.resume.as_ref())?,
+            None => None,
+        };
+        let first_step = found.as_ref().map_or(0, |(_, state)| state.step);
+        let hello = hello(config, &manifest, world, first_step);
+        announce(config, dir.as_ref(), &start, &hello)?;
+        if let Some((path, state)) = &found {
+            same_samples(path, state, &hello)?;
+            if state.step >= config.last_step(state.epoch_len) {
+                return Ok(Opened::NothingToDo {
+                    checkpoint: path.clone(),
+                    step: state.step,
+                });
+            }
+            tracing::info!(
+                "continuing at step {} from {}",
+                state.step,
+                Escaped::new(path)
+            );
+        }
+
+        let endpoint = start
+            .endpoint
+            .unwrap_or_else(|| Endpoint::Path(default_socket_path(hello.sampling_hash)));
+        let patience = Duration::from_secs(config.trainer.loader_patience);
+        let connected = LoaderSource::connect(
+            endpoint,
+            hello.clone(),
+            patience,
+            start.device,
+            stop.clone(),
+        )?;
+        let Some(source) = connected else {
+            return Ok(Opened::Stopped(stop.asked().unwrap_or("a signal")));
+        };
+        let epoch_len = source.epoch_len();
+        let state = begin(config, &found, epoch_len, &hello)?;
+        let checkpoint = found.as_ref().map(|(path, _)| path.as_path());
+        let run = Run::new(config, &state, checkpoint, start.device)?;
+        let keeper = match dir {
+            Some(dir) => Some(keep(config, dir, &run, start.started)?),
+            None => None,
+        };
+        tracing::info!(
+            "{} steps of {} ({epoch_len} per epoch), {} thread(s)",
+            run.total_steps,
+            config.meta.model_name,
+            tch::get_num_threads(),
+        );
+        Ok(Opened::Ready(Box::new(Session {
+            run,
+            source,
+            keeper,
+            stop,
+        })))
+    }
+
+    /// Returns rank 0's log, for adding observers to it.
+    pub fn log(&mut self) -> Option<&mut Log> {
+        self.keeper.as_mut().map(|keeper| &mut keeper.log)
+    }
+
+    /// Trains to the end, or until told to stop.
+    pub fn train(mut self) -> Ended {
+        let outcome = self
+            .run
+            .train(&mut self.source, &mut self.keeper, &self.stop);
+        let restarts = self.source.restarts();
+        self.source.goodbye();
+        Ended {
+            outcome,
+            step: self.run.step,
+            report: self.keeper.map(|mut keeper| keeper.log.finish()),
+            restarts,
+        }
+    }
+}
+
+/// Says what this run is, and stores its configuration.
+fn announce(
+    config: &Config,
+    dir: Option<&RunDir>,
+    start: &Start,
+    hello: &Hello,
+) -> Result<(), Error> {
+    if let Some(dir) = dir {
+        let text = dir.store_params(&config.resolved())?;
+        tracing::info!("{text}");
+    }
+    let (batch_size, world) = (config.loader.data.batch_size, u64::from(hello.world));
+    tracing::info!(
+        "global batch {} = {} group(s) of {batch_size}, {} on each of {world} rank(s)",
+        hello.global_batch,
+        hello.global_batch / batch_size,
+        hello.global_batch / batch_size / world,
+    );
+    for warning in config.warnings(start.device, world) {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
+}
+
+/// Refuses a checkpoint that has seen other samples than this run would have. An imported one has seen none.
+fn same_samples(path: &std::path::Path, state: &State, hello: &Hello) -> Result<(), run::Error> {
+    let hex = |sum: u64| format!("{sum:016x}");
+    let pairs = [
+        (
+            "a manifest checksum of",
+            state.manifest_checksum.map(hex),
+            hex(hello.manifest_checksum),
+        ),
+        (
+            "a sampling hash of",
+            state.sampling_hash.map(hex),
+            hex(hello.sampling_hash),
+        ),
+        (
+            "a global batch of",
+            Some(state.global_batch.to_string()),
+            hello.global_batch.to_string(),
+        ),
+    ];
+    for (what, then, now) in pairs {
+        if let Some(then) = then.filter(|then| *then != now) {
+            return Err(run::Error::OtherSamples {
+                path: path.to_owned(),
+                what,
+                then,
+                now,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the state that the run begins with: the checkpoint's, under the configuration of now.
+fn begin(config: &Config, found: &Begin, epoch_len: u64, hello: &Hello) -> Result<State, Error> {
+    let identity = Identity {
+        global_batch: hello.global_batch,
+        sampling_hash: Some(hello.sampling_hash),
+        manifest_checksum: Some(hello.manifest_checksum),
+        config: config.resolved(),
+    };
+    let fresh = State::new(0, epoch_len, identity.config);
+    let then = found.as_ref().map_or(&fresh, |(_, state)| state);
+    if then.epoch_len != epoch_len {
+        return Err(Error::EpochLength {
+            now: epoch_len,
+            then: then.epoch_len,
+        });
+    }
+    Ok(State {
+        global_batch: identity.global_batch,
+        sampling_hash: identity.sampling_hash,
+        manifest_checksum: identity.manifest_checksum,
+        config: fresh.config.clone(),
+        ..then.clone()
+    })
+}
+
+/// Opens what rank 0 keeps of a run.
+fn keep(config: &Config, dir: RunDir, run: &Run, started: Instant) -> Result<Keeper, run::Error> {
+    let log = Log::open(
+        dir.path(),
+        &config.logging.write_tag,
+        run.step,
+        run.epoch_len,
+        config.trainer.log_every,
+        started,
+    )?;
+    Keeper::new(dir, log, config.checkpoint.clone(), run.step, &run.parts())
+}
