@@ -159,7 +159,7 @@ impl Config {
             ..
         } = &self.meta;
         let (crop, patch) = (self.loader.data.crop_size, self.loader.mask.patch_size);
-        ModelConfig::official(
+        ModelConfig::preset(
             model_name,
             crop.into(),
             patch.into(),

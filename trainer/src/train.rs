@@ -24,11 +24,11 @@ use tch::{Device, Tensor};
 
 use crate::checkpoint::State;
 use crate::config::{Config, OnNonfinite};
+use crate::method::hooks::NoHooks;
 use crate::method::ijepa::{self, IJepa};
 use crate::method::model::ModelConfig;
 use crate::method::optimizer::Optimizer;
 use crate::method::schedule::{Rates, Schedule};
-use crate::method::taps::Silent;
 use crate::run::Keeper;
 use crate::source::{Group, GroupSource};
 use crate::stop::Stop;
@@ -286,7 +286,7 @@ impl Run {
         } = group;
         let target = || {
             self.ijepa
-                .target(images, targets, context.len(), &mut Silent)
+                .target(images, targets, context.len(), &mut NoHooks)
         };
         Ok(self.clock.phase(Phase::Target, target)?)
     }
@@ -299,7 +299,7 @@ impl Run {
             targets,
             ..
         } = group;
-        let predict = || self.ijepa.predict(images, context, targets, &mut Silent);
+        let predict = || self.ijepa.predict(images, context, targets, &mut NoHooks);
         Ok(self.clock.phase(Phase::Predict, predict)?)
     }
 

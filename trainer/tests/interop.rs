@@ -28,7 +28,7 @@ const STEPS_PER_EPOCH: u64 = 5;
 
 /// The smallest official encoder, on small images.
 fn model() -> ModelConfig {
-    ModelConfig::official("vit_tiny", 32, 8, 48, 1).unwrap()
+    ModelConfig::preset("vit_tiny", 32, 8, 48, 1).unwrap()
 }
 
 fn config(folder: &Path) -> PathBuf {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tch::{Device, Kind, Tensor};
+use trainer::method::hooks::NoHooks;
 use trainer::method::ijepa::IJepa;
 use trainer::method::model::ModelConfig;
 use trainer::method::optimizer::Optimizer;
-use trainer::method::taps::Silent;
 use trainer::torch::shim::{Autocast, recomputed};
 
 /// Loss and gradients of one batch.
@@ -36,7 +36,7 @@ fn gradients(recompute: bool, bfloat16: bool) -> (f64, Vec<(String, Tensor)>) {
         let _mixed = bfloat16.then(|| Autocast::bfloat16(&images).unwrap());
         let (context, targets) = ([mask(4, 11)], [mask(0, 3), mask(12, 15)]);
         ijepa
-            .forward(&images, &context, &targets, &mut Silent)
+            .forward(&images, &context, &targets, &mut NoHooks)
             .unwrap()
     };
     loss.f_backward().unwrap();

@@ -14,7 +14,7 @@ use shardtool::program::Results;
 use tch::Device;
 use trainer::config::Config;
 use trainer::distributed::World;
-use trainer::method::model::ModelConfig;
+use trainer::method::model::Preset as Sizes;
 use trainer::proof::bench::made_up::MadeUp;
 use trainer::proof::bench::official::{self, How};
 use trainer::proof::bench::report::Report;
@@ -233,7 +233,7 @@ impl Args {
         let model = self.model.as_deref().unwrap_or(model);
         let width = match self.pred_width.or(width) {
             Some(width) => width,
-            None => ModelConfig::width(model)? / 2,
+            None => Sizes::named(model)?.embed_dim / 2,
         };
         Ok(Workload {
             model: model.to_owned(),

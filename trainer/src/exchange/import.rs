@@ -20,7 +20,7 @@ use crate::exchange::official::archive::{Archive, Elements};
 use crate::exchange::official::checkpoint::{Checkpoint, Named, Optimizer};
 use crate::exchange::official::pickle;
 use crate::exchange::weights::{Data, Mapped, Tensors, names};
-use crate::method::model::ModelConfig;
+use crate::method::model::{ModelConfig, Preset};
 use crate::method::optimizer::{BETA1, BETA2, EPS};
 
 /// What may be said about an import.
@@ -321,7 +321,7 @@ fn write(
 /// What is known without a configuration: no more than the file says.
 fn bare_state(weights: &Weights<'_>, options: &Options) -> Result<State> {
     let model = &weights.model;
-    let name = ModelConfig::official_name(model.embed_dim, model.depth, model.mlp_dim);
+    let name = Preset::of(model.embed_dim, model.depth, model.mlp_dim);
     let mut config = Map::new();
     let mut data = json!({"crop_size": model.image_size});
     if let Some((batch_size, _)) = weights.batch {
@@ -329,7 +329,7 @@ fn bare_state(weights: &Weights<'_>, options: &Options) -> Result<State> {
     }
     config.insert("data".to_owned(), data);
     config.insert("mask".to_owned(), json!({"patch_size": model.patch_size}));
-    let mut meta = json!({"model_name": name.map(|(name, _)| name)});
+    let mut meta = json!({"model_name": name.map(|preset| preset.name)});
     if weights.predictor.is_some() {
         meta["pred_depth"] = model.predictor_depth.into();
         meta["pred_emb_dim"] = model.predictor_dim.into();

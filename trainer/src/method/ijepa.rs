@@ -1,6 +1,6 @@
 //! The method: predict, in the space of encodings, what is hidden of an image from what is seen of it.
 //!
-//! Used by the training loop and by `check-reference`, which differ only in the [`Taps`] they pass. Masks are lists,
+//! Used by the training loop and by `check-reference`, which differ only in the [`Hooks`] they pass. Masks are lists,
 //! one tensor (B, n) of patch indices per mask. The order of the rows is the official one: target mask slowest, then
 //! context mask, then image.
 
@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use tch::{Device, Reduction, Tensor};
 
 use crate::Error;
+use crate::method::hooks::{Hooks, NoHooks, Prefixed};
 use crate::method::init;
 use crate::method::model::{Encoder, ModelConfig, Predictor, apply_masks, repeat_for_contexts};
-use crate::method::taps::{Silent, Taps, Under};
 use crate::torch::shim;
 
 /// Epsilon of the layer norm over the targets; the networks' own is smaller.
@@ -65,24 +65,24 @@ impl IJepa {
         images: &Tensor,
         targets: &[Tensor],
         context_masks: usize,
-        taps: &mut dyn Taps,
+        hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
         tch::no_grad(|| {
             let all = self.target_encoder.config().patches();
             let sizes: Vec<i64> = targets.iter().map(|mask| mask.size()[1]).collect();
             let even = sizes.iter().all(|size| *size == sizes[0]);
-            if !taps.listening() && even && sizes.iter().sum::<i64>() < all {
+            if !hooks.listening() && even && sizes.iter().sum::<i64>() < all {
                 return self.target_at(images, targets, context_masks);
             }
-            let h = self.target_encoder.forward(images, None, &mut Silent)?; // (B, N, D)
-            taps.record(format_args!("target.raw"), &h);
+            let h = self.target_encoder.forward(images, None, &mut NoHooks)?; // (B, N, D)
+            hooks.record(format_args!("target.raw"), &h);
             let (b, _, d) = h.size3()?;
             let h = h.layer_norm([d], None::<&Tensor>, None::<&Tensor>, TARGET_NORM_EPS, true);
-            taps.record(format_args!("target.layer_norm"), &h);
+            hooks.record(format_args!("target.layer_norm"), &h);
             let h = apply_masks(&h, targets); // (targets · B, T, D)
-            taps.record(format_args!("target.masked"), &h);
+            hooks.record(format_args!("target.masked"), &h);
             let h = repeat_for_contexts(&h, b, context_masks); // (targets · contexts · B, T, D)
-            taps.record(format_args!("target.final"), &h);
+            hooks.record(format_args!("target.final"), &h);
             Ok(h)
         })
     }
@@ -114,23 +114,23 @@ impl IJepa {
         images: &Tensor,
         context: &[Tensor],
         targets: &[Tensor],
-        taps: &mut dyn Taps,
+        hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
         let z = self.encoder.forward(
             images,
             Some(context),
-            &mut Under {
+            &mut Prefixed {
                 prefix: "context",
-                taps,
+                hooks,
             },
         )?;
         Ok(self.predictor.forward(
             &z,
             context,
             targets,
-            &mut Under {
+            &mut Prefixed {
                 prefix: "predictor",
-                taps,
+                hooks,
             },
         ))
     }
@@ -141,12 +141,12 @@ impl IJepa {
         images: &Tensor,
         context: &[Tensor],
         targets: &[Tensor],
-        taps: &mut dyn Taps,
+        hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
-        let h = self.target(images, targets, context.len(), taps)?;
-        let z = self.predict(images, context, targets, taps)?;
+        let h = self.target(images, targets, context.len(), hooks)?;
+        let z = self.predict(images, context, targets, hooks)?;
         let loss = loss(&z, &h)?;
-        taps.record(format_args!("loss"), &loss);
+        hooks.record(format_args!("loss"), &loss);
         Ok(loss)
     }
 

@@ -18,7 +18,7 @@
 use tch::{Device, Tensor};
 
 use crate::Error;
-use crate::method::taps::{Silent, Taps};
+use crate::method::hooks::{Hooks, NoHooks};
 use crate::method::transformer::{Block, LayerNorm, Linear, Maker, Parameters};
 
 /// Width of the hidden layer of a block's MLP over the block's own width.
@@ -27,22 +27,62 @@ const MLP_RATIO: i64 = 4;
 /// Colour channels of an image.
 const CHANNELS: i64 = 3;
 
-/// The official encoders: name, width, depth, heads, hidden width of the MLPs.
-const ENCODERS: [(&str, i64, i64, i64, i64); 6] = [
-    ("vit_tiny", 192, 12, 3, 192 * MLP_RATIO),
-    ("vit_small", 384, 12, 6, 384 * MLP_RATIO),
-    ("vit_base", 768, 12, 12, 768 * MLP_RATIO),
-    ("vit_large", 1024, 24, 16, 1024 * MLP_RATIO),
-    ("vit_huge", 1280, 32, 16, 1280 * MLP_RATIO),
-    ("vit_giant", 1408, 40, 16, 6144), // a ratio of 48/11
-];
+/// Sizes of an official encoder: what `meta.model_name` stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preset {
+    /// Name in configuration files.
+    pub name: &'static str,
+    /// Width of the encoder (D).
+    pub embed_dim: i64,
+    /// Blocks of the encoder.
+    pub depth: i64,
+    /// Attention heads, of the encoder and of the predictor.
+    pub heads: i64,
+    /// Hidden width of the encoder's MLPs.
+    pub mlp_dim: i64,
+}
 
-fn known(model_name: &str) -> Result<(&'static str, i64, i64, i64, i64), Error> {
-    let found = ENCODERS.iter().find(|encoder| encoder.0 == model_name);
-    found.copied().ok_or_else(|| Error::UnknownModel {
-        name: model_name.to_string(),
-        known: ENCODERS.map(|encoder| encoder.0).join(", "),
-    })
+impl Preset {
+    /// All official encoders, the smallest first.
+    ///
+    /// `vit_giant`'s MLPs are 48/11 times as wide as its tokens, all others' 4 times.
+    pub const ALL: [Preset; 6] = [
+        Preset::new("vit_tiny", 192, 12, 3, 192 * MLP_RATIO),
+        Preset::new("vit_small", 384, 12, 6, 384 * MLP_RATIO),
+        Preset::new("vit_base", 768, 12, 12, 768 * MLP_RATIO),
+        Preset::new("vit_large", 1024, 24, 16, 1024 * MLP_RATIO),
+        Preset::new("vit_huge", 1280, 32, 16, 1280 * MLP_RATIO),
+        Preset::new("vit_giant", 1408, 40, 16, 6144),
+    ];
+
+    const fn new(name: &'static str, embed_dim: i64, depth: i64, heads: i64, mlp_dim: i64) -> Self {
+        Self {
+            name,
+            embed_dim,
+            depth,
+            heads,
+            mlp_dim,
+        }
+    }
+
+    /// Returns the official encoder of this name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] where there is none.
+    pub fn named(name: &str) -> Result<Preset, Error> {
+        let found = Self::ALL.into_iter().find(|preset| preset.name == name);
+        found.ok_or_else(|| Error::UnknownModel {
+            name: name.to_string(),
+            known: Self::ALL.map(|preset| preset.name).join(", "),
+        })
+    }
+
+    /// Returns the official encoder of these sizes, if there is one.
+    pub fn of(embed_dim: i64, depth: i64, mlp_dim: i64) -> Option<Preset> {
+        Self::ALL.into_iter().find(|preset| {
+            (preset.embed_dim, preset.depth, preset.mlp_dim) == (embed_dim, depth, mlp_dim)
+        })
+    }
 }
 
 /// Sizes of the encoder and the predictor.
@@ -69,8 +109,8 @@ pub struct ModelConfig {
 impl ModelConfig {
     /// Returns the sizes in words.
     pub fn describe(&self) -> String {
-        let name = ModelConfig::official_name(self.embed_dim, self.depth, self.mlp_dim);
-        let name = name.map_or("a network of its own", |(name, _)| name);
+        let name = Preset::of(self.embed_dim, self.depth, self.mlp_dim);
+        let name = name.map_or("a network of its own", |preset| preset.name);
         let &ModelConfig {
             patch_size,
             image_size,
@@ -88,14 +128,20 @@ impl ModelConfig {
 
     /// The sizes behind the official config keys `meta.model_name`, `data.crop_size`, `mask.patch_size`,
     /// `meta.pred_emb_dim` and `meta.pred_depth`.
-    pub fn official(
+    pub fn preset(
         model_name: &str,
         crop_size: i64,
         patch_size: i64,
         pred_emb_dim: i64,
         pred_depth: i64,
     ) -> Result<Self, Error> {
-        let (_, embed_dim, depth, heads, mlp_dim) = known(model_name)?;
+        let Preset {
+            embed_dim,
+            depth,
+            heads,
+            mlp_dim,
+            ..
+        } = Preset::named(model_name)?;
         let config = Self {
             image_size: crop_size,
             patch_size,
@@ -108,19 +154,6 @@ impl ModelConfig {
         };
         config.check()?;
         Ok(config)
-    }
-
-    /// Width of the official encoder of this name.
-    pub fn width(model_name: &str) -> Result<i64, Error> {
-        Ok(known(model_name)?.1)
-    }
-
-    /// Name and heads of the official encoder with this width, depth and hidden width of the MLPs.
-    pub fn official_name(embed_dim: i64, depth: i64, mlp_dim: i64) -> Option<(&'static str, i64)> {
-        let found = ENCODERS
-            .iter()
-            .find(|encoder| (encoder.1, encoder.2, encoder.4) == (embed_dim, depth, mlp_dim));
-        found.map(|encoder| (encoder.0, encoder.3))
     }
 
     /// Patches along one side of an image.
@@ -229,10 +262,10 @@ impl Encoder {
         &self,
         images: &Tensor,
         masks: Option<&[Tensor]>,
-        taps: &mut dyn Taps,
+        hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
         self.check_size(images)?;
-        self.encode(images, &self.pos_embed, masks, None, taps)
+        self.encode(images, &self.pos_embed, masks, None, hooks)
     }
 
     fn check_size(&self, images: &Tensor) -> Result<(), Error> {
@@ -250,7 +283,7 @@ impl Encoder {
     /// would make of the others is not computed.
     pub fn forward_at(&self, images: &Tensor, rows: &Tensor) -> Result<Tensor, Error> {
         self.check_size(images)?;
-        self.encode(images, &self.pos_embed, None, Some(rows), &mut Silent)
+        self.encode(images, &self.pos_embed, None, Some(rows), &mut NoHooks)
     }
 
     /// The same for images whose patches have these `positions` (1, N, D).
@@ -260,18 +293,18 @@ impl Encoder {
         positions: &Tensor,
         masks: Option<&[Tensor]>,
         rows: Option<&Tensor>,
-        taps: &mut dyn Taps,
+        hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
         let patches = cut(images, self.config.patch_size); // (B, N, 3·p²)
         let mut x = match masks {
             // What is hidden need not be embedded.
-            Some(masks) if !taps.listening() => {
+            Some(masks) if !hooks.listening() => {
                 let positions = positions.expand([images.size()[0], -1, -1], false);
                 self.embed(&apply_masks(&patches, masks)) + apply_masks(&positions, masks)
             }
             _ => {
                 let x = self.embed(&patches);
-                taps.record(format_args!("patch_embed"), &x);
+                hooks.record(format_args!("patch_embed"), &x);
                 let x = x + positions; // (B, N, D)
                 masks.map_or_else(|| x.shallow_clone(), |masks| apply_masks(&x, masks)) // (B, C, D)
             }
@@ -279,15 +312,15 @@ impl Encoder {
         let (last, blocks) = self.blocks.split_last().expect("a depth of 1 at least");
         for (i, block) in blocks.iter().enumerate() {
             x = block.forward(&x);
-            taps.record(format_args!("block{i}"), &x);
+            hooks.record(format_args!("block{i}"), &x);
         }
         x = match rows {
             Some(rows) => last.forward_for(&x, |x| apply_masks(x, std::slice::from_ref(rows))),
             None => last.forward(&x),
         };
-        taps.record(format_args!("block{}", blocks.len()), &x);
+        hooks.record(format_args!("block{}", blocks.len()), &x);
         let x = self.norm.forward(&x);
-        taps.record(format_args!("out"), &x);
+        hooks.record(format_args!("out"), &x);
         Ok(x)
     }
 
@@ -310,7 +343,7 @@ impl Encoder {
             });
         };
         let positions = self.positions(height, width)?;
-        tch::no_grad(|| self.encode(images, &positions, None, None, &mut Silent))
+        tch::no_grad(|| self.encode(images, &positions, None, None, &mut NoHooks))
     }
 
     /// The position embedding of images of `height` × `width` pixels, (1, N, D): the learned grid itself at the size of
@@ -422,7 +455,7 @@ impl Predictor {
         z: &Tensor,
         context: &[Tensor],
         targets: &[Tensor],
-        taps: &mut dyn Taps,
+        hooks: &mut dyn Hooks,
     ) -> Tensor {
         let images = z.size()[0] / context.len() as i64;
         let positions = self.predictor_pos_embed.expand([images, -1, -1], false); // (B, N, P)
@@ -442,11 +475,11 @@ impl Predictor {
             .expect("a depth of 1 at least");
         for (i, block) in blocks.iter().enumerate() {
             x = block.forward(&x);
-            taps.record(format_args!("block{i}"), &x);
+            hooks.record(format_args!("block{i}"), &x);
         }
-        let x = if taps.listening() {
+        let x = if hooks.listening() {
             let x = last.forward(&x);
-            taps.record(format_args!("block{}", blocks.len()), &x);
+            hooks.record(format_args!("block{}", blocks.len()), &x);
             guesses(&x)
         } else {
             last.forward_for(&x, guesses)
@@ -454,7 +487,7 @@ impl Predictor {
         let x = self
             .predictor_proj
             .forward(&self.predictor_norm.forward(&x)); // (B, T, D)
-        taps.record(format_args!("out"), &x);
+        hooks.record(format_args!("out"), &x);
         x
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 use trainer::Error;
+use trainer::method::hooks::{Hooks, NoHooks};
 use trainer::method::ijepa::{IJepa, loss};
 use trainer::method::init;
 use trainer::method::model::ModelConfig;
 use trainer::method::optimizer::Optimizer;
-use trainer::method::taps::{Silent, Taps};
 use trainer::torch::shim::Autocast;
 
 mod optimizer;
@@ -56,7 +56,7 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
 fn backward(ijepa: &IJepa) -> f64 {
     let (images, context, targets) = batch();
     let loss = ijepa
-        .forward(&images, &context, &targets, &mut Silent)
+        .forward(&images, &context, &targets, &mut NoHooks)
         .unwrap();
     loss.backward();
     loss.double_value(&[])
@@ -123,7 +123,7 @@ fn official_models_have_their_published_sizes() {
         ("vit_base", 16, 85.8),
         ("vit_giant", 16, 1010.6),
     ] {
-        let config = ModelConfig::official(name, 224, patch, 384, 6).unwrap();
+        let config = ModelConfig::preset(name, 224, patch, 384, 6).unwrap();
         let block = 4 * config.embed_dim * config.embed_dim + 2 * config.embed_dim * config.mlp_dim;
         let found = (config.depth * block) as f64 / 1e6;
         assert!(
@@ -131,17 +131,17 @@ fn official_models_have_their_published_sizes() {
             "{name}: {found} million"
         );
     }
-    let error = ModelConfig::official("vit_hug", 224, 14, 384, 12)
+    let error = ModelConfig::preset("vit_hug", 224, 14, 384, 12)
         .unwrap_err()
         .to_string();
     assert!(error.contains("vit_huge"), "{error}");
-    assert!(ModelConfig::official("vit_huge", 8, 14, 384, 12).is_err());
-    assert!(ModelConfig::official("vit_tiny", 224, 16, 100, 12).is_err());
+    assert!(ModelConfig::preset("vit_huge", 8, 14, 384, 12).is_err());
+    assert!(ModelConfig::preset("vit_tiny", 224, 16, 100, 12).is_err());
 }
 
 #[test]
 fn initial_weights_follow_the_law_and_the_seed() {
-    let config = ModelConfig::official("vit_tiny", 32, 8, 96, 1).unwrap();
+    let config = ModelConfig::preset("vit_tiny", 32, 8, 96, 1).unwrap();
     let ijepa = IJepa::new(&config, 3, Device::Cpu).unwrap();
     for (name, tensor) in ijepa.state() {
         let values = floats(&tensor);
@@ -183,10 +183,10 @@ fn rows_run_over_target_masks_then_context_masks_then_images() {
     let ijepa = model();
     let (images, context, targets) = batch();
     let h = ijepa
-        .target(&images, &targets, context.len(), &mut Silent)
+        .target(&images, &targets, context.len(), &mut NoHooks)
         .unwrap();
     let z = ijepa
-        .predict(&images, &context, &targets, &mut Silent)
+        .predict(&images, &context, &targets, &mut NoHooks)
         .unwrap();
     assert_eq!(h.size(), [3 * 2 * IMAGES, 4, 24]);
     assert_eq!(z.size(), h.size());
@@ -194,13 +194,13 @@ fn rows_run_over_target_masks_then_context_masks_then_images() {
         for (j, visible) in context.iter().enumerate() {
             let first = ((i * context.len() + j) as i64) * IMAGES;
             let one = std::slice::from_ref(target);
-            let alone = ijepa.target(&images, one, 1, &mut Silent).unwrap();
+            let alone = ijepa.target(&images, one, 1, &mut NoHooks).unwrap();
             assert!(
                 h.narrow(0, first, IMAGES)
                     .allclose(&alone, 1e-5, 1e-6, false)
             );
             let alone = ijepa
-                .predict(&images, std::slice::from_ref(visible), one, &mut Silent)
+                .predict(&images, std::slice::from_ref(visible), one, &mut NoHooks)
                 .unwrap();
             assert!(
                 z.narrow(0, first, IMAGES)
@@ -216,12 +216,12 @@ fn hidden_patches_stay_hidden_from_the_predictor() {
     let (images, context, targets) = batch();
     let context = &context[..1]; // patches 0..5: the top row and one patch of the second
     let before = ijepa
-        .predict(&images, context, &targets, &mut Silent)
+        .predict(&images, context, &targets, &mut NoHooks)
         .unwrap();
     let changed = images.copy();
     let _ = changed.narrow(2, 8, 8).fill_(3.0); // the lower half
     let after = ijepa
-        .predict(&changed, context, &targets, &mut Silent)
+        .predict(&changed, context, &targets, &mut NoHooks)
         .unwrap();
     assert!(floats(&before) == floats(&after));
 }
@@ -230,10 +230,10 @@ fn hidden_patches_stay_hidden_from_the_predictor() {
 #[test]
 fn a_step_is_the_same_whether_or_not_somebody_listens() {
     let (images, context, targets) = batch();
-    let step = |taps: &mut dyn Taps, recompute: bool| {
+    let step = |hooks: &mut dyn Hooks, recompute: bool| {
         let mut ijepa = model();
         ijepa.recompute_activations(recompute);
-        let loss = ijepa.forward(&images, &context, &targets, taps).unwrap();
+        let loss = ijepa.forward(&images, &context, &targets, hooks).unwrap();
         loss.backward();
         (loss.double_value(&[]), Optimizer::new(&ijepa).gradients())
     };
@@ -241,7 +241,7 @@ fn a_step_is_the_same_whether_or_not_somebody_listens() {
     let (whole, whole_gradients) = step(&mut heard, false);
     assert_eq!(heard["target.raw"].size(), [IMAGES, 16, 24]);
     for recompute in [false, true] {
-        let (loss, gradients) = step(&mut Silent, recompute);
+        let (loss, gradients) = step(&mut NoHooks, recompute);
         assert!((loss / whole - 1.0).abs() < 1e-6, "{loss} {whole}");
         assert_eq!(gradients.len(), whole_gradients.len());
         for ((name, ours), (_, whole)) in gradients.iter().zip(&whole_gradients) {
@@ -257,7 +257,7 @@ fn a_step_is_the_same_whether_or_not_somebody_listens() {
 fn images_of_another_size_are_refused() {
     let images = Tensor::zeros([1, 3, 20, 16], (Kind::Float, Device::Cpu));
     let error = model()
-        .target(&images, &batch().2, 1, &mut Silent)
+        .target(&images, &batch().2, 1, &mut NoHooks)
         .unwrap_err();
     assert!(matches!(error, Error::ImageSize { .. }), "{error}");
     assert!(error.to_string().contains("[3, 20, 16]"), "{error}");
@@ -321,21 +321,21 @@ fn the_target_follows_with_three_roundings() {
 fn autocast_computes_in_bfloat16_and_ends_with_its_guard() {
     let ijepa = model();
     let (images, context, targets) = batch();
-    let mut taps = BTreeMap::new();
+    let mut hooks = BTreeMap::new();
     {
         let _autocast = Autocast::bfloat16(&images).unwrap();
         let loss = ijepa
-            .forward(&images, &context, &targets, &mut taps)
+            .forward(&images, &context, &targets, &mut hooks)
             .unwrap();
         assert!(loss.isfinite().all().int64_value(&[]) == 1);
     }
-    assert_eq!(taps["context.patch_embed"].kind(), Kind::BFloat16);
-    assert_eq!(taps["context.block0"].kind(), Kind::Float);
-    assert_eq!(taps["loss"].kind(), Kind::Float);
+    assert_eq!(hooks["context.patch_embed"].kind(), Kind::BFloat16);
+    assert_eq!(hooks["context.block0"].kind(), Kind::Float);
+    assert_eq!(hooks["loss"].kind(), Kind::Float);
     let exact = ijepa
-        .forward(&images, &context, &targets, &mut Silent)
+        .forward(&images, &context, &targets, &mut NoHooks)
         .unwrap();
     assert_eq!(ijepa.encoder.features(&images).unwrap().kind(), Kind::Float);
-    let difference = (taps["loss"].double_value(&[]) / exact.double_value(&[]) - 1.0).abs();
+    let difference = (hooks["loss"].double_value(&[]) / exact.double_value(&[]) - 1.0).abs();
     assert!(difference > 0.0 && difference < 0.02, "{difference}");
 }

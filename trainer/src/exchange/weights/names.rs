@@ -5,7 +5,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::Tensors;
-use crate::method::model::ModelConfig;
+use crate::method::model::{ModelConfig, Preset};
 
 /// Hidden width of the predictor's MLPs over its own.
 const PREDICTOR_MLP_RATIO: i64 = 4;
@@ -118,8 +118,8 @@ pub fn sizes(
     };
     let heads = match heads {
         Some(heads) => heads,
-        None => ModelConfig::official_name(embed_dim, depth_here, mlp_dim)
-            .map(|(_, heads)| heads)
+        None => Preset::of(embed_dim, depth_here, mlp_dim)
+            .map(|preset| preset.heads)
             .with_context(|| {
                 format!(
                     "an encoder {embed_dim} wide, {depth_here} deep, its MLPs {mlp_dim} wide, is none of the official ones"

@@ -9,10 +9,10 @@ use super::compare::{BF16_ROUNDING, Group, Own, Report};
 use super::set::{GradientNorms, Set, Tensors, sampling_stride};
 use super::yardstick::{Backward, Yardstick, autocast};
 use crate::Error;
+use crate::method::hooks::{Hooks, NoHooks};
 use crate::method::ijepa::IJepa;
 use crate::method::optimizer::Optimizer;
 use crate::method::schedule::Schedule;
-use crate::method::taps::{Silent, Taps};
 use crate::torch::shim::Autocast;
 
 /// Steps after which a set records states and gradients.
@@ -141,14 +141,14 @@ impl Checker<'_> {
                     .collect::<Vec<Tensor>>()
             });
 
-            let mut taps = Tensors::new();
+            let mut hooks = Tensors::new();
             let loss = {
                 let _mixed = set.meta.precision.enter(&images)?;
-                let taps: &mut dyn Taps = if i == 0 { &mut taps } else { &mut Silent };
-                ijepa.forward(&images, &context, &targets, taps)?
+                let hooks: &mut dyn Hooks = if i == 0 { &mut hooks } else { &mut NoHooks };
+                ijepa.forward(&images, &context, &targets, hooks)?
             };
             if i == 0 {
-                self.forward(&taps)?;
+                self.forward(&hooks)?;
             }
             loss.f_backward()?;
             let gradients = optimizer.gradients();
@@ -218,7 +218,7 @@ impl Checker<'_> {
     }
 
     /// Intermediate results of the first step.
-    fn forward(&mut self, taps: &Tensors) -> Result<(), Error> {
+    fn forward(&mut self, hooks: &Tensors) -> Result<(), Error> {
         for (file, title) in [
             ("forward", "forward, step 1"),
             ("forward_f64", "forward, step 1, against float64"),
@@ -226,7 +226,7 @@ impl Checker<'_> {
             let Some(recorded) = self.optional(file)? else {
                 continue;
             };
-            self.outputs(file, title, taps, recorded.iter())?;
+            self.outputs(file, title, hooks, recorded.iter())?;
         }
         Ok(())
     }
@@ -255,16 +255,16 @@ impl Checker<'_> {
             .named("inputs", inputs, "images.1")?
             .to_device(device);
         let mut optimizer = Optimizer::new(ijepa);
-        let mut taps = Tensors::new();
+        let mut hooks = Tensors::new();
         let loss = {
             let _mixed = self.set.meta.precision.enter(&images)?;
-            ijepa.forward(&images, &context, &targets, &mut taps)?
+            ijepa.forward(&images, &context, &targets, &mut hooks)?
         };
         loss.f_backward()?;
         let outputs = recorded
             .iter()
             .filter(|(name, _)| !name.starts_with("masks_") && !name.starts_with("grad."));
-        self.outputs(file, "two context masks: forward", &taps, outputs)?;
+        self.outputs(file, "two context masks: forward", &hooks, outputs)?;
 
         let mut values = Split::new("two context masks: gradients");
         for (name, gradient) in optimizer.gradients() {
@@ -281,7 +281,7 @@ impl Checker<'_> {
         &mut self,
         file: &str,
         title: &str,
-        taps: &Tensors,
+        hooks: &Tensors,
         recorded: impl Iterator<Item = (&'t String, &'t Tensor)>,
     ) -> Result<(), Error> {
         let mut group = Group::new(title);
@@ -293,7 +293,7 @@ impl Checker<'_> {
                 )
             };
             // A loss of shape [1] or [] alike.
-            let ours = taps.get(name).ok_or_else(unknown)?.f_view_as(reference);
+            let ours = hooks.get(name).ok_or_else(unknown)?.f_view_as(reference);
             let ours =
                 ours.map_err(|_| self.set.fault(file, format!("`{name}` has another shape")))?;
             group.tensors(name, &ours, reference, self.set.meta.output_error(name));

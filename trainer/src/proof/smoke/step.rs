@@ -5,10 +5,10 @@ use tch::{Device, Kind, Tensor};
 
 use super::operators::distance;
 use super::{gib, peak_of};
+use crate::method::hooks::NoHooks;
 use crate::method::ijepa::IJepa;
 use crate::method::model::ModelConfig;
 use crate::method::optimizer::Optimizer;
-use crate::method::taps::Silent;
 use crate::torch::cuda;
 use crate::torch::shim::Autocast;
 use crate::train::clock::synchronise;
@@ -81,7 +81,7 @@ impl Trial {
                 targets,
                 ..
             } = self;
-            ijepa.forward(images, context, targets, &mut Silent)?
+            ijepa.forward(images, context, targets, &mut NoHooks)?
         };
         loss.f_backward()?;
         Ok(Seen {
@@ -185,7 +185,7 @@ pub(super) fn recomputed(device: Device) -> Result<String> {
 
 /// What recomputing saves of the memory of a ViT-B/16.
 pub(super) fn memory(device: Device) -> Result<String> {
-    let config = ModelConfig::official("vit_base", 224, 16, 384, 6)?;
+    let config = ModelConfig::preset("vit_base", 224, 16, 384, 6)?;
     let mut trial = Trial::new(&config, 32, device)?;
     trial.pass(true)?; // gradients and workspaces are there from now on
     let like = trial.images.shallow_clone();
@@ -215,7 +215,7 @@ pub(super) fn huge(device: Device) -> Result<String> {
             gib(all as u64)
         ));
     }
-    let config = ModelConfig::official("vit_huge", 224, 14, 384, 12)?;
+    let config = ModelConfig::preset("vit_huge", 224, 14, 384, 12)?;
     let mut trial = Trial::new(&config, IMAGES, device)?;
     let like = trial.images.shallow_clone();
     let mut times = Vec::new();

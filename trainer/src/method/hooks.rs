@@ -1,6 +1,6 @@
 //! Listening to the forward pass.
 //!
-//! The forward functions announce their named intermediate results to a [`Taps`]. Training passes [`Silent`], which
+//! The forward functions announce their named intermediate results to a [`Hooks`]. Training passes [`NoHooks`], which
 //! costs nothing (names are formatted only by who wants them); `check-reference` passes a map and compares.
 //!
 //! Intermediate results are announced whole. Where nobody listens, rows that nothing later looks at are not computed: the
@@ -13,7 +13,7 @@ use std::fmt::Arguments;
 use tch::Tensor;
 
 /// Receives named intermediate results.
-pub trait Taps {
+pub trait Hooks {
     /// Takes notice of `tensor`; a tensor kept for later is a handle, not a copy, and must not be written to.
     fn record(&mut self, name: Arguments<'_>, tensor: &Tensor);
 
@@ -24,9 +24,9 @@ pub trait Taps {
 }
 
 /// Ignores everything.
-pub struct Silent;
+pub struct NoHooks;
 
-impl Taps for Silent {
+impl Hooks for NoHooks {
     fn record(&mut self, _: Arguments<'_>, _: &Tensor) {}
 
     fn listening(&self) -> bool {
@@ -35,27 +35,27 @@ impl Taps for Silent {
 }
 
 /// Keeps everything.
-impl Taps for BTreeMap<String, Tensor> {
+impl Hooks for BTreeMap<String, Tensor> {
     fn record(&mut self, name: Arguments<'_>, tensor: &Tensor) {
         self.insert(name.to_string(), tensor.detach());
     }
 }
 
 /// Announces under a prefix: `block0` of the context encoder as `context.block0`.
-pub struct Under<'a> {
+pub struct Prefixed<'a> {
     /// What stands before the dot.
     pub prefix: &'static str,
     /// Who listens.
-    pub taps: &'a mut dyn Taps,
+    pub hooks: &'a mut dyn Hooks,
 }
 
-impl Taps for Under<'_> {
+impl Hooks for Prefixed<'_> {
     fn record(&mut self, name: Arguments<'_>, tensor: &Tensor) {
-        self.taps
+        self.hooks
             .record(format_args!("{}.{name}", self.prefix), tensor);
     }
 
     fn listening(&self) -> bool {
-        self.taps.listening()
+        self.hooks.listening()
     }
 }
