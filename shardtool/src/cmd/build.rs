@@ -1,7 +1,7 @@
 //! `shardtool build`: an image folder becomes a dataset.
 
 use super::{Meter, count, size};
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use shardtool::build::{self, Note, OnError, Options};
 use shardtool::dataset::{Bound, CodecOptions, EntropyCoding};
 use shardtool::exit;

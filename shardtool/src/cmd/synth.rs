@@ -1,7 +1,7 @@
 //! `shardtool synth`: a labelled image set of our own.
 
 use super::{Meter, size};
-use anyhow::Context;
+
 use shardtool::program::Results;
 use shardtool::synth::{self, Recipe};
 use shardtool::{Escaped, cpus, exit};

@@ -167,8 +167,17 @@ impl RunDir {
 
     /// Returns the checkpoint that the official keys `load_checkpoint: true` and `read_checkpoint` mean.
     fn by_official_keys(&self, config: &Config) -> Result<PathBuf, Error> {
+        let named = |key, outcome: Result<PathBuf, Error>| {
+            outcome.map_err(|cause| Error::Named {
+                key,
+                cause: Box::new(cause),
+            })
+        };
         if let Some(name) = &config.meta.read_checkpoint {
-            return self.take(&self.path.join(name), config);
+            return named(
+                "meta.read_checkpoint",
+                self.take(&self.path.join(name), config),
+            );
         }
         if let Some(path) = self.store.latest()? {
             return Ok(path);
@@ -176,7 +185,7 @@ impl RunDir {
         let official = format!("{}-latest.pth.tar", config.logging.write_tag);
         let official = self.path.join(official);
         if official.exists() {
-            return self.take(&official, config);
+            return named("meta.load_checkpoint", self.take(&official, config));
         }
         Err(Error::NothingToLoad {
             path: self.path.clone(),

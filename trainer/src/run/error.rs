@@ -105,6 +105,14 @@ pub enum Error {
         /// The official file looked for.
         official: PathBuf,
     },
+    /// The checkpoint that an official key names cannot be taken up.
+    #[error("{key}: {cause}")]
+    Named {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        cause: Box<Error>,
+    },
     /// A stored configuration cannot be read.
     #[error("{}: its configuration: {cause}", Escaped::new(path))]
     Stored {
