@@ -1,37 +1,18 @@
 //! Entropy coding of byte streams by rANS with static tables: how `dct` payloads become small.
 //!
 //! The codec hands over the streams of one image as *segments*, each with the table that suits it. They are coded as one
-//! run, so that its fixed costs are paid once per image, and a reader may stop after any segment: what it does not need
-//! goes last. [`Encoder`] writes a run, [`Decoder`] reads it segment by segment; both have vector paths that give the same
+//! run, so that its fixed costs are paid once per image. A reader may stop after any segment: what it does not need goes
+//! last. [`Encoder`] writes a run, [`Decoder`] reads it segment by segment; both have vector paths that give the same
 //! bytes as the scalar definition. Whatever a run says, decoding ends after as many symbols as were asked for and reads
 //! nothing outside the run.
 //!
-//! # The run
-//!
-//! A table gives each byte value `s` a frequency `f[s]`, an integer from 0 to 4095; the 256 of them sum to `M` = 4096
-//! = 2^12. `start[s]` is the sum of the frequencies of all smaller values. A frequency of 0 means that the table cannot
-//! code this value.
-//!
-//! ```text
-//! run   := state[0] … state[63]   u32 little-endian, each from 2^15 to 2^31 - 1
-//!          word*                  u16 little-endian, until the run ends
-//! ```
-//!
-//! There are 64 lanes, each with a state. Symbol `i` of a segment belongs to lane `i mod 64`; every segment begins at lane
-//! 0, with the states as the segment before left them. For each symbol, in order, with `x` the state of its lane:
-//!
-//! 1. `slot = x mod M`; the symbol is the `s` with `start[s] <= slot < start[s] + f[s]`.
-//! 2. `x = f[s] * (x div M) + slot - start[s]`.
-//! 3. If now `x < 2^15`: take the next word `w` of the run, `x = 2^16 * x + w`.
-//!
-//! A run that ends where a word is due is damaged. After the last segment every state is 2^15 and no word is left; anything
-//! else is damage as well. A reader that stops earlier can check neither.
+//! `FORMAT.md` describes the run, under "Entropy coding".
 //!
 //! # Why so
 //!
 //! Lanes are what the processor works on at once. A symbol has to wait for the one before it in its lane, about 60 cycles
 //! for a look-up in memory and a multiplication; 64 lanes fill that time, 32 do not (1.5 GB/s instead of 2.3 with AVX2,
-//! 1.6 instead of 2.6 with AVX-512), and cost but 128 bytes an image less. Lanes share one row of words, since rows of
+//! 1.6 instead of 2.6 with AVX-512), and save only 128 bytes an image. Lanes share one row of words, since rows of
 //! their own would need lengths of their own. A symbol takes 12 bits or less, so never more than one word of 16 bits.
 //! The lower bound 2^15 rather than 2^16 keeps states non-negative as signed numbers, the only ones that AVX2 compares.
 //! Twelve bits: with eleven, photographs take 1.1 % more, as each of the 256 byte values should be codable and so has a
@@ -48,8 +29,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{Corrupt, Decoder};
-pub use encode::{Encoder, Uncodable};
+pub use decode::Decoder;
+pub use encode::Encoder;
 pub use table::{BadFrequencies, DecodeTable, EncodeTable, Frequencies, normalize};
 
 /// Frequencies of a table sum to `1 << SCALE_BITS`.
@@ -67,7 +48,29 @@ const SLOTS: usize = 1 << SCALE_BITS;
 /// The most bytes that a round takes from the run: a word for each lane.
 const ROUND_BYTES: usize = 2 * LANES;
 
-/// One state for each lane, aligned for the widest vectors.
+/// Vectors that encode may write to this many bytes below the first word.
+const ROOM: usize = 64;
+
+/// States of all lanes, aligned for the widest vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(64))]
 struct States([u32; LANES]);
+
+/// How far vectors came: to the end of the segment, or to where fewer than [`ROUND_BYTES`] are left.
+#[derive(Debug, Clone, Copy)]
+struct Done {
+    /// Rounds decoded.
+    rounds: usize,
+    /// Bytes taken from the run.
+    used: usize,
+}
+
+/// The bytes are not a run of rANS, or not one of these tables and lengths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("entropy-coded data are damaged")]
+pub struct Corrupt;
+
+/// A segment has a symbol with a frequency of 0 in the segment's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a table lacks a symbol of its segment")]
+pub struct Uncodable;

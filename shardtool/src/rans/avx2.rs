@@ -2,9 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::decode::Done;
-use super::encode::{ROOM, Uncodable};
-use super::{LANES, LOWEST, ROUND_BYTES, SCALE_BITS, SLOTS, States};
+use super::{Done, LANES, LOWEST, ROOM, ROUND_BYTES, SCALE_BITS, SLOTS, States, Uncodable};
 
 /// For each set of lanes that take a word, as a mask: where in the next eight words each lane finds its own. Lanes that
 /// take none get zero.
@@ -45,7 +43,7 @@ static GATHER: [[u8; 16]; 256] = {
     table
 };
 
-/// Vectors are worked on by fours, as many as leave registers free.
+/// How many fours of vectors make a round. Four at a time leave registers free.
 const FOURS: usize = LANES / 32;
 
 /// States, or what is looked up for them, of one of the [`FOURS`].
@@ -104,7 +102,7 @@ pub(super) fn decode(
             let packed = _mm256_permutevar8x32_epi32(packed, order);
             // SAFETY: writes the 32 bytes that a part has.
             unsafe { _mm256_storeu_si256(part.as_mut_ptr().cast(), packed) };
-            // For the next round already: while these are on their way, the other lanes have their turn.
+            // Already for the next round: the other lanes have their turn while these entries are fetched.
             look_up(table, x, entries);
         }
         done += 1;
@@ -113,6 +111,7 @@ pub(super) fn decode(
     Done { rounds: done, used }
 }
 
+/// Gathers the table's entries for the slots that four vectors of states are at.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn look_up(table: &[u32; SLOTS], x: &Four, entries: &mut Four) {
@@ -191,9 +190,10 @@ pub(super) fn encode(
     }
     store(states, fours);
     let lacking = _mm256_cmpeq_epi32(least, _mm256_setzero_si256());
-    match _mm256_movemask_epi8(lacking) {
-        0 => Ok(at),
-        _ => Err(Uncodable),
+    if _mm256_movemask_epi8(lacking) == 0 {
+        Ok(at)
+    } else {
+        Err(Uncodable)
     }
 }
 

@@ -3,9 +3,7 @@
 use std::arch::x86_64::*;
 use std::array;
 
-use super::decode::Done;
-use super::encode::{ROOM, Uncodable};
-use super::{LANES, LOWEST, ROUND_BYTES, SCALE_BITS, SLOTS, States};
+use super::{Done, LANES, LOWEST, ROOM, ROUND_BYTES, SCALE_BITS, SLOTS, States, Uncodable};
 
 /// How many vectors make a round.
 const VECTORS: usize = LANES / 16;
@@ -117,9 +115,10 @@ pub(super) fn encode(
         }
     }
     store(states, x);
-    match _mm512_testn_epi32_mask(least, least) {
-        0 => Ok(at),
-        _ => Err(Uncodable),
+    if _mm512_testn_epi32_mask(least, least) == 0 {
+        Ok(at)
+    } else {
+        Err(Uncodable)
     }
 }
 

@@ -1,14 +1,9 @@
 //! From a run back to the symbols of its segments.
 
-use super::{DecodeTable, LANES, LOWEST, ROUND_BYTES, SCALE_BITS, SLOTS, States};
+use super::{Corrupt, DecodeTable, Done, LANES, LOWEST, ROUND_BYTES, SCALE_BITS, SLOTS, States};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::simd::Simd;
-
-/// The bytes are not a run of rANS, or not one of these tables and lengths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("entropy-coded data are damaged")]
-pub struct Corrupt;
 
 /// Reads a run segment by segment.
 #[derive(Debug, Clone)]
@@ -20,6 +15,9 @@ pub struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     /// Begins a run with the best instructions that this machine has, up to `simd`.
+    ///
+    /// # Errors
+    /// If the run is too short for the states, has half a word, or a state is out of range.
     pub fn new(simd: Simd, run: &'a [u8]) -> Result<Decoder<'a>, Corrupt> {
         let (first, words) = run.split_at_checked(4 * LANES).ok_or(Corrupt)?;
         let (chunks, _) = first.as_chunks::<4>();
@@ -35,8 +33,10 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// Fills `out` with the next segment, which was coded with this table and has this length. After an error, the
-    /// contents of `out` mean nothing, and neither does what further segments decode to.
+    /// Fills `out` with the next segment, which was coded with this table and has this length.
+    ///
+    /// # Errors
+    /// If the run ends within the segment. What `out` and further segments then hold means nothing.
     pub fn next(&mut self, table: &DecodeTable, out: &mut [u8]) -> Result<(), Corrupt> {
         let out = match self.simd {
             Simd::Scalar => out,
@@ -45,21 +45,25 @@ impl<'a> Decoder<'a> {
         self.scalar(table, out)
     }
 
-    /// Checks that a run ended where its last segment did. Not for those who leave out the last segments.
+    /// Checks that a run ended where its last segment did. Readers that leave segments out cannot check this.
+    ///
+    /// # Errors
+    /// If words are left over, or a state is not what encoding began with.
     pub fn finish(self) -> Result<(), Corrupt> {
-        match self.words.is_empty() && self.states.0 == [LOWEST; LANES] {
-            true => Ok(()),
-            false => Err(Corrupt),
+        if self.words.is_empty() && self.states.0 == [LOWEST; LANES] {
+            Ok(())
+        } else {
+            Err(Corrupt)
         }
     }
 
-    /// The states, and how many bytes are left.
+    /// Returns the states, and how many bytes are left.
     #[cfg(test)]
     pub(super) fn place(&self) -> (States, usize) {
         (self.states, self.words.len())
     }
 
-    /// The definition.
+    /// Decodes symbol by symbol: the definition.
     fn scalar(&mut self, table: &DecodeTable, out: &mut [u8]) -> Result<(), Corrupt> {
         for round in out.chunks_mut(LANES) {
             for (state, symbol) in self.states.0.iter_mut().zip(round) {
@@ -89,8 +93,8 @@ impl<'a> Decoder<'a> {
         self.words = &self.words[done.used..];
         let rounds = &mut rounds[done.rounds..];
         if !rounds.is_empty() {
-            // Vectors read a round's most words whether they need them or not, so the run's last ones are read from a
-            // copy with as many zeros behind it. Who needs one of those has come to the end of the run too early.
+            // Vectors read the most words that a round can need. So the run's last words are read from a copy with as
+            // many zeros behind it. A round that needs one of the zeros has come to the end of the run too early.
             let mut copy = [0; 2 * ROUND_BYTES];
             copy[..self.words.len()].copy_from_slice(self.words);
             let done = self.rounds(table, rounds, &copy);
@@ -104,7 +108,7 @@ impl<'a> Decoder<'a> {
 
     fn rounds(&mut self, table: &DecodeTable, rounds: &mut [[u8; LANES]], words: &[u8]) -> Done {
         match self.simd {
-            // SAFETY: `new` saw to it that the machine has these instructions.
+            // SAFETY: `new` chose a family that the machine has.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe { avx2::decode(&mut self.states, &table.slots, rounds, words) },
             // SAFETY: as above.
@@ -115,13 +119,4 @@ impl<'a> Decoder<'a> {
             _ => unreachable!("there are no vectors"),
         }
     }
-}
-
-/// How far vectors came: to the end of the segment, or to where fewer than [`ROUND_BYTES`] are left.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Done {
-    /// Rounds decoded.
-    pub rounds: usize,
-    /// Bytes taken from the run.
-    pub used: usize,
 }

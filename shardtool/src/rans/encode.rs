@@ -1,17 +1,9 @@
 //! From the symbols of segments to a run.
 
-use super::{EncodeTable, LANES, LOWEST, SCALE_BITS, SLOTS, States};
+use super::{EncodeTable, LANES, LOWEST, ROOM, SCALE_BITS, SLOTS, States, Uncodable};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::simd::Simd;
-
-/// A segment has a symbol with a frequency of 0 in the segment's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a table lacks a symbol of its segment")]
-pub struct Uncodable;
-
-/// Vectors may write to this many bytes below the first word.
-pub(super) const ROOM: usize = 64;
 
 /// Writes runs; keep one per thread.
 #[derive(Debug, Clone)]
@@ -22,7 +14,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Encodes with the best instructions that this machine has, up to `simd`.
+    /// Returns an encoder that uses the best instructions of this machine, up to `simd`.
     pub fn new(simd: Simd) -> Encoder {
         Encoder {
             simd: simd.min(Simd::best()),
@@ -30,7 +22,10 @@ impl Encoder {
         }
     }
 
-    /// Appends the run of these segments to `out`. If one cannot be coded, `out` stays as it is.
+    /// Appends the run of these segments to `out`.
+    ///
+    /// # Errors
+    /// If a segment has a symbol that its table lacks; `out` then stays as it is.
     pub fn encode(
         &mut self,
         segments: &[(&EncodeTable, &[u8])],
@@ -63,7 +58,7 @@ impl Encoder {
         at: usize,
     ) -> Result<usize, Uncodable> {
         match self.simd {
-            // SAFETY: `new` saw to it that the machine has these instructions.
+            // SAFETY: `new` chose a family that the machine has.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe {
                 avx2::encode(states, &table.symbols, rounds, &mut self.words, at)
@@ -78,8 +73,8 @@ impl Encoder {
     }
 }
 
-/// The definition: encodes from the last symbol to the first, writes words from `at` downwards, and returns where the
-/// first one is.
+/// Encodes symbol by symbol, from the last to the first: the definition. Writes words from `at` downwards and returns
+/// where the first one is.
 fn scalar(
     states: &mut States,
     table: &EncodeTable,

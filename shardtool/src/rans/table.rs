@@ -5,7 +5,7 @@ use super::{SCALE_BITS, SLOTS};
 /// How many of the [`SCALE_BITS`] slots each byte value has.
 pub type Frequencies = [u16; 256];
 
-/// The frequencies do not make a table: they must be less than `1 << SCALE_BITS` each, and just that together.
+/// The frequencies do not make a table: each must be less than `1 << SCALE_BITS`, and their sum exactly that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "frequencies sum to {sum} with a largest of {largest}; expected a sum of {SLOTS} and each less than that"
@@ -15,11 +15,11 @@ pub struct BadFrequencies {
     largest: u16,
 }
 
-/// Frequencies in proportion to `counts`.
+/// Returns frequencies in proportion to `counts`.
 ///
 /// A value that was counted always gets at least 1; with `every`, all the others do too, so that any byte string can be
-/// coded. Slots go one by one to the value whose count is the largest in proportion to what it has (Webster's method,
-/// which is within a few millionths of the shortest code). Only integers are compared, so every machine agrees.
+/// coded. Slots go one by one to the value whose count is the largest in proportion to what it has. This is Webster's
+/// method, within a few millionths of the shortest code. It compares only integers, so every machine agrees.
 pub fn normalize(counts: &[u32; 256], every: bool) -> Frequencies {
     let mut frequencies: Frequencies =
         std::array::from_fn(|symbol| u16::from(every || counts[symbol] > 0));
@@ -69,7 +69,10 @@ pub struct DecodeTable {
 }
 
 impl DecodeTable {
-    /// The table of these frequencies.
+    /// Makes the table of these frequencies.
+    ///
+    /// # Errors
+    /// If they do not sum to `1 << SCALE_BITS`, or one value has all of that.
     pub fn new(frequencies: &Frequencies) -> Result<DecodeTable, BadFrequencies> {
         starts(frequencies)?;
         let slots: Box<[u32]> = (0u32..)
@@ -94,7 +97,10 @@ pub struct EncodeTable {
 }
 
 impl EncodeTable {
-    /// The table of these frequencies.
+    /// Makes the table of these frequencies.
+    ///
+    /// # Errors
+    /// If they do not sum to `1 << SCALE_BITS`, or one value has all of that.
     pub fn new(frequencies: &Frequencies) -> Result<EncodeTable, BadFrequencies> {
         let starts = starts(frequencies)?;
         Ok(EncodeTable {
@@ -110,7 +116,7 @@ impl EncodeTable {
         })
     }
 
-    /// How many bits a segment with this histogram takes, rounded up; `None` if it has symbols that the table cannot code.
+    /// Returns how many bits a segment with this histogram takes, rounded up, or `None` if the table lacks a symbol of it.
     pub fn cost(&self, histogram: &[u32; 256]) -> Option<u64> {
         let (mut cost, mut uncodable) = (0, 0);
         for ((count, bits), entry) in histogram.iter().zip(&self.costs).zip(&self.symbols) {
@@ -122,12 +128,12 @@ impl EncodeTable {
     }
 }
 
-/// The base-2 logarithm in 65536ths, rounded down. Integer arithmetic, as the choice of a table must not depend on the
-/// machine.
+/// Returns the base-2 logarithm in 65536ths, rounded down. It uses integers alone: the choice of a table must not depend
+/// on the machine.
 fn log2(value: u16) -> u32 {
     let whole = value.ilog2();
-    // The mantissa in [1, 2), with 31 bits after the point. Squaring it doubles its logarithm, whose next bit is seen in
-    // whether it reaches 2.
+    // The mantissa in [1, 2), with 31 bits after the point. Squaring it doubles its logarithm: the next bit is set if the
+    // square reaches 2.
     let mut mantissa = u64::from(value) << (31 - whole);
     let mut log = whole;
     for _ in 0..16 {
