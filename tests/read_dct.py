@@ -1,11 +1,11 @@
-"""The `dct` codec as shardtool/FORMAT.md describes it: from a payload to coefficients, and from these to samples."""
+"""The `dct` codec: from a payload to coefficients (shardtool/FORMAT.md) and to samples (loader/PIXELS.md)."""
 
 import math
 import struct
 
 LANES = 64
 LOWEST = 1 << 15
-# The streams of a component, by number: escape steps, places and highs, DC low and high, then masks and values by turns.
+# A component's streams by number: escape steps, places and highs, DC low and high, then masks and values alternately.
 STEPS, PLACES, HIGHS, DC_LOW, DC_HIGH = range(5)
 STREAMS = 21
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Reads a dataset as shardtool/FORMAT.md describes it, and nothing else: proof that the page is enough.
+"""Reads a dataset as shardtool/FORMAT.md describes it, samples as loader/PIXELS.md: proof that the pages are enough.
 
 usage: read_shards.py DATASET [SIDE]
 
-Prints one JSON list a line for each sample: split, number, path, class, source size, stored size, codec, orientation, labels,
-"ok" or "damaged", the payload's xxh3-64 and SHA-256 as found, and for an undamaged `dct` sample the xxh3-64 of its
+Prints one JSON list a line for each sample: split, number, path, class, source size, stored size, codec, orientation,
+labels, "ok" or "damaged", the payload's xxh3-64 and SHA-256 as found, and for an undamaged `dct` sample the xxh3-64 of its
 coefficients and of its samples: as fine as stored, or as coarse as `fast` has them for a square of SIDE pixels. Every
 violation is a line on stderr.
 Exit codes: 0 fine, 1 violations, 2 could not run.

@@ -1,5 +1,5 @@
-//! FORMAT.md is enough: a reader that a stranger could have written from it, `tests/read_shards.py`, agrees with
-//! shardtool's own on the golden datasets, coefficients and samples included, and reports damage where there is some.
+//! FORMAT.md and PIXELS.md are enough: a reader that a stranger could have written from them, `tests/read_shards.py`,
+//! agrees with shardtool's own on the golden datasets, coefficients and samples included, and reports damage.
 //!
 //! Needs Python 3 with `zstandard` and `xxhash`, which `make python` installs; skipped, loudly, where they are absent.
 

@@ -1,11 +1,7 @@
 //! Antialiased bilinear resize of planes, each on its own grid, to a square of RGB.
 //!
-//! The definition, to the last rounding, is in shardtool's `FORMAT.md` under "Resize and colour"; `scalar.rs` follows it word by
-//! word. The arithmetic is all integers, but for the weights, so every machine writes the same bytes. Filtering goes across
-//! first, then down, then comes the conversion of colour.
-//!
-//! The geometry is that of Pillow's `BILINEAR` on the cropped image, which never sees what lies outside. Weights of 8
-//! bits across, where bytes can be multiplied at twice the speed, cost less than the rounding to bytes at the end does.
+//! `PIXELS.md` is the definition, to the last rounding, under "Resize" and "Colour"; `scalar.rs` follows it word by word.
+//! All arithmetic but that of the weights is on integers, so every machine writes the same bytes.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
