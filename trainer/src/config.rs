@@ -19,7 +19,7 @@ use ::loader::config::{ConfigFile, SECTIONS};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
-use crate::method::model::ModelConfig;
+use crate::method::model::{ModelConfig, SizesError};
 use crate::method::schedule::ScheduleConfig;
 use crate::torch::device::Bfloat16;
 
@@ -46,7 +46,7 @@ pub enum Error {
     },
     /// Sizes that make no network.
     #[error(transparent)]
-    Model(#[from] crate::Error),
+    Model(#[from] SizesError),
 }
 
 impl Error {
@@ -151,7 +151,7 @@ impl Config {
     ///
     /// # Errors
     /// If they make no network.
-    pub fn model(&self) -> Result<ModelConfig, crate::Error> {
+    pub fn model(&self) -> Result<ModelConfig, Error> {
         let Meta {
             model_name,
             pred_emb_dim,
@@ -159,13 +159,14 @@ impl Config {
             ..
         } = &self.meta;
         let (crop, patch) = (self.loader.data.crop_size, self.loader.mask.patch_size);
-        ModelConfig::preset(
+        let model = ModelConfig::preset(
             model_name,
             crop.into(),
             patch.into(),
             *pred_emb_dim,
             *pred_depth,
-        )
+        )?;
+        Ok(model)
     }
 
     /// Returns the settings of the schedules.

@@ -1,33 +1,64 @@
-//! Everything that can go wrong in this library.
+//! What can go wrong in the networks, on the device and in libtorch.
 
 use std::path::PathBuf;
 
 use shardtool::Escaped;
 
-/// What went wrong, with the name of what it went wrong with.
+use crate::method::model::SizesError;
+
+/// Why the method, a device or libtorch could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// `meta.model_name` is none of the official ones.
-    #[error("unknown model `{name}`: known are {known}")]
-    UnknownModel {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: String,
+    /// The device, or the machine, has too little memory for what was being computed.
+    #[error(
+        "not enough memory{} ({reason}); less is needed with trainer.activation_checkpointing=true, with \
+         meta.use_bfloat16=true, or with a smaller data.batch_size under the same optimization.global_batch (which draws \
+         other masks)",
+        during(doing)
+    )]
+    OutOfMemory {
+        /// What was being computed, where that is known.
+        doing: Option<String>,
+        /// What the allocator says.
+        reason: String,
     },
-    /// Sizes that do not make a network.
-    #[error("model: {0}")]
-    Model(String),
-    /// An image of another size than the position embedding was made for.
+    /// libtorch failed otherwise.
+    #[error("libtorch failed{}: {reason}", during(doing))]
+    Torch {
+        /// What was being computed, where that is known.
+        doing: Option<String>,
+        /// What libtorch says.
+        reason: String,
+    },
+    /// CUDA, or a library beside it, failed.
+    #[error("CUDA: {call}: {reason}")]
+    Cuda {
+        /// The function that failed.
+        call: &'static str,
+        /// What CUDA says about it.
+        reason: String,
+    },
+    /// The device is not there, or not in this build.
+    #[error("device `{}`: {reason}", Escaped::new(device))]
+    Device {
+        /// The device asked for.
+        device: String,
+        /// Why it cannot be had, and the cure.
+        reason: String,
+    },
+    /// The sizes do not make a network.
+    #[error(transparent)]
+    Sizes(#[from] SizesError),
+    /// The images have another size than the position embedding was made for.
     #[error("images of {found:?} given to a model of {expected:?} (channels, height, width)")]
     ImageSize {
-        /// Channels, height and width the model takes.
+        /// Channels, height and width that the model takes.
         expected: [i64; 3],
-        /// Those of the images.
+        /// Channels, height and width of the images.
         found: Vec<i64>,
     },
-    /// An image that is not made of whole patches.
+    /// The images are not made of whole patches.
     #[error(
         "images of {height}x{width} pixels (height x width) are not made of whole patches of {patch}x{patch}"
     )]
@@ -39,25 +70,34 @@ pub enum Error {
         /// Width of the images.
         width: i64,
     },
-    /// Schedule settings that give no schedule.
-    #[error("schedule: {0}")]
-    Schedule(String),
-    /// A device that is not there, or not in this build.
-    #[error("device `{device}`: {reason}")]
-    Device {
-        /// The device asked for.
-        device: String,
-        /// Why it cannot be had, and the cure.
-        reason: String,
+    /// The loss has no mask to predict from, or none to predict.
+    #[error("no {0} masks: nothing to compute a loss of")]
+    NoMasks(&'static str),
+    /// The schedule has no step, or a step that is not a number.
+    #[error(
+        "schedule: {epochs} epochs of {steps_per_epoch} steps, ipe_scale {ipe_scale} and warmup {warmup} give no step"
+    )]
+    Schedule {
+        /// Epochs of the run.
+        epochs: u64,
+        /// Steps of an epoch.
+        steps_per_epoch: u64,
+        /// Stretch of the schedules.
+        ipe_scale: f64,
+        /// Epochs of warm-up.
+        warmup: f64,
     },
-    /// A set of tensors to load lacks one.
-    #[error("state: tensor `{0}` is missing")]
+    /// A set of tensors to load lacks a tensor.
+    #[error("state: tensor `{}` is missing", Escaped::new(.0))]
     MissingTensor(String),
-    /// A set of tensors to load holds one that nothing here is called.
-    #[error("state: tensor `{0}` is not known to this model")]
+    /// A set of tensors to load holds a tensor that nothing here is called.
+    #[error("state: tensor `{}` is not known to this model", Escaped::new(.0))]
     UnknownTensor(String),
     /// A tensor to load has another shape or type.
-    #[error("state: tensor `{name}` is {found}, expected {expected}")]
+    #[error(
+        "state: tensor `{}` is {found}, expected {expected}",
+        Escaped::new(name)
+    )]
     TensorForm {
         /// The tensor's name.
         name: String,
@@ -66,20 +106,9 @@ pub enum Error {
         /// Type and shape found.
         found: String,
     },
-    /// A trainable parameter took no part in the loss.
+    /// A trained parameter took no part in the loss.
     #[error("parameter `{0}` has no gradient: was the loss's backward pass run?")]
     NoGradient(String),
-    /// libtorch failed.
-    #[error("libtorch: {0}")]
-    Torch(String),
-    /// CUDA, or a library beside it, failed.
-    #[error("CUDA: {call}: {reason}")]
-    Cuda {
-        /// The function that failed.
-        call: &'static str,
-        /// What CUDA says about it.
-        reason: String,
-    },
     /// A group of the ring is not of the size that it says.
     #[error("a group of {images} images of {size:?} pixels (height, width) in {bytes} bytes")]
     GroupSize {
@@ -100,8 +129,118 @@ pub enum Error {
     },
 }
 
+/// Texts by which libtorch, the C++ library, CUDA and its libraries say that memory is out.
+const OUT_OF_MEMORY: [&str; 5] = [
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "ALLOC_FAILED",
+];
+
+impl Error {
+    /// Sorts what libtorch says. Its C++ stack traces are left out: an error is one line.
+    pub(crate) fn torch(text: &str) -> Error {
+        let text = text
+            .split("\nException raised from")
+            .next()
+            .unwrap_or_default();
+        let reason = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let doing = None;
+        if OUT_OF_MEMORY.iter().any(|sign| reason.contains(sign)) {
+            Error::OutOfMemory { doing, reason }
+        } else {
+            Error::Torch { doing, reason }
+        }
+    }
+}
+
 impl From<tch::TchError> for Error {
     fn from(error: tch::TchError) -> Self {
-        Self::Torch(error.to_string())
+        match error {
+            tch::TchError::Torch(text) => Self::torch(&text),
+            other => Self::torch(&other.to_string()),
+        }
+    }
+}
+
+/// Returns " during …", or nothing where nobody knows.
+fn during(doing: &Option<String>) -> String {
+    doing
+        .as_ref()
+        .map_or_else(String::new, |doing| format!(" during {doing}"))
+}
+
+/// Adds to an error of libtorch what was being computed.
+pub(crate) trait During<T> {
+    /// Adds `doing`, a noun, unless the error says already what was being computed.
+    fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T, E: Into<Error>> During<T> for Result<T, E> {
+    fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|error| match error.into() {
+            Error::OutOfMemory {
+                doing: None,
+                reason,
+            } => Error::OutOfMemory {
+                doing: Some(doing()),
+                reason,
+            },
+            Error::Torch {
+                doing: None,
+                reason,
+            } => Error::Torch {
+                doing: Some(doing()),
+                reason,
+            },
+            other => other,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_allocators_say_is_told_apart_from_other_failures() {
+        for text in [
+            "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB",
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to \
+             allocate 6021120000000 bytes. Error code 12 (Cannot allocate memory)\nException raised from alloc_cpu\nframe",
+            "[enforce fail at alloc_cpu.cpp:76] data. DefaultCPUAllocator: not enough memory: you tried to allocate 1",
+            "CUDA error: out of memory",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "std::bad_alloc",
+        ] {
+            let error = Err::<(), _>(Error::torch(text)).during(|| "the test".to_owned());
+            let error = error.unwrap_err();
+            assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+            let message = error.to_string();
+            assert!(
+                message.starts_with("not enough memory during the test ("),
+                "{message}"
+            );
+            assert!(
+                message.contains("activation_checkpointing") && !message.contains('\n'),
+                "{message}"
+            );
+        }
+        let error = Error::torch(
+            "The size of tensor a (3) must\n match\nException raised from infer_size\n#0",
+        );
+        assert!(matches!(error, Error::Torch { .. }));
+        assert_eq!(
+            error.to_string(),
+            "libtorch failed: The size of tensor a (3) must match"
+        );
+    }
+
+    #[test]
+    fn the_innermost_says_what_was_being_computed() {
+        let error = Err::<(), _>(Error::torch("no")).during(|| "the inner".to_owned());
+        let error = error.during(|| "the outer".to_owned()).unwrap_err();
+        assert_eq!(error.to_string(), "libtorch failed during the inner: no");
     }
 }

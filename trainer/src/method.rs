@@ -1,9 +1,25 @@
-//! The method: I-JEPA's networks, loss, initialisation, schedules and optimiser, as the paper and the official code have them.
+//! The method: I-JEPA's networks, loss, initialisation, schedules and optimiser, as the paper and the official code have
+//! them.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | [`ijepa`] | the three networks together: target, prediction, loss |
+//! | [`encoder`], [`predictor`] | the networks, made of the transformer's parts |
+//! | [`model`], [`parameters`] | their sizes, and the list of their parameters |
+//! | [`init`], [`optimizer`], [`schedule`] | fresh weights, and how they are moved |
+//! | [`hooks`] | intermediate results, for who compares them |
 
+mod positions;
+mod state_dict;
+mod transformer;
+
+pub mod encoder;
+pub mod gather;
 pub mod hooks;
 pub mod ijepa;
 pub mod init;
 pub mod model;
 pub mod optimizer;
+pub mod parameters;
+pub mod predictor;
 pub mod schedule;
-pub(crate) mod transformer;

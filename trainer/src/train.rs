@@ -139,7 +139,7 @@ impl Run {
         if device.is_cuda() {
             shim::allow_tf32(config.trainer.tf32)?;
         }
-        let mut optimizer = Optimizer::new(&ijepa);
+        let mut optimizer = Optimizer::new(ijepa.parameter_groups())?;
         if let Some(path) = checkpoint {
             state::load(path, &mut ijepa, &mut optimizer)?;
         }

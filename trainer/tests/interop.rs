@@ -18,8 +18,9 @@ use trainer::config::Config;
 use trainer::distributed::World;
 use trainer::exchange::official::pickle::Dtype;
 use trainer::exchange::official::write::{Key, Node, Zip, archive};
-use trainer::exchange::weights::names;
-use trainer::method::model::{Encoder, ModelConfig};
+use trainer::method::encoder::Encoder;
+use trainer::method::model::ModelConfig;
+use trainer::method::parameters::{self, Parameter};
 use trainer::run::{Resume, RunDir};
 use trainer::train::Run;
 
@@ -71,26 +72,27 @@ fn official_checkpoint(path: &Path) {
         }
     };
     let networks = [
-        ("encoder", names::encoder(&model())),
-        ("predictor", names::predictor(&model())),
-        ("target_encoder", names::encoder(&model())),
+        ("encoder", parameters::encoder(&model())),
+        ("predictor", parameters::predictor(&model())),
+        ("target_encoder", parameters::encoder(&model())),
     ];
     let mut root: Vec<(Key, Node)> = Vec::new();
     for (network, forms) in networks {
-        let entries = forms
-            .iter()
-            .map(|(name, shape)| (Key::Text(format!("module.{name}")), tensor(name, shape)));
+        let entries = forms.iter().map(|Parameter { name, shape }| {
+            (Key::Text(format!("module.{name}")), tensor(name, shape))
+        });
         root.push((network.into(), Node::Ordered(entries.collect())));
     }
     let (mut state, mut groups, mut number) = (Vec::new(), Vec::new(), 0);
-    for forms in names::groups(&model()) {
+    for group in parameters::optimizer_groups(&model()) {
         let first = number;
-        for (name, shape) in forms {
-            if names::is_trained(&name) {
+        for parameter in group.members {
+            if parameter.is_trained() {
+                let shape = &parameter.shape;
                 let moments = vec![
                     ("step".into(), Node::Float((EPOCH * STEPS_PER_EPOCH) as f64)),
-                    ("exp_avg".into(), tensor("", &shape)),
-                    ("exp_avg_sq".into(), tensor("exp_avg_sq", &shape)),
+                    ("exp_avg".into(), tensor("", shape)),
+                    ("exp_avg_sq".into(), tensor("exp_avg_sq", shape)),
                 ];
                 state.push((Key::Int(number), Node::Dict(moments)));
             }

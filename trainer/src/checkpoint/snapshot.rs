@@ -152,7 +152,7 @@ fn dtype(tensor: &Tensor) -> Result<Dtype, Error> {
         Kind::BFloat16 => Dtype::BF16,
         Kind::Int64 => Dtype::I64,
         other => {
-            return Err(Error::Torch(format!(
+            return Err(Error::torch(&format!(
                 "tensors of kind {other:?} have no place in a checkpoint"
             )));
         }

@@ -20,6 +20,7 @@ use crate::exchange::official::write::{Key, Node, Zip, archive};
 use crate::exchange::weights::{Data, Mapped, Tensors, names};
 use crate::method::model::ModelConfig;
 use crate::method::optimizer::{BETA1, BETA2, EPS};
+use crate::method::parameters::{self, Parameter, ParameterGroup};
 use crate::method::schedule::Schedule;
 
 /// PyTorch's defaults for AdamW, for a checkpoint without a configuration of the schedules.
@@ -84,9 +85,9 @@ impl ExportedCheckpoint {
             .and_then(|config| config.model().ok())
             .map(|model| model.heads);
         let model = names::sizes(encoder, predictor, heads)?;
-        names::check(encoder, &names::encoder(&model)).context("encoder")?;
+        names::check(encoder, &parameters::encoder(&model)).context("encoder")?;
         if let Some(predictor) = predictor {
-            names::check(predictor, &names::predictor(&model)).context("predictor")?;
+            names::check(predictor, &parameters::predictor(&model)).context("predictor")?;
         }
         Ok(model)
     }
@@ -142,7 +143,7 @@ fn write_official(source: &ExportedCheckpoint, out: &Path) -> Result<(ModelConfi
     let encoder = source.encoder.tensors()?;
     let target_encoder = source.target_encoder.tensors()?;
     let model = source.model(&encoder, Some(&predictor))?;
-    names::check(&target_encoder, &names::encoder(&model)).context("target_encoder")?;
+    names::check(&target_encoder, &parameters::encoder(&model)).context("target_encoder")?;
     let moments = source.optimizer.as_ref().map(Mapped::tensors).transpose()?;
     let mut notes = Vec::new();
 
@@ -150,13 +151,17 @@ fn write_official(source: &ExportedCheckpoint, out: &Path) -> Result<(ModelConfi
     let config = source.config();
     let mut storages = Storages::default();
     let networks = [
-        ("encoder", &encoder, names::encoder(&model)),
-        ("predictor", &predictor, names::predictor(&model)),
-        ("target_encoder", &target_encoder, names::encoder(&model)),
+        ("encoder", &encoder, parameters::encoder(&model)),
+        ("predictor", &predictor, parameters::predictor(&model)),
+        (
+            "target_encoder",
+            &target_encoder,
+            parameters::encoder(&model),
+        ),
     ];
     let mut root: Vec<(Key, Node)> = Vec::new();
     for (key, tensors, forms) in networks {
-        let entries = forms.iter().map(|(name, _)| {
+        let entries = forms.iter().map(|Parameter { name, .. }| {
             // The official code wraps its networks in DistributedDataParallel, and so names them.
             let key = Key::Text(format!("module.{name}"));
             (key, storages.add(&tensors[name]))
@@ -256,10 +261,11 @@ fn optimizer<'t, 'a>(
         tensor.with_context(|| format!("optimizer: tensor `{name}` is missing"))
     };
     let (mut number, mut state, mut param_groups) = (0, Vec::new(), Vec::new());
-    for (group, forms) in names::groups(model).into_iter().enumerate() {
+    for ParameterGroup { decayed, members } in parameters::optimizer_groups(model) {
         let first = number;
-        for (name, shape) in forms {
-            if moments.is_some() && names::is_trained(&name) {
+        for parameter in members {
+            if moments.is_some() && parameter.is_trained() {
+                let Parameter { name, shape } = parameter;
                 let mut node = |name: String, shape: &[usize]| {
                     let tensor = get(name.clone())?;
                     ensure!(
@@ -281,7 +287,6 @@ fn optimizer<'t, 'a>(
             }
             number += 1;
         }
-        let decayed = group < 2;
         let mut settings: Vec<(Key, Node)> = vec![
             ("lr".into(), Node::Float(lr)),
             (

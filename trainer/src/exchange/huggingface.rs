@@ -12,9 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use shardtool::Escaped;
 
-use crate::exchange::weights::{Data, Mapped, Tensors, names};
-use crate::method::model::ModelConfig;
-use crate::method::transformer::LAYER_NORM_EPS;
+use crate::exchange::weights::{Data, Mapped, Tensors};
+use crate::method::model::{LAYER_NORM_EPS, ModelConfig};
+use crate::method::parameters::{self, Parameter};
 use crate::source::group::{MEAN, STD};
 
 const CONFIG: &str = "config.json";
@@ -109,7 +109,7 @@ pub fn write(
     }
 
     let mut renamed = Tensors::new();
-    for (name, _) in names::encoder(model) {
+    for Parameter { name, .. } in parameters::encoder(model) {
         let tensor = &encoder[&name];
         let theirs = theirs(&name);
         let parts = theirs.len();
@@ -212,7 +212,7 @@ impl Directory {
             given.extend(file.tensors()?);
         }
         let mut encoder = Tensors::new();
-        for (name, _) in names::encoder(&self.model) {
+        for Parameter { name, .. } in parameters::encoder(&self.model) {
             let parts = theirs(&name).into_iter().map(|name| {
                 let part = given.remove(&name);
                 part.with_context(|| format!("tensor `{name}` is missing"))

@@ -22,6 +22,7 @@ use crate::exchange::official::pickle;
 use crate::exchange::weights::{Data, Mapped, Tensors, names};
 use crate::method::model::{ModelConfig, Preset};
 use crate::method::optimizer::{BETA1, BETA2, EPS};
+use crate::method::parameters::{self, Parameter};
 
 /// What may be said about an import.
 #[derive(Clone, Debug, Default)]
@@ -191,8 +192,11 @@ fn data(elements: Elements<'_>) -> Result<Data<'_>> {
 /// The moments under the names of their parameters, and the steps that made them. The official optimiser numbers its
 /// parameters group by group.
 fn moments<'a>(mut optimizer: Optimizer<'a>, model: &ModelConfig) -> Result<(u64, Tensors<'a>)> {
-    let groups = names::groups(model);
-    let counts: Vec<u64> = groups.iter().map(|group| group.len() as u64).collect();
+    let groups = parameters::optimizer_groups(model);
+    let counts: Vec<u64> = groups
+        .iter()
+        .map(|group| group.members.len() as u64)
+        .collect();
     let found: Vec<u64> = optimizer
         .groups
         .iter()
@@ -213,8 +217,10 @@ fn moments<'a>(mut optimizer: Optimizer<'a>, model: &ModelConfig) -> Result<(u64
     let untouched = optimizer.moments.is_empty();
     let mut steps = None;
     let mut read = Tensors::new();
-    for (number, (name, shape)) in groups.into_iter().flatten().enumerate() {
-        let trained = names::is_trained(&name);
+    let members = groups.into_iter().flat_map(|group| group.members);
+    for (number, parameter) in members.enumerate() {
+        let trained = parameter.is_trained();
+        let Parameter { name, shape } = parameter;
         let Some(moments) = optimizer.moments.remove(&(number as u64)) else {
             ensure!(
                 !trained || untouched,
@@ -266,17 +272,17 @@ fn write(
     options: &Options,
 ) -> Result<Imported> {
     let model = weights.model.clone();
-    let check = |tensors: &Tensors<'_>, forms: Vec<names::Form>, part: &str| {
+    let check = |tensors: &Tensors<'_>, forms: Vec<Parameter>, part: &str| {
         names::check(tensors, &forms).with_context(|| part.to_owned())
     };
-    check(&weights.encoder, names::encoder(&model), "encoder")?;
+    check(&weights.encoder, parameters::encoder(&model), "encoder")?;
     check(
         &weights.target_encoder,
-        names::encoder(&model),
+        parameters::encoder(&model),
         "target_encoder",
     )?;
     if let Some(predictor) = &weights.predictor {
-        check(predictor, names::predictor(&model), "predictor")?;
+        check(predictor, parameters::predictor(&model), "predictor")?;
     }
     let (state, tag) = match config {
         None => (bare_state(&weights, options)?, "jepa"),
@@ -347,11 +353,11 @@ fn full_state(weights: &mut Weights<'_>, config: &Config, options: &Options) -> 
     let global_batch = config.loader.global_batch(1);
     if weights.moments.is_none() {
         let mut moments = Tensors::new();
-        for (name, shape) in names::groups(&weights.model).into_iter().flatten() {
-            if names::is_trained(&name) {
-                moments.insert(format!("exp_avg.{name}"), Data::zeros(&shape));
-                moments.insert(format!("exp_avg_sq.{name}"), Data::zeros(&shape));
-            }
+        let groups = parameters::optimizer_groups(&weights.model).into_iter();
+        let members = groups.flat_map(|group| group.members);
+        for Parameter { name, shape } in members.filter(Parameter::is_trained) {
+            moments.insert(format!("exp_avg.{name}"), Data::zeros(&shape));
+            moments.insert(format!("exp_avg_sq.{name}"), Data::zeros(&shape));
         }
         moments.insert("step".to_owned(), Data::scalar(0.0));
         weights.moments = Some((0, moments));

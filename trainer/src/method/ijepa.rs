@@ -1,5 +1,8 @@
 //! The method: predict, in the space of encodings, what is hidden of an image from what is seen of it.
 //!
+//! Paper: M. Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture" (2023),
+//! section 3 and figure 3. Official code (facebookresearch/ijepa): `train_step` of `src/train.py`.
+//!
 //! Used by the training loop and by `check-reference`, which differ only in the [`Hooks`] they pass. Masks are lists,
 //! one tensor (B, n) of patch indices per mask. The order of the rows is the official one: target mask slowest, then
 //! context mask, then image.
@@ -9,9 +12,14 @@ use std::collections::BTreeMap;
 use tch::{Device, Reduction, Tensor};
 
 use crate::Error;
+use crate::error::During;
+use crate::method::encoder::{Encoder, Keep};
+use crate::method::gather::{apply_masks, repeat_for_contexts};
 use crate::method::hooks::{Hooks, NoHooks, Prefixed};
-use crate::method::init;
-use crate::method::model::{Encoder, ModelConfig, Predictor, apply_masks, repeat_for_contexts};
+use crate::method::model::ModelConfig;
+use crate::method::parameters::{self, ParameterGroup};
+use crate::method::predictor::Predictor;
+use crate::method::{init, state_dict};
 use crate::torch::shim;
 
 /// Epsilon of the layer norm over the targets; the networks' own is smaller.
@@ -21,22 +29,28 @@ const TARGET_NORM_EPS: f64 = 1e-5;
 pub struct IJepa {
     /// Encodes the visible patches; trained.
     pub encoder: Encoder,
-    /// Predicts the hidden ones; trained.
+    /// Predicts the hidden patches; trained.
     pub predictor: Predictor,
     /// Encodes whole images into targets; follows the encoder, never trained.
     pub target_encoder: Encoder,
 }
 
 impl IJepa {
-    /// Freshly initialised networks; the target encoder starts as a copy of the encoder (whose parameters come first).
+    /// Makes freshly initialised networks; the target encoder is a copy of the encoder.
+    ///
+    /// Official code: `init_model` of `src/helper.py`; paper, section 3, "Targets", for the copy.
+    ///
+    /// # Errors
+    /// [`Error::Sizes`] for sizes that make no networks, [`Error::OutOfMemory`] where they make too large ones.
     pub fn new(config: &ModelConfig, seed: u64, device: Device) -> Result<Self, Error> {
         let ijepa = Self::zeroed(config, device)?;
         let (trained, target): (Vec<_>, Vec<_>) = ijepa
             .state()
             .into_iter()
             .partition(|(name, _)| !name.starts_with("target_encoder."));
-        init::initialise(&trained, seed)?;
+        init::initialise(&trained, seed).during(|| "the initialisation of the networks".into())?;
         tch::no_grad(|| {
+            // The encoder's parameters come first.
             for ((_, target), (_, online)) in target.iter().zip(&trained) {
                 target.shallow_clone().f_copy_(online)?;
             }
@@ -45,21 +59,34 @@ impl IJepa {
         Ok(ijepa)
     }
 
-    /// Networks whose weights are zero, for a state to be loaded into.
+    /// Makes networks whose weights are zero, for a state to be loaded into.
+    ///
+    /// # Errors
+    /// [`Error::Sizes`] for sizes that make no networks, [`Error::OutOfMemory`] where they make too large ones.
     pub fn zeroed(config: &ModelConfig, device: Device) -> Result<Self, Error> {
-        let target_encoder = Encoder::new(config, device)?;
-        for (_, parameter) in target_encoder.parameters() {
-            let _ = parameter.set_requires_grad(false);
-        }
-        Ok(Self {
-            encoder: Encoder::new(config, device)?,
-            predictor: Predictor::new(config, device)?,
-            target_encoder,
-        })
+        let make = || {
+            let target_encoder = Encoder::new(config, device)?;
+            for (_, parameter) in target_encoder.parameters() {
+                let _ = parameter.f_set_requires_grad(false)?;
+            }
+            Ok::<_, Error>(Self {
+                encoder: Encoder::new(config, device)?,
+                predictor: Predictor::new(config, device)?,
+                target_encoder,
+            })
+        };
+        make().during(|| "the making of the networks".into())
     }
 
-    /// What the predictor should say: the target encoder's view of the whole images, normalised per patch, at the
-    /// patches of each target mask, repeated for each of the `context_masks`.
+    /// Returns what the predictor should say: the target encoder's representations of the target blocks.
+    ///
+    /// The target encoder looks at the whole images, and its output is normalised per patch before blocks are cut out
+    /// of it. Rows are repeated for each of the `context_masks`. No gradients are kept. Paper, section 3, "Targets";
+    /// official code: `forward_target` of `src/train.py`.
+    ///
+    /// # Errors
+    /// [`Error::ImageSize`] or [`Error::NoMasks`] for another batch than the networks take, [`Error::OutOfMemory`] and
+    /// [`Error::Torch`] from the device.
     pub fn target(
         &self,
         images: &Tensor,
@@ -67,48 +94,76 @@ impl IJepa {
         context_masks: usize,
         hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
-        tch::no_grad(|| {
-            let all = self.target_encoder.config().patches();
-            let sizes: Vec<i64> = targets.iter().map(|mask| mask.size()[1]).collect();
-            let even = sizes.iter().all(|size| *size == sizes[0]);
-            if !hooks.listening() && even && sizes.iter().sum::<i64>() < all {
-                return self.target_at(images, targets, context_masks);
+        let sizes: Vec<i64> = targets
+            .iter()
+            .map(|mask| mask.size2().map(|(_, patches)| patches))
+            .collect::<Result<_, _>>()?;
+        let Some(first) = sizes.first() else {
+            return Err(Error::NoMasks("target"));
+        };
+        let even = sizes.iter().all(|size| size == first);
+        let few = sizes.iter().sum::<i64>() < self.target_encoder.config().patches();
+        let target = || {
+            if !hooks.listening() && even && few {
+                self.target_at(images, targets, context_masks)
+            } else {
+                self.target_whole(images, targets, context_masks, hooks)
             }
-            let h = self.target_encoder.forward(images, None, &mut NoHooks)?; // (B, N, D)
-            hooks.record(format_args!("target.raw"), &h);
-            let (b, _, d) = h.size3()?;
-            let h = h.layer_norm([d], None::<&Tensor>, None::<&Tensor>, TARGET_NORM_EPS, true);
-            hooks.record(format_args!("target.layer_norm"), &h);
-            let h = apply_masks(&h, targets); // (targets · B, T, D)
-            hooks.record(format_args!("target.masked"), &h);
-            let h = repeat_for_contexts(&h, b, context_masks); // (targets · contexts · B, T, D)
-            hooks.record(format_args!("target.final"), &h);
-            Ok(h)
-        })
+        };
+        tch::no_grad(target).during(|| pass("the target encoder's forward pass", images))
     }
 
-    /// The same as [`IJepa::target`], where the masks, of one size, together keep fewer patches than there are:
-    /// only those are finished by the last block and normalised.
+    /// Computes the targets from the encodings of whole images.
+    fn target_whole(
+        &self,
+        images: &Tensor,
+        targets: &[Tensor],
+        context_masks: usize,
+        hooks: &mut dyn Hooks,
+    ) -> Result<Tensor, Error> {
+        let h = self
+            .target_encoder
+            .forward(images, Keep::All, &mut NoHooks)?; // (B, N, D)
+        hooks.record(format_args!("target.raw"), &h);
+        let (b, _, _) = h.size3()?;
+        let h = normalise(&h)?;
+        hooks.record(format_args!("target.layer_norm"), &h);
+        let h = apply_masks(&h, targets)?; // (targets · B, T, D)
+        hooks.record(format_args!("target.masked"), &h);
+        let h = repeat_for_contexts(&h, b, context_masks)?; // (targets · contexts · B, T, D)
+        hooks.record(format_args!("target.final"), &h);
+        Ok(h)
+    }
+
+    /// Computes the targets where the masks, of one size, together keep fewer patches than there are: the last block
+    /// and the normalisation are computed for those alone.
     fn target_at(
         &self,
         images: &Tensor,
         targets: &[Tensor],
         context_masks: usize,
     ) -> Result<Tensor, Error> {
+        let rows = Tensor::f_cat(targets, 1)?; // (B, targets · T)
         let h = self
             .target_encoder
-            .forward_at(images, &Tensor::cat(targets, 1))?; // (B, targets · T, D)
+            .forward(images, Keep::Rows(&rows), &mut NoHooks)?; // (B, targets · T, D)
         let (b, rows, d) = h.size3()?;
-        let h = h.layer_norm([d], None::<&Tensor>, None::<&Tensor>, TARGET_NORM_EPS, true);
+        let h = normalise(&h)?;
         let masks = targets.len() as i64;
         let h = h
-            .view([b, masks, rows / masks, d])
-            .transpose(0, 1)
-            .reshape([masks * b, rows / masks, d]); // (targets · B, T, D)
-        Ok(repeat_for_contexts(&h, b, context_masks)) // (targets · contexts · B, T, D)
+            .f_view([b, masks, rows / masks, d])?
+            .f_transpose(0, 1)?
+            .f_reshape([masks * b, rows / masks, d])?; // (targets · B, T, D)
+        repeat_for_contexts(&h, b, context_masks) // (targets · contexts · B, T, D)
     }
 
-    /// What the predictor says, having seen the context patches only.
+    /// Returns what the predictor says, having seen the context patches only.
+    ///
+    /// Paper, section 3, "Context" and "Prediction"; official code: `forward_context` of `src/train.py`.
+    ///
+    /// # Errors
+    /// [`Error::ImageSize`] or [`Error::NoMasks`] for another batch than the networks take, [`Error::OutOfMemory`] and
+    /// [`Error::Torch`] from the device.
     pub fn predict(
         &self,
         images: &Tensor,
@@ -116,26 +171,24 @@ impl IJepa {
         targets: &[Tensor],
         hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
-        let z = self.encoder.forward(
-            images,
-            Some(context),
-            &mut Prefixed {
-                prefix: "context",
-                hooks,
-            },
-        )?;
-        Ok(self.predictor.forward(
-            &z,
-            context,
-            targets,
-            &mut Prefixed {
-                prefix: "predictor",
-                hooks,
-            },
-        ))
+        if context.is_empty() {
+            return Err(Error::NoMasks("context"));
+        }
+        let mut under = Prefixed::new("context", hooks);
+        let z = self
+            .encoder
+            .forward(images, Keep::Masks(context), &mut under)
+            .during(|| pass("the context encoder's forward pass", images))?;
+        let mut under = Prefixed::new("predictor", hooks);
+        self.predictor
+            .forward(&z, context, targets, &mut under)
+            .during(|| pass("the predictor's forward pass", images))
     }
 
-    /// The loss of one batch: target, prediction and the distance between them.
+    /// Returns the loss of one batch: target, prediction and the distance between them.
+    ///
+    /// # Errors
+    /// Those of [`IJepa::target`] and [`IJepa::predict`].
     pub fn forward(
         &self,
         images: &Tensor,
@@ -150,14 +203,22 @@ impl IJepa {
         Ok(loss)
     }
 
-    /// Activation checkpointing in the two trained networks: the backward pass computes each block's intermediate
-    /// results anew. Same gradients, bit for bit where the operators repeat themselves; about a fourth more computing.
+    /// Turns activation checkpointing of the two trained networks on or off.
+    ///
+    /// With it the backward pass computes each block's intermediate results again: about a fourth more computing. The
+    /// gradients are the same, bit for bit where the operators repeat themselves.
     pub fn recompute_activations(&mut self, recompute: bool) {
         self.encoder.recompute_activations(recompute);
         self.predictor.recompute_activations(recompute);
     }
 
     /// Lets the target encoder follow: target = momentum · target + (1 - momentum) · encoder.
+    ///
+    /// Paper, section 3, "Loss" (the exponential moving average); official code: "momentum update of target encoder" in
+    /// `src/train.py`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] and [`Error::Torch`] from the device.
     pub fn update_target(&mut self, momentum: f64) -> Result<(), Error> {
         let target = self
             .target_encoder
@@ -165,67 +226,87 @@ impl IJepa {
             .iter()
             .map(|(_, tensor)| tensor);
         let online = self.encoder.parameters().iter().map(|(_, tensor)| tensor);
-        shim::ema(target.zip(online), momentum)
+        shim::ema(target.zip(online), momentum).during(|| "the target encoder's update".into())
     }
 
-    /// Every tensor of the three networks under `encoder.`, `predictor.` and `target_encoder.`: handles, not copies.
+    /// Returns every tensor of the three networks under `encoder.`, `predictor.` and `target_encoder.`: handles, not
+    /// copies.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let networks = [
             ("encoder", self.encoder.parameters()),
             ("predictor", self.predictor.parameters()),
             ("target_encoder", self.target_encoder.parameters()),
         ];
-        let named = networks.into_iter().flat_map(|(network, parameters)| {
-            parameters
-                .iter()
-                .map(move |(name, tensor)| (format!("{network}.{name}"), tensor.shallow_clone()))
-        });
-        named.collect()
+        networks
+            .into_iter()
+            .flat_map(|(network, parameters)| within(network, parameters))
+            .collect()
     }
 
     /// Copies `state` into the networks. Every tensor must be there, of the right shape and type, and no other.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::UnknownTensor`] or [`Error::TensorForm`]; nothing is copied then.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), Error> {
-        load(&self.state(), state)
+        state_dict::load(&self.state(), state)
+    }
+
+    /// Returns the parameters of the two trained networks, in the official optimiser's four groups.
+    ///
+    /// The position embeddings belong to the decayed groups by the official rule, but are never trained.
+    pub fn parameter_groups(&self) -> Vec<ParameterGroup<(String, Tensor)>> {
+        parameters::groups(
+            within("encoder", self.encoder.parameters()),
+            within("predictor", self.predictor.parameters()),
+            |(name, tensor)| parameters::is_decayed(name, tensor.dim()),
+        )
+        .into()
     }
 }
 
-/// Smooth L1 (beta 1), averaged over everything.
+/// Returns handles to the parameters of a network, as parts of the whole.
+fn within(network: &str, parameters: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
+    let named = parameters.iter();
+    named
+        .map(|(name, tensor)| (format!("{network}.{name}"), tensor.shallow_clone()))
+        .collect()
+}
+
+/// Normalises each token over its width, without gain and bias.
+fn normalise(h: &Tensor) -> Result<Tensor, Error> {
+    let (_, _, d) = h.size3()?;
+    let none = None::<&Tensor>;
+    Ok(h.f_layer_norm([d], none, none, TARGET_NORM_EPS, true)?)
+}
+
+/// Says what is computed over a group of images.
+fn pass(what: &str, images: &Tensor) -> String {
+    match images.size()[..] {
+        [images, _, height, width] => {
+            format!("{what} over a group of {images} images of {height}x{width} pixels")
+        }
+        _ => what.to_owned(),
+    }
+}
+
+/// Returns the distance of prediction and target: smooth L1 (beta 1), averaged over everything.
+///
+/// Paper, section 3, "Loss", which says L2; official code: `loss_fn` of `src/train.py`, which this follows.
+///
+/// # Errors
+/// [`Error::Torch`] for tensors of different shapes, [`Error::OutOfMemory`] from the device.
 pub fn loss(prediction: &Tensor, target: &Tensor) -> Result<Tensor, Error> {
-    Ok(prediction.f_smooth_l1_loss(target, Reduction::Mean, 1.0)?)
+    prediction
+        .f_smooth_l1_loss(target, Reduction::Mean, 1.0)
+        .during(|| "the loss".into())
 }
 
-/// Copies `from` into the tensors of `into`, which must have the same names, shapes and types; checks all of them
-/// before it writes any.
-pub(crate) fn load(
-    into: &[(String, Tensor)],
-    from: &BTreeMap<String, Tensor>,
-) -> Result<(), Error> {
-    let form = |tensor: &Tensor| format!("{:?} {:?}", tensor.kind(), tensor.size());
-    for (name, tensor) in into {
-        let given = from
-            .get(name)
-            .ok_or_else(|| Error::MissingTensor(name.clone()))?;
-        if form(given) != form(tensor) {
-            return Err(Error::TensorForm {
-                name: name.clone(),
-                expected: form(tensor),
-                found: form(given),
-            });
-        }
-    }
-    if from.len() != into.len() {
-        let known: std::collections::BTreeSet<&String> =
-            into.iter().map(|(name, _)| name).collect();
-        let unknown = from
-            .keys()
-            .find(|name| !known.contains(name))
-            .expect("more names than known ones");
-        return Err(Error::UnknownTensor(unknown.clone()));
-    }
-    tch::no_grad(|| {
-        for (name, tensor) in into {
-            tensor.shallow_clone().f_copy_(&from[name])?;
-        }
-        Ok(())
-    })
+/// Adds the gradients of one group's loss; the loss of the step is the mean over `groups` of them.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] and [`Error::Torch`] from the device.
+pub fn backward(loss: &Tensor, groups: u64) -> Result<(), Error> {
+    loss.f_div_scalar(groups as f64)
+        .and_then(|share| share.f_backward())
+        .during(|| "the backward pass".into())
 }

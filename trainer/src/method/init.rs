@@ -1,6 +1,7 @@
 //! Fresh weights.
 //!
-//! The law is the official one as it comes out in the end: every matrix, the patch projection and the mask token are
+//! The law is the official one as it comes out in the end (`init_model` of `src/helper.py`, after `_init_weights` and
+//! `fix_init_weight` of `src/models/vision_transformer.py`): every matrix, the patch projection and the mask token are
 //! normal with standard deviation 0.02 (nominally truncated, but at ±2, a hundred deviations away); biases are 0 and
 //! layer-norm gains 1. The rescaling of deeper layers that the official constructors do is undone there by a second
 //! initialisation, so it is left out here.
@@ -11,14 +12,17 @@
 use tch::Tensor;
 
 use crate::Error;
-
 use crate::torch::shim;
 
 /// Standard deviation of the weights.
 const STD: f64 = 0.02;
 
-/// Fills `parameters` (under their official names) in place. Position embeddings, which are constants, stay as they
-/// are.
+/// Fills `parameters` (under their official names) in place.
+///
+/// Position embeddings, which are constants, stay as they are.
+///
+/// # Errors
+/// From the device.
 pub fn initialise(parameters: &[(String, Tensor)], seed: u64) -> Result<(), Error> {
     let mut matrices = Vec::new();
     for (name, tensor) in parameters

@@ -1,15 +1,19 @@
-//! AdamW over the encoder and the predictor, in the official four groups.
+//! AdamW over groups of parameters, each with or without weight decay.
 //!
-//! Matrices decay; biases and everything one-dimensional do not. The position embeddings belong to the decayed groups by
-//! that rule, but are never trained and so never touched. One fused step per group: it rounds a little differently
-//! from the unfused one (a unit in the last place of the parameter), well within the error of float32 training.
+//! The official groups are those of
+//! [`IJepa::parameter_groups`](crate::method::ijepa::IJepa::parameter_groups): matrices decay, biases and everything
+//! one-dimensional do not (`init_opt` of `src/helper.py`; paper, appendix A.1). One fused step per group: it rounds a
+//! little differently from the unfused one (a unit in the last place of the parameter), well within the error of float32
+//! training.
 
 use std::collections::BTreeMap;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Error;
-use crate::method::ijepa::{IJepa, load};
+use crate::error::During;
+use crate::method::parameters::ParameterGroup;
+use crate::method::state_dict;
 use crate::torch::shim;
 
 /// Decay of the moments and the term that keeps the division finite: PyTorch's defaults, which the official code uses.
@@ -36,7 +40,7 @@ struct Group {
     members: Vec<Member>,
 }
 
-/// The optimiser of one run; it holds handles to the parameters of the [`IJepa`] it was made for.
+/// The optimiser of one run; it holds handles to the parameters it was made for.
 pub struct Optimizer {
     groups: Vec<Group>,
     /// Steps done, as libtorch wants it: float32 on the parameters' device.
@@ -44,40 +48,52 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Zero moments for the trained parameters of `ijepa`.
-    pub fn new(ijepa: &IJepa) -> Self {
-        let networks = [
-            ("encoder", ijepa.encoder.parameters()),
-            ("predictor", ijepa.predictor.parameters()),
-        ];
-        let mut groups = Vec::new();
-        for decayed in [true, false] {
-            for (network, parameters) in networks {
-                let members = parameters
-                    .iter()
-                    .filter(|(name, tensor)| is_decayed(name, tensor) == decayed);
-                let members = members.map(|(name, tensor)| Member {
-                    name: format!("{network}.{name}"),
-                    parameter: tensor.shallow_clone(),
-                    moments: tensor.requires_grad().then(|| Moments {
-                        exp_avg: tensor.zeros_like().detach(),
-                        exp_avg_sq: tensor.zeros_like().detach(),
-                    }),
-                });
-                groups.push(Group {
-                    decayed,
-                    members: members.collect(),
-                });
-            }
-        }
-        let device = groups[0].members[0].parameter.device();
-        Self {
-            groups,
-            step: Tensor::zeros([] as [i64; 0], (Kind::Float, device)),
-        }
+    /// Makes an optimiser with zero moments for those of the named parameters that require gradients.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where there is no room for the moments.
+    pub fn new(groups: Vec<ParameterGroup<(String, Tensor)>>) -> Result<Self, Error> {
+        let first = groups.iter().flat_map(|group| &group.members).next();
+        let device = first.map_or(Device::Cpu, |(_, tensor)| tensor.device());
+        let member = |(name, parameter): (String, Tensor)| -> Result<Member, Error> {
+            let zeros = || parameter.f_zeros_like()?.f_detach();
+            let moments = if parameter.requires_grad() {
+                let (exp_avg, exp_avg_sq) = (zeros()?, zeros()?);
+                Some(Moments {
+                    exp_avg,
+                    exp_avg_sq,
+                })
+            } else {
+                None
+            };
+            Ok(Member {
+                name,
+                parameter,
+                moments,
+            })
+        };
+        let groups = groups.into_iter().map(|group| {
+            Ok(Group {
+                decayed: group.decayed,
+                members: group
+                    .members
+                    .into_iter()
+                    .map(member)
+                    .collect::<Result<_, _>>()?,
+            })
+        });
+        let groups: Result<_, Error> = groups.collect();
+        Ok(Self {
+            groups: groups.during(|| "the making of the optimiser's moments".into())?,
+            step: Tensor::f_zeros([] as [i64; 0], (Kind::Float, device))?,
+        })
     }
 
     /// Moves every trained parameter along its gradient. `lr` and `weight_decay` are those of this step.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] where a parameter has none (nothing is moved then), [`Error::OutOfMemory`] and
+    /// [`Error::Torch`] from the device.
     pub fn step(&mut self, lr: f64, weight_decay: f64) -> Result<(), Error> {
         // Before anything moves: a step is done for all parameters or for none.
         let gradients = self
@@ -109,17 +125,25 @@ impl Optimizer {
                 &exp_avg_sq,
                 &self.step,
                 constants,
-            )?;
+            )
+            .during(|| "the optimiser's step".into())?;
         }
         Ok(())
     }
 
     /// Drops all gradients: the next backward pass stores its own instead of adding to them.
+    ///
+    /// # Errors
+    /// From libtorch.
     pub fn zero_grad(&mut self) -> Result<(), Error> {
         shim::clear_gradients(self.trained().map(|member| &member.parameter))
     }
 
-    /// The Euclidean norm of the whole gradient: not finite if any part of it is not, or if its square overflows.
+    /// Returns the Euclidean norm of the whole gradient: not finite if any part of it is not, or if its square
+    /// overflows.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] where a parameter has none, [`Error::OutOfMemory`] and [`Error::Torch`] from the device.
     pub fn gradient_norm(&self) -> Result<f64, Error> {
         let gradients = self
             .groups
@@ -127,9 +151,10 @@ impl Optimizer {
             .map(Group::gradients)
             .collect::<Result<Vec<_>, Error>>()?;
         shim::norm(&gradients.into_iter().flatten().collect::<Vec<_>>())
+            .during(|| "the gradient's norm".into())
     }
 
-    /// Names of the parameters of each group, and whether they decay.
+    /// Returns the names of the parameters of each group, and whether they decay.
     pub fn groups(&self) -> Vec<(bool, Vec<&str>)> {
         self.groups
             .iter()
@@ -146,7 +171,7 @@ impl Optimizer {
             .collect()
     }
 
-    /// The gradients that the last backward pass left, by parameter name.
+    /// Returns the gradients that the last backward pass left, by parameter name.
     pub fn gradients(&self) -> Vec<(String, Tensor)> {
         let gradients = self
             .trained()
@@ -156,8 +181,8 @@ impl Optimizer {
             .collect()
     }
 
-    /// What a checkpoint must keep: `exp_avg.NAME` and `exp_avg_sq.NAME` of every trained parameter, and `step`, a
-    /// float32 scalar. Handles, not copies.
+    /// Returns what a checkpoint must keep: `exp_avg.NAME` and `exp_avg_sq.NAME` of every trained parameter, and `step`,
+    /// a float32 scalar. Handles, not copies.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = vec![("step".to_string(), self.step.shallow_clone())];
         for (member, moments) in self.groups.iter().flat_map(Group::trained) {
@@ -174,8 +199,11 @@ impl Optimizer {
     }
 
     /// Takes up a state that [`Optimizer::state`] gave: every tensor must be there, and no other.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::UnknownTensor`] or [`Error::TensorForm`]; nothing is changed then.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), Error> {
-        load(&self.state(), state)
+        state_dict::load(&self.state(), state)
     }
 
     fn trained(&self) -> impl Iterator<Item = &Member> {
@@ -195,15 +223,10 @@ impl Group {
 
     fn gradients(&self) -> Result<Vec<Tensor>, Error> {
         self.trained()
-            .map(|(member, _)| match member.parameter.grad() {
+            .map(|(member, _)| match member.parameter.f_grad()? {
                 gradient if gradient.defined() => Ok(gradient),
                 _ => Err(Error::NoGradient(member.name.clone())),
             })
             .collect()
     }
-}
-
-/// The official rule, by name and number of dimensions.
-fn is_decayed(name: &str, tensor: &Tensor) -> bool {
-    !name.contains("bias") && tensor.dim() != 1
 }

@@ -66,9 +66,12 @@ impl Schedule {
         let total_steps = (ipe_scale * whole_epochs * ipe).trunc();
         let finite = warmup.is_finite() && warmup >= 0.0 && total_steps.is_finite();
         if !finite || total_steps < 1.0 {
-            return Err(Error::Schedule(format!(
-                "{epochs} epochs of {steps_per_epoch} steps, ipe_scale {ipe_scale} and warmup {warmup} give no step"
-            )));
+            return Err(Error::Schedule {
+                epochs,
+                steps_per_epoch,
+                ipe_scale,
+                warmup,
+            });
         }
         Ok(Self {
             config: config.clone(),
@@ -296,7 +299,7 @@ mod tests {
         ] {
             assert!(matches!(
                 Schedule::new(&config, steps),
-                Err(Error::Schedule(_))
+                Err(Error::Schedule { .. })
             ));
         }
     }

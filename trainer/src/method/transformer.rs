@@ -1,189 +1,208 @@
-//! The parts of a vision transformer, and the order and names of their parameters.
+//! The parts of a vision transformer.
 //!
-//! Used by [`crate::method::model`], whose letters the shape comments share. A part makes its parameters through a [`Maker`],
-//! which remembers them under their official names in the order of making: that order is the official one too.
+//! Letters in the shape comments are those of [`crate::method::encoder`]. Official code:
+//! `src/models/vision_transformer.py`. A part takes its tensors by name from a [`Scope`].
 
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::Error;
+use crate::method::model::LAYER_NORM_EPS;
+use crate::method::parameters::Parameter;
+use crate::method::positions;
 use crate::torch::shim;
 
-/// Epsilon of every layer norm inside the networks.
-pub(crate) const LAYER_NORM_EPS: f64 = 1e-6;
+/// Tensors of a network by official name, in the official order.
+pub(crate) type Parameters = Vec<(String, Tensor)>;
 
-/// Parameters in the order in which a network makes them, under their official names.
-pub type Parameters = Vec<(String, Tensor)>;
-
-/// Makes zeroed parameters of one network, and remembers them; `name` is the path so far.
-pub struct Maker<'a> {
-    parameters: &'a mut Parameters,
-    name: String,
+/// Makes the tensors of a network: zeros that are trained, and the position embedding of a `grid`, which is not.
+pub(crate) fn zeroed(
+    parameters: Vec<Parameter>,
+    grid: i64,
     device: Device,
+) -> Result<Parameters, Error> {
+    let made = parameters.into_iter().map(|parameter| {
+        let shape: Vec<i64> = parameter
+            .shape
+            .iter()
+            .map(|&length| length as i64)
+            .collect();
+        let tensor = if parameter.is_trained() {
+            Tensor::f_zeros(&shape, (Kind::Float, device))?.f_set_requires_grad(true)?
+        } else {
+            positions::embedding(shape[2], grid, device)?
+        };
+        Ok((parameter.name, tensor))
+    });
+    made.collect()
 }
 
-impl<'a> Maker<'a> {
-    pub fn new(parameters: &'a mut Parameters, device: Device) -> Self {
+/// The tensors of a network whose names begin in the same way.
+pub(crate) struct Scope<'a> {
+    parameters: &'a Parameters,
+    prefix: String,
+}
+
+impl<'a> Scope<'a> {
+    /// Makes the scope of all tensors.
+    pub fn new(parameters: &'a Parameters) -> Self {
         Self {
             parameters,
-            name: String::new(),
-            device,
+            prefix: String::new(),
         }
     }
 
-    /// Makes what stands under `name`.
-    pub fn at(&mut self, name: impl std::fmt::Display) -> Maker<'_> {
-        let name = format!("{}{name}.", self.name);
-        Maker {
+    /// Returns the scope of what stands under `name`.
+    pub fn at(&self, name: impl std::fmt::Display) -> Scope<'a> {
+        Scope {
             parameters: self.parameters,
-            name,
-            device: self.device,
+            prefix: format!("{}{name}.", self.prefix),
         }
     }
 
-    /// Makes a trained parameter.
-    pub fn parameter(&mut self, name: &str, shape: &[i64]) -> Tensor {
-        self.keep(
-            name,
-            Tensor::zeros(shape, (Kind::Float, self.device)).set_requires_grad(true),
-        )
+    /// Returns a handle to a tensor.
+    pub fn get(&self, name: &str) -> Result<Tensor, Error> {
+        let name = format!("{}{name}", self.prefix);
+        let found = self.parameters.iter().find(|(known, _)| *known == name);
+        match found {
+            Some((_, tensor)) => Ok(tensor.shallow_clone()),
+            None => Err(Error::MissingTensor(name)),
+        }
     }
 
-    /// Remembers a parameter as it is.
-    pub fn keep(&mut self, name: &str, tensor: Tensor) -> Tensor {
-        self.parameters
-            .push((format!("{}{name}", self.name), tensor.shallow_clone()));
-        tensor
+    /// Returns handles to all tensors of the scope.
+    fn all(&self) -> Vec<Tensor> {
+        let here = self.parameters.iter();
+        here.filter(|(name, _)| name.starts_with(&self.prefix))
+            .map(|(_, tensor)| tensor.shallow_clone())
+            .collect()
     }
 }
 
 /// A weight and a bias; also those of the patch projection.
-pub struct Linear {
+pub(crate) struct Linear {
     pub weight: Tensor,
     pub bias: Tensor,
 }
 
 impl Linear {
-    pub fn new(mut make: Maker<'_>, input: i64, output: i64) -> Self {
-        Self {
-            weight: make.parameter("weight", &[output, input]),
-            bias: make.parameter("bias", &[output]),
-        }
+    pub fn new(scope: Scope<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            weight: scope.get("weight")?,
+            bias: scope.get("bias")?,
+        })
     }
 
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        Ok(x.f_linear(&self.weight, Some(&self.bias))?)
     }
 }
 
-/// Over the last dimension, with gain and bias.
-pub struct LayerNorm {
+/// Layer norm over the last dimension, with gain and bias.
+pub(crate) struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
-    width: i64,
 }
 
 impl LayerNorm {
-    pub fn new(mut make: Maker<'_>, width: i64) -> Self {
-        Self {
-            weight: make.parameter("weight", &[width]),
-            bias: make.parameter("bias", &[width]),
-            width,
-        }
+    pub fn new(scope: Scope<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            weight: scope.get("weight")?,
+            bias: scope.get("bias")?,
+        })
     }
 
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(
-            [self.width],
-            Some(&self.weight),
-            Some(&self.bias),
-            LAYER_NORM_EPS,
-            true,
-        )
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
+        Ok(x.f_layer_norm(self.weight.size(), weight, bias, LAYER_NORM_EPS, true)?)
     }
 }
 
 /// Self-attention of all tokens with all.
-pub struct Attention {
+struct Attention {
     qkv: Linear,
     proj: Linear,
     heads: i64,
 }
 
 impl Attention {
-    pub fn new(mut make: Maker<'_>, width: i64, heads: i64) -> Self {
-        Self {
-            qkv: Linear::new(make.at("qkv"), width, 3 * width),
-            proj: Linear::new(make.at("proj"), width, width),
+    fn new(scope: Scope<'_>, heads: i64) -> Result<Self, Error> {
+        Ok(Self {
+            qkv: Linear::new(scope.at("qkv"))?,
+            proj: Linear::new(scope.at("proj"))?,
             heads,
-        }
+        })
     }
 
-    /// All tokens look at all: (B, N, D) to (B, N, D).
-    fn forward(&self, x: &Tensor) -> Tensor {
+    /// Lets all tokens look at all: (B, N, D) to (B, N, D).
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         // Cut along the last dimension, so that the gradients of the three are put together in one pass.
-        let qkv = self.qkv.forward(x).chunk(3, -1); // 3 × (B, N, D)
-        self.proj.forward(&self.mix(&qkv[0], &qkv[1], &qkv[2]))
+        let qkv = self.qkv.forward(x)?.f_chunk(3, -1)?; // 3 × (B, N, D)
+        self.proj.forward(&self.mix(&qkv[0], &qkv[1], &qkv[2])?)
     }
 
-    /// The same for the tokens `queries` (B, Q, D), which look at all of `x` (B, N, D).
-    fn forward_for(&self, queries: &Tensor, x: &Tensor) -> Tensor {
-        let d = x.size()[2];
-        let part = |first: i64, count: i64| Linear {
-            weight: self.qkv.weight.narrow(0, first * d, count * d),
-            bias: self.qkv.bias.narrow(0, first * d, count * d),
+    /// Lets the tokens `queries` (B, Q, D) alone look at all of `x` (B, N, D): (B, Q, D).
+    fn forward_for(&self, queries: &Tensor, x: &Tensor) -> Result<Tensor, Error> {
+        let (_, _, d) = x.size3()?;
+        let part = |first: i64, count: i64| -> Result<Linear, Error> {
+            Ok(Linear {
+                weight: self.qkv.weight.f_narrow(0, first * d, count * d)?,
+                bias: self.qkv.bias.f_narrow(0, first * d, count * d)?,
+            })
         };
-        let kv = part(1, 2).forward(x).chunk(2, -1); // 2 × (B, N, D)
-        let mixed = self.mix(&part(0, 1).forward(queries), &kv[0], &kv[1]);
+        let kv = part(1, 2)?.forward(x)?.f_chunk(2, -1)?; // 2 × (B, N, D)
+        let mixed = self.mix(&part(0, 1)?.forward(queries)?, &kv[0], &kv[1])?;
         self.proj.forward(&mixed) // (B, Q, D)
     }
 
-    /// Attention of the queries (B, Q, D) over the keys and values (B, N, D): (B, Q, D).
-    fn mix(&self, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Tensor {
-        let (b, n, d) = queries.size3().expect("tokens are (B, N, D)");
-        let heads = |x: &Tensor| {
-            x.view([b, x.size()[1], self.heads, d / self.heads])
-                .transpose(1, 2) // (B, H, N, K)
+    /// Returns the attention of the queries (B, Q, D) over the keys and values (B, N, D): (B, Q, D).
+    fn mix(&self, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor, Error> {
+        let (b, n, d) = queries.size3()?;
+        let heads = |x: &Tensor| -> Result<Tensor, Error> {
+            let (_, n, _) = x.size3()?;
+            let x = x.f_view([b, n, self.heads, d / self.heads])?;
+            Ok(x.f_transpose(1, 2)?) // (B, H, N, K)
         };
-        let mixed = Tensor::scaled_dot_product_attention(
-            &heads(queries),
-            &heads(keys),
-            &heads(values),
+        let mixed = Tensor::f_scaled_dot_product_attention(
+            &heads(queries)?,
+            &heads(keys)?,
+            &heads(values)?,
             None::<&Tensor>,
             0.0,   // no dropout
             false, // not causal
             None,  // scale 1/√K
             false, // as many key heads as query heads
-        ); // (B, H, Q, K)
-        mixed.transpose(1, 2).reshape([b, n, d])
+        )?; // (B, H, Q, K)
+        Ok(mixed.f_transpose(1, 2)?.f_reshape([b, n, d])?)
     }
 }
 
 /// Two layers, token by token.
-pub struct Mlp {
+struct Mlp {
     fc1: Linear,
     fc2: Linear,
 }
 
 impl Mlp {
-    pub fn new(mut make: Maker<'_>, width: i64, hidden: i64) -> Self {
-        Self {
-            fc1: Linear::new(make.at("fc1"), width, hidden),
-            fc2: Linear::new(make.at("fc2"), hidden, width),
-        }
+    fn new(scope: Scope<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            fc1: Linear::new(scope.at("fc1"))?,
+            fc2: Linear::new(scope.at("fc2"))?,
+        })
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         // "none": the exact GELU, by the error function.
-        self.fc2.forward(&self.fc1.forward(x).gelu("none"))
+        self.fc2.forward(&self.fc1.forward(x)?.f_gelu("none")?)
     }
 }
 
 /// A pre-norm transformer block.
-pub struct Block {
+pub(crate) struct Block {
     layers: Arc<Layers>,
     parameters: Vec<Tensor>,
-    /// Whether the backward pass computes the block's intermediate results anew instead of finding them kept.
+    /// Whether the backward pass computes the block's intermediate results again instead of finding them kept.
     recomputed: bool,
 }
 
@@ -195,25 +214,23 @@ struct Layers {
 }
 
 impl Block {
-    pub fn new(mut make: Maker<'_>, width: i64, heads: i64, hidden: i64) -> Self {
-        let first = make.parameters.len();
+    pub fn new(scope: Scope<'_>, heads: i64) -> Result<Self, Error> {
         let layers = Layers {
-            norm1: LayerNorm::new(make.at("norm1"), width),
-            attn: Attention::new(make.at("attn"), width, heads),
-            norm2: LayerNorm::new(make.at("norm2"), width),
-            mlp: Mlp::new(make.at("mlp"), width, hidden),
+            norm1: LayerNorm::new(scope.at("norm1"))?,
+            attn: Attention::new(scope.at("attn"), heads)?,
+            norm2: LayerNorm::new(scope.at("norm2"))?,
+            mlp: Mlp::new(scope.at("mlp"))?,
         };
-        let made = make.parameters[first..].iter();
         #[allow(
             clippy::arc_with_non_send_sync,
             reason = "its count is changed by libtorch's threads: see `forward`"
         )]
         let layers = Arc::new(layers);
-        Self {
+        Ok(Self {
             layers,
-            parameters: made.map(|(_, tensor)| tensor.shallow_clone()).collect(),
+            parameters: scope.all(),
             recomputed: false,
-        }
+        })
     }
 
     /// Trades time for memory, or back: see [`shim::recomputed`].
@@ -221,7 +238,7 @@ impl Block {
         self.recomputed = recomputed;
     }
 
-    pub fn forward(&self, x: &Tensor) -> Tensor {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         // Without gradients nothing is kept anyway. The input requires one wherever training passes through.
         if !(self.recomputed && x.requires_grad()) {
             return self.layers.forward(x);
@@ -230,26 +247,34 @@ impl Block {
         let parameters: Vec<&Tensor> = self.parameters.iter().collect();
         // SAFETY: the layers are tensors, whose handles libtorch counts atomically and which may be read from any
         // thread, and plain numbers; the backward pass only reads them.
-        let y = unsafe { shim::recomputed(x, &parameters, move |x| layers.forward(x)) };
-        y.unwrap_or_else(|error| panic!("{error}"))
+        unsafe { shim::recomputed(x, &parameters, move |x| layers.forward(x)) }
     }
 
-    /// The same for the tokens that `keep` picks: they look at all, what becomes of the others is not computed. It is
-    /// always kept for the backward pass.
-    pub fn forward_for(&self, x: &Tensor, keep: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    /// Computes the block for the tokens that `keep` picks. They look at all tokens; the others get no result.
+    ///
+    /// The intermediate results are always kept for the backward pass.
+    pub fn forward_for(
+        &self,
+        x: &Tensor,
+        keep: impl Fn(&Tensor) -> Result<Tensor, Error>,
+    ) -> Result<Tensor, Error> {
         self.layers.forward_for(x, keep)
     }
 }
 
 impl Layers {
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x + self.attn.forward(&self.norm1.forward(x));
-        &x + self.mlp.forward(&self.norm2.forward(&x))
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let x = x.f_add(&self.attn.forward(&self.norm1.forward(x)?)?)?;
+        Ok(x.f_add(&self.mlp.forward(&self.norm2.forward(&x)?)?)?)
     }
 
-    fn forward_for(&self, x: &Tensor, keep: impl Fn(&Tensor) -> Tensor) -> Tensor {
-        let y = self.norm1.forward(x);
-        let x = keep(x) + self.attn.forward_for(&keep(&y), &y);
-        &x + self.mlp.forward(&self.norm2.forward(&x))
+    fn forward_for(
+        &self,
+        x: &Tensor,
+        keep: impl Fn(&Tensor) -> Result<Tensor, Error>,
+    ) -> Result<Tensor, Error> {
+        let y = self.norm1.forward(x)?;
+        let x = keep(x)?.f_add(&self.attn.forward_for(&keep(&y)?, &y)?)?;
+        Ok(x.f_add(&self.mlp.forward(&self.norm2.forward(&x)?)?)?)
     }
 }

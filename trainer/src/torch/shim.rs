@@ -74,7 +74,7 @@ unsafe fn outcome(message: *mut c_char) -> Result<(), Error> {
         ijepa_free(message);
         text
     };
-    Err(Error::Torch(text))
+    Err(Error::torch(&text))
 }
 
 /// The constants of one AdamW step.

@@ -11,7 +11,9 @@ use trainer::method::model::ModelConfig;
 use trainer::method::optimizer::Optimizer;
 use trainer::torch::shim::Autocast;
 
+mod memory;
 mod optimizer;
+mod parameters;
 mod positions;
 
 const IMAGES: i64 = 2;
@@ -235,7 +237,12 @@ fn a_step_is_the_same_whether_or_not_somebody_listens() {
         ijepa.recompute_activations(recompute);
         let loss = ijepa.forward(&images, &context, &targets, hooks).unwrap();
         loss.backward();
-        (loss.double_value(&[]), Optimizer::new(&ijepa).gradients())
+        (
+            loss.double_value(&[]),
+            Optimizer::new(ijepa.parameter_groups())
+                .unwrap()
+                .gradients(),
+        )
     };
     let mut heard = BTreeMap::new();
     let (whole, whole_gradients) = step(&mut heard, false);
@@ -273,7 +280,7 @@ fn loss_is_smooth_l1() {
 #[test]
 fn every_trained_parameter_gets_a_gradient_and_no_other() {
     let ijepa = model();
-    let optimizer = Optimizer::new(&ijepa);
+    let optimizer = Optimizer::new(ijepa.parameter_groups()).unwrap();
     assert!(optimizer.gradients().is_empty());
     backward(&ijepa);
     let with_gradient: Vec<String> = optimizer

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn groups_follow_the_official_rule() {
-    let optimizer = Optimizer::new(&model());
+    let optimizer = Optimizer::new(model().parameter_groups()).unwrap();
     let groups = optimizer.groups();
     assert_eq!(
         groups
@@ -61,7 +61,7 @@ fn adamw(p: f64, gradients: &[f64], lr: f64, weight_decay: f64) -> f64 {
 #[test]
 fn steps_are_adamw_with_the_decay_of_the_group() {
     let ijepa = model();
-    let mut optimizer = Optimizer::new(&ijepa);
+    let mut optimizer = Optimizer::new(ijepa.parameter_groups()).unwrap();
     let (lr, weight_decay) = (1e-2, 0.4);
     let mut expected: BTreeMap<String, (f32, Vec<f64>)> = BTreeMap::new();
     for (name, tensor) in ijepa
@@ -119,7 +119,10 @@ fn a_step_without_gradients_is_an_error_and_moves_nothing() {
         .iter()
         .map(|(_, tensor)| floats(tensor))
         .collect();
-    let error = Optimizer::new(&ijepa).step(1e-3, 0.1).unwrap_err();
+    let error = Optimizer::new(ijepa.parameter_groups())
+        .unwrap()
+        .step(1e-3, 0.1)
+        .unwrap_err();
     assert!(matches!(error, Error::NoGradient(_)), "{error}");
     let after: Vec<Vec<f32>> = ijepa
         .state()
@@ -132,7 +135,7 @@ fn a_step_without_gradients_is_an_error_and_moves_nothing() {
 #[test]
 fn optimizer_and_model_states_move_to_a_fresh_pair() {
     let mut ijepa = model();
-    let mut optimizer = Optimizer::new(&ijepa);
+    let mut optimizer = Optimizer::new(ijepa.parameter_groups()).unwrap();
     let copy = |state: Vec<(String, Tensor)>| -> BTreeMap<String, Tensor> {
         state
             .into_iter()
@@ -151,7 +154,7 @@ fn optimizer_and_model_states_move_to_a_fresh_pair() {
     let continued: Vec<f64> = (0..3).map(|_| step(&mut ijepa, &mut optimizer)).collect();
 
     let mut ijepa = IJepa::zeroed(&config(), Device::Cpu).unwrap();
-    let mut optimizer = Optimizer::new(&ijepa);
+    let mut optimizer = Optimizer::new(ijepa.parameter_groups()).unwrap();
     ijepa.load_state(&weights).unwrap();
     optimizer.load_state(&moments).unwrap();
     let resumed: Vec<f64> = (0..3).map(|_| step(&mut ijepa, &mut optimizer)).collect();

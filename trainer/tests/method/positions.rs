@@ -1,5 +1,7 @@
 //! Position embeddings and features at other sizes than that of training.
 
+use trainer::method::encoder::Keep;
+
 use super::*;
 
 /// Bicubic weights (a = -3/4) of the four neighbours of a place between the second and the third.
@@ -68,14 +70,22 @@ fn positions_of_another_grid_are_the_bicubic_ones_of_the_whole_grid() {
 fn features_are_there_for_other_sizes_and_the_same_at_that_of_training() {
     let ijepa = model();
     let images = batch().0;
-    let trained = ijepa.encoder.forward(&images, None, &mut NoHooks).unwrap();
+    let trained = ijepa
+        .encoder
+        .forward(&images, Keep::All, &mut NoHooks)
+        .unwrap();
     assert!(ijepa.encoder.features(&images).unwrap().equal(&trained));
     let larger = images.repeat([1, 1, 2, 3]);
     let features = ijepa.encoder.features(&larger).unwrap();
     assert_eq!(features.size(), [IMAGES, 8 * 12, 24]);
     assert!(!features.requires_grad());
     // Training itself stays at its size, whose patches the masks number.
-    assert!(ijepa.encoder.forward(&larger, None, &mut NoHooks).is_err());
+    assert!(
+        ijepa
+            .encoder
+            .forward(&larger, Keep::All, &mut NoHooks)
+            .is_err()
+    );
     for (shape, part) in [
         ([1, 3, 18, 16], "18x16"),
         ([1, 3, 16, 0], "16x0"),

@@ -116,7 +116,7 @@ impl Checker<'_> {
     fn run(&mut self, ijepa: &mut IJepa, inputs: &Tensors, device: Device) -> Result<(), Error> {
         let set = self.set;
         let schedule = Schedule::new(&set.schedule(), set.steps_per_epoch())?;
-        let mut optimizer = Optimizer::new(ijepa);
+        let mut optimizer = Optimizer::new(ijepa.parameter_groups())?;
         self.optimizer_groups(&optimizer);
 
         let mut rates = ["learning rate", "weight decay", "momentum"].map(Group::exact);
@@ -254,7 +254,7 @@ impl Checker<'_> {
             .set
             .named("inputs", inputs, "images.1")?
             .to_device(device);
-        let mut optimizer = Optimizer::new(ijepa);
+        let mut optimizer = Optimizer::new(ijepa.parameter_groups())?;
         let mut hooks = Tensors::new();
         let loss = {
             let _mixed = self.set.meta.precision.enter(&images)?;

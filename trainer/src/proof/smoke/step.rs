@@ -60,7 +60,7 @@ impl Trial {
         };
         let (few, many) = (patches / 6, patches / 3);
         Ok(Trial {
-            optimizer: Optimizer::new(&ijepa),
+            optimizer: Optimizer::new(ijepa.parameter_groups())?,
             ijepa,
             images: pixels.to_device(device),
             context: [mask(0, many)],

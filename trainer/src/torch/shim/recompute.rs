@@ -1,6 +1,5 @@
 //! Activation checkpointing over `csrc/recompute.cpp`.
 
-use std::any::Any;
 use std::ffi::{CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
@@ -15,7 +14,7 @@ type Forward = unsafe extern "C" fn(*const c_void, Handle, *mut Handle) -> *mut 
 /// Frees the state.
 type Release = unsafe extern "C" fn(*mut c_void);
 /// A part's forward function.
-type Closure = Box<dyn Fn(&Tensor) -> Tensor>;
+type Closure = Box<dyn Fn(&Tensor) -> Result<Tensor, Error>>;
 
 unsafe extern "C" {
     fn ijepa_recomputed(
@@ -29,10 +28,13 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// `forward(input)`, of which the backward pass keeps the input alone: when it gets there, it calls `forward` again.
+/// Returns `forward(input)`, of which the backward pass keeps the input alone: it calls `forward` again.
+///
 /// The result is differentiable with respect to `input` and `parameters`, which must be everything trained that
-/// `forward` uses. Autocast is in the second call as it was in the first. A panic in `forward` becomes an error, of
-/// this call or of the backward pass.
+/// `forward` uses. Autocast is in the second call as it was in the first.
+///
+/// # Errors
+/// Those of `forward`, and its panics; those of its second call come from the backward pass.
 ///
 /// # Safety
 /// libtorch may call and drop `forward` in a thread of its own, at the latest when the last tensor that depends on
@@ -41,7 +43,7 @@ unsafe extern "C" {
 pub unsafe fn recomputed(
     input: &Tensor,
     parameters: &[&Tensor],
-    forward: impl Fn(&Tensor) -> Tensor + 'static,
+    forward: impl Fn(&Tensor) -> Result<Tensor, Error> + 'static,
 ) -> Result<Tensor, Error> {
     let closure: Closure = Box::new(forward);
     // The box of the box is one pointer wide.
@@ -78,18 +80,23 @@ unsafe extern "C" fn call(state: *const c_void, input: Handle, output: *mut Hand
         closure(&input)
     };
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(mut result) => {
+        Ok(Ok(mut result)) => {
             // SAFETY: as promised. The callee takes the tensor over, so it is not dropped here.
             unsafe { *output = result.as_mut_ptr().cast_const().cast() };
             std::mem::forget(result);
             null_mut()
         }
-        Err(panic) => {
-            let text = CString::new(text(&*panic).replace('\0', " ")).expect("without zeros");
-            // SAFETY: a C string; the copy is made by malloc, as the callee expects.
-            unsafe { libc::strdup(text.as_ptr()) }
-        }
+        Ok(Err(Error::OutOfMemory { reason, .. } | Error::Torch { reason, .. })) => message(reason),
+        Ok(Err(error)) => message(error.to_string()),
+        Err(panic) => message(shardtool::panics::message(&*panic)),
     }
+}
+
+/// Hands text to the callee, in memory made by malloc, as it expects.
+fn message(text: String) -> *mut c_char {
+    let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
+    // SAFETY: a C string.
+    unsafe { libc::strdup(text.as_ptr()) }
 }
 
 /// # Safety
@@ -97,11 +104,4 @@ unsafe extern "C" fn call(state: *const c_void, input: Handle, output: *mut Hand
 unsafe extern "C" fn release(state: *mut c_void) {
     // SAFETY: as promised.
     drop(unsafe { Box::from_raw(state.cast::<Closure>()) });
-}
-
-/// What a panic said.
-fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-        .unwrap_or_else(|| "a panic without words".to_owned())
 }
