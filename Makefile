@@ -1,5 +1,6 @@
 # make demo    set up, build, convert images, train for a minute or two on the CPU, end with pictures
 # make test    everything CI runs
+# make check   format, widths and lints, in under a minute
 # make help    all targets
 SHELL := /bin/sh
 CARGO ?= cargo
@@ -24,6 +25,13 @@ setup: ## libtorch into .torch/ (FULL=1: with CUDA; TORCH=DIR: use an existing P
 .PHONY: build
 build: setup ## the three programs, optimised, into target/release/
 	$(CARGO) build --release --workspace --bins $(if $(CUDA),--features trainer/cuda)
+
+# The programs find libtorch where it was when they were built: keep .torch/, or build with TORCH=DIR.
+PREFIX ?= /usr/local
+.PHONY: install
+install: build ## the three programs into PREFIX/bin (PREFIX=/usr/local)
+	install -d "$(PREFIX)/bin"
+	install $(BIN)/shardtool $(BIN)/loader $(BIN)/trainer "$(PREFIX)/bin"
 
 # --- the demo -----------------------------------------------------------------------------------------------------
 
@@ -75,26 +83,57 @@ bench-official: ## the training step beside the official code's, on the CPU (IJE
 # --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
 
 .PHONY: test
-test: setup fmt clippy doc python unit cuda loom miri asan ## everything CI runs
+test: setup fmt width deny clippy msrv doc python unit cuda loom miri asan fuzz-build ## everything CI runs
 	@echo "All stages passed."
+
+.PHONY: check
+check: fmt width ## what is worth running before every commit: format, widths, lints of the libraries
+	$(CARGO) clippy --workspace --lib --bins -- -D warnings
 
 .PHONY: fmt
 fmt: ## formatting
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+
+# rustfmt leaves comments and strings as they are.
+.PHONY: width
+width: ## no line of code or prose is longer than 120 characters
+	python3 tests/tools/width.py
 
 .PHONY: clippy
 clippy: ## lints, warnings are errors
 	$(CARGO) clippy --workspace --all-targets --features loader/compare -- -D warnings
 	$(CARGO) clippy -p trainer --all-targets --features cuda -- -D warnings
 
+# clippy's incompatible_msrv looks for newer library functions wherever it runs; the old compiler looks for the rest.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+.PHONY: msrv
+msrv: ## the oldest Rust that Cargo.toml promises, where it is installed
+	@if rustup toolchain list 2>/dev/null | grep -q '^$(MSRV)'; then \
+		$(CARGO) +$(MSRV) check --workspace --all-targets --target-dir $(TARGET)/msrv; \
+	else echo "SKIPPED msrv: no toolchain $(MSRV) (rustup toolchain install $(MSRV))"; fi
+
+# Built once into target/tools/, unoptimised: it runs for seconds.
+DENY := $(or $(shell command -v cargo-deny),$(TARGET)/tools/bin/cargo-deny)
+.PHONY: deny
+deny: ## licences, sources and bans of all dependencies
+	@test -x "$(DENY)" || $(CARGO) install cargo-deny --locked --debug --no-default-features --root $(TARGET)/tools \
+		--target-dir $(TARGET)/tools/build
+	@rm -rf $(TARGET)/tools/build
+	"$(DENY)" --locked --log-level error check bans licenses sources
+	"$(DENY)" --manifest-path fuzz/Cargo.toml --locked --log-level error check --config deny.toml bans licenses sources
+
 .PHONY: doc
-doc: ## rustdoc, warnings are errors
+doc: ## rustdoc of public and private items, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --lib
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --lib \
+		--document-private-items --target-dir $(TARGET)/private-doc
 
 .PHONY: python
 python: ## the packages of the Python shard reader, into target/python/
 	@test -d $(TARGET)/python/zstandard -a -d $(TARGET)/python/xxhash || { rm -rf $(TARGET)/python && \
-	python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target $(TARGET)/python zstandard xxhash; }
+	python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target $(TARGET)/python \
+	zstandard xxhash; }
 
 # The multi-process tests spawn the programs, so those are built first.
 .PHONY: unit
@@ -134,6 +173,12 @@ asan: ## codecs, shard reader, ring and pipeline under AddressSanitizer, where a
 		RUSTFLAGS="-Zsanitizer=address" CFLAGS="-g1 -fsanitize=address" \
 		$(NIGHTLY) test -p shardtool -p loader --lib --target $(HOST) --target-dir $(TARGET)/asan; \
 	else echo "SKIPPED asan: no nightly toolchain (rustup toolchain install nightly)"; fi
+
+.PHONY: fuzz-build
+fuzz-build: ## the fuzz targets: lints, and a build where a nightly is installed
+	$(CARGO) clippy --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz/clippy --features seeds -- -D warnings
+	@if $(NIGHTLY) --version >/dev/null 2>&1; then CARGO="$(CARGO)" fuzz/run.sh build; \
+	else echo "SKIPPED fuzz-build: no nightly toolchain (rustup toolchain install nightly)"; fi
 
 # No part of the tests: it takes as long as one lets it. TARGETS="dct rans" runs just these.
 SECONDS := 60

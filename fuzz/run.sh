@@ -1,8 +1,11 @@
 #!/bin/sh
-# Builds the fuzz targets with AddressSanitizer and runs each for a while: fuzz/run.sh SECONDS TARGET...
+# Builds the fuzz targets with AddressSanitizer and runs each for a while:
 #
-# What cargo-fuzz would do, without it; C libraries are instrumented too. New inputs go to target/fuzz/corpus/TARGET and are
-# used again by the next run, inputs that fail to target/fuzz/artifacts/.
+#   fuzz/run.sh SECONDS TARGET...
+#   fuzz/run.sh build                 builds them only
+#
+# What cargo-fuzz would do, without it; C libraries are instrumented too. New inputs go to target/fuzz/corpus/TARGET and
+# are used again by the next run, inputs that fail to target/fuzz/artifacts/.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=$1
@@ -22,6 +25,7 @@ else
 fi
 export CFLAGS="-g1 -fno-omit-frame-pointer -fsanitize=address $coverage"
 ${CARGO:-cargo} +nightly build --release --manifest-path fuzz/Cargo.toml --target $host --target-dir "$out"
+[ "$seconds" != build ] || exit 0
 
 status=0
 for target in $targets; do

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Finds lines longer than 120 characters in code and prose.
+
+Tables and links of Markdown cannot be broken; records and licences are not ours to break.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+LONGEST = 120
+KINDS = ("*.rs", "*.md", "*.py", "*.sh", "*.toml", "*.yaml", "*.cpp", "*.c", "*.h", "Makefile", ".ci/run")
+UNBREAKABLE = re.compile(r"^\s*\||\]\(|^\[|https?://")
+
+
+def main():
+    root = pathlib.Path(__file__).parents[2]
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *KINDS]
+    names = subprocess.run(listed, cwd=root, check=True, capture_output=True, text=True).stdout.split("\n")
+    found = 0
+    for name in filter(None, names):
+        path = root / name
+        if "/records/" in name or name == "NOTICE.md" or not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if len(line) > LONGEST and not (name.endswith(".md") and UNBREAKABLE.search(line)):
+                print(f"{name}:{number}: {len(line)} characters")
+                found += 1
+    if found:
+        sys.exit(f"width: {found} lines are longer than {LONGEST} characters")
+
+
+main()
