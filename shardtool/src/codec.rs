@@ -25,7 +25,7 @@ use crate::dct::coefficients::Coefficients;
 use crate::dct::{self, decode::MOST_PER_BYTE};
 use crate::planes::{Area, Planes, Resolution};
 use crate::simd::Simd;
-use crate::{Codec, Entry, Error, Sample};
+use crate::{Codec, Corrupt, Entry, Error, Sample, panics};
 use zstd::zstd_safe;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -212,7 +212,7 @@ impl Decoder {
                 planes.map(Picture::Planes)
             }
         };
-        picture.map_err(|reason| damaged(sample, reason))
+        picture.map_err(|cause| damaged(sample, cause))
     }
 
     /// The coefficients of a `dct` sample.
@@ -224,9 +224,12 @@ impl Decoder {
                 sample.shard().tables(),
                 (entry.stored_width, entry.stored_height),
             ),
-            other => Err(format!("codec {other} has no coefficients")),
+            codec => Err(Corrupt::Unsupported {
+                codec,
+                what: "coefficients",
+            }),
         };
-        coefficients.map_err(|reason| damaged(sample, reason))
+        coefficients.map_err(|cause| damaged(sample, cause))
     }
 
     /// How much of the last decoding went into undoing the entropy coding. Zero for JPEG, whose
@@ -247,18 +250,26 @@ impl Decoder {
         width: u32,
         height: u32,
         region: Region,
-    ) -> Result<RgbView<'_>, String> {
+    ) -> Result<RgbView<'_>, Corrupt> {
         if !region.is_inside(width, height) {
-            return Err(format!("{region:?} is not inside {width}x{height}"));
+            return Err(Corrupt::Area {
+                area: format!("{region:?}"),
+                size: (width, height),
+            });
         }
         if !crate::format::fits(width, height) {
-            return Err(format!("{width}x{height} is larger than an image may be"));
+            return Err(format!("{width}x{height} is larger than an image may be").into());
         }
         self.entropy = Duration::ZERO;
         match codec {
             Codec::Jpeg => self.decode_jpeg(payload, width, height)?,
             Codec::Raw => self.decode_raw(payload, width, height)?,
-            Codec::Dct => return Err("codec dct holds no pixels".to_owned()),
+            Codec::Dct => {
+                return Err(Corrupt::Unsupported {
+                    codec,
+                    what: "pixels",
+                });
+            }
         }
         let at = |x: u32, y: u32| 3 * (y as usize * width as usize + x as usize);
         let first = at(region.x, region.y);
@@ -271,7 +282,7 @@ impl Decoder {
         })
     }
 
-    fn decode_jpeg(&mut self, payload: &[u8], width: u32, height: u32) -> Result<(), String> {
+    fn decode_jpeg(&mut self, payload: &[u8], width: u32, height: u32) -> Result<(), Corrupt> {
         let options = DecoderOptions::default()
             .set_strict_mode(false)
             .set_max_width(width as usize)
@@ -282,52 +293,55 @@ impl Decoder {
         let pixels = &mut self.pixels;
         let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let mut jpeg = JpegDecoder::new_with_options(ZCursor::new(payload), options);
-            jpeg.decode_headers().map_err(|error| error.to_string())?;
+            jpeg.decode_headers()
+                .map_err(|error| Corrupt::Library(error.to_string()))?;
             let got = jpeg.dimensions().unwrap_or_default();
             if got != (width as usize, height as usize) {
-                return Err(format!(
-                    "JPEG is {}x{}, expected {width}x{height}",
-                    got.0, got.1
-                ));
+                return Err(Corrupt::Size {
+                    codec: Codec::Jpeg,
+                    expected: (width, height),
+                    got: (got.0 as u32, got.1 as u32),
+                });
             }
             jpeg.decode_into(buffer(pixels, width, height))
-                .map_err(|error| error.to_string())
+                .map_err(|error| Corrupt::Library(error.to_string()))
         }));
-        decoded.unwrap_or_else(|_| Err("the JPEG decoder panicked".to_owned()))
+        decoded.unwrap_or_else(|panic| Err(Corrupt::Panicked(panics::message(&*panic))))
     }
 
-    fn decode_raw(&mut self, payload: &[u8], width: u32, height: u32) -> Result<(), String> {
+    fn decode_raw(&mut self, payload: &[u8], width: u32, height: u32) -> Result<(), Corrupt> {
         let length = 3 * width as usize * height as usize;
         match zstd_safe::get_frame_content_size(payload) {
             Ok(Some(content)) if content == length as u64 => {}
             Ok(Some(content)) => {
-                return Err(format!("{content} bytes of pixels, expected {length}"));
+                return Err(format!("{content} bytes of pixels, expected {length}").into());
             }
-            _ => return Err("not a zstd frame that records its content size".to_owned()),
+            _ => return Err("not a zstd frame that records its content size".into()),
         }
         if length > MOST_PER_BYTE.saturating_mul(payload.len()) {
-            return Err(format!("{} bytes cannot hold {length}", payload.len()));
+            return Err(format!("{} bytes cannot hold {length}", payload.len()).into());
         }
         let pixels = buffer(&mut self.pixels, width, height);
         let start = Instant::now();
         let got = self
             .zstd
             .decompress_to_buffer(payload, pixels)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Corrupt::Library(error.to_string()))?;
         self.entropy = start.elapsed();
-        match got == length {
-            true => Ok(()),
-            false => Err(format!("{got} bytes of pixels, expected {length}")),
+        if got == length {
+            Ok(())
+        } else {
+            Err(format!("{got} bytes of pixels, expected {length}").into())
         }
     }
 }
 
-fn damaged(sample: &Sample<'_>, reason: String) -> Error {
+fn damaged(sample: &Sample<'_>, cause: Corrupt) -> Error {
     Error::Decode {
         path: sample.shard().path().to_owned(),
         sample: sample.index(),
         offset: sample.entry().offset,
-        reason,
+        cause,
     }
 }
 

@@ -8,11 +8,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::{Corrupt, Escaped};
+
 /// Why a dataset could not be read, written or decoded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The operating system refused.
-    #[error("{path}: cannot {action}: {cause}", path = path.display())]
+    #[error("{}: cannot {action}: {cause}", Escaped::new(path))]
     Io {
         /// The file or directory concerned.
         path: PathBuf,
@@ -22,7 +25,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// A shard file violates the format.
-    #[error("{path}: {fault}", path = path.display())]
+    #[error("{}: {fault}", Escaped::new(path))]
     Shard {
         /// The shard file.
         path: PathBuf,
@@ -32,7 +35,7 @@ pub enum Error {
     /// A payload is not the bytes its checksum was taken of. One sample is lost, not the shard.
     #[error(
         "{path}: sample {sample} at offset {offset}: payload checksum is {got:016x}, the index says {expected:016x}",
-        path = path.display()
+        path = Escaped::new(path)
     )]
     Payload {
         /// The shard file.
@@ -47,7 +50,7 @@ pub enum Error {
         got: u64,
     },
     /// A payload does not decode to the image its entry describes.
-    #[error("{path}: sample {sample} at offset {offset}: {reason}", path = path.display())]
+    #[error("{}: sample {sample} at offset {offset}: {cause}", Escaped::new(path))]
     Decode {
         /// The shard file.
         path: PathBuf,
@@ -55,11 +58,11 @@ pub enum Error {
         sample: u32,
         /// Offset of the payload in the file.
         offset: u64,
-        /// What the decoder said.
-        reason: String,
+        /// Why not.
+        cause: Corrupt,
     },
     /// `dataset.json` is not JSON, or not of the specified shape.
-    #[error("{path}: {cause}", path = path.display())]
+    #[error("{}: {cause}", Escaped::new(path))]
     Json {
         /// The manifest.
         path: PathBuf,
@@ -67,7 +70,7 @@ pub enum Error {
         cause: serde_json::Error,
     },
     /// A value in `dataset.json` violates the format.
-    #[error("{path}: {key} is {got}, expected {expected}", path = path.display())]
+    #[error("{}: {key} is {got}, expected {expected}", Escaped::new(path))]
     Manifest {
         /// The manifest.
         path: PathBuf,
@@ -79,7 +82,10 @@ pub enum Error {
         got: String,
     },
     /// A shard is not the one `dataset.json` lists: replaced, cut short, or of another build.
-    #[error("{path}: {what} is {got}, dataset.json says {expected}", path = path.display())]
+    #[error(
+        "{}: {what} is {got}, dataset.json says {expected}",
+        Escaped::new(path)
+    )]
     Mismatch {
         /// The shard file.
         path: PathBuf,
@@ -91,7 +97,10 @@ pub enum Error {
         got: String,
     },
     /// A sample has a class that `dataset.json` does not list.
-    #[error("{path}: sample {sample}: class is {got}, dataset.json lists {classes} classes", path = path.display())]
+    #[error(
+        "{}: sample {sample}: class is {got}, dataset.json lists {classes} classes",
+        Escaped::new(path)
+    )]
     Class {
         /// The shard file.
         path: PathBuf,
@@ -103,7 +112,7 @@ pub enum Error {
         got: u32,
     },
     /// A writer was given a sample that the format cannot hold.
-    #[error("{path}: sample {sample} cannot be written: {reason}", path = path.display())]
+    #[error("{}: sample {sample} cannot be written: {reason}", Escaped::new(path))]
     Unwritable {
         /// The shard being written.
         path: PathBuf,
@@ -129,6 +138,7 @@ impl Error {
 /// A violated sentence of the shard format. Offsets of header fields are in the file, offsets of
 /// index fields in the decompressed index.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 #[allow(missing_docs)] // `expected`, `got`, `offset`, `sample` and `column` say what they are
 pub enum Fault {
     /// The file is shorter than a header.
@@ -254,7 +264,10 @@ pub enum Fault {
         got: u16,
     },
     /// A codec this reader does not know.
-    #[error("sample {sample}: codec is {got}, this program knows 1 (jpeg) and 2 (raw)")]
+    #[error(
+        "sample {sample}: codec is {got}, this program knows {}",
+        crate::Codec::known()
+    )]
     Codec { sample: u32, got: u8 },
     /// Not one of EXIF's eight orientations.
     #[error("sample {sample}: orientation is {got}, expected 1 to 8")]

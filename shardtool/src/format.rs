@@ -77,14 +77,15 @@ impl Codec {
     /// All codecs.
     pub const ALL: [Codec; 3] = [Codec::Jpeg, Codec::Raw, Codec::Dct];
 
-    /// The codec of an on-disk number.
+    /// Returns the codec of an on-disk number.
     pub fn from_id(id: u8) -> Option<Codec> {
-        match id {
-            1 => Some(Codec::Jpeg),
-            2 => Some(Codec::Raw),
-            3 => Some(Codec::Dct),
-            _ => None,
-        }
+        Codec::ALL.into_iter().find(|&codec| codec as u8 == id)
+    }
+
+    /// Returns the on-disk numbers and names of all codecs, for messages.
+    pub(crate) fn known() -> String {
+        let codecs = Codec::ALL.map(|codec| format!("{} ({codec})", codec as u8));
+        codecs.join(", ")
     }
 
     /// The name used in `dataset.json` and on the command line.

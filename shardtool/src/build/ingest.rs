@@ -10,6 +10,7 @@ use crate::codec::{Decoder, Region};
 use crate::dataset::CodecOptions;
 use crate::dct::coefficients::Coefficients;
 use crate::dct::encode::{Coding, Encoder, Statistics};
+use crate::panics;
 use crate::simd::Simd;
 use crate::turbo::{self, Chroma};
 use fast_image_resize::images::{TypedImage, TypedImageRef};
@@ -118,10 +119,13 @@ impl Worker {
         if bytes.is_empty() {
             return Err("empty file".to_owned());
         }
-        std::panic::catch_unwind(AssertUnwindSafe(|| work(self, bytes))).unwrap_or_else(|_| {
+        std::panic::catch_unwind(AssertUnwindSafe(|| work(self, bytes))).unwrap_or_else(|panic| {
             // Dropped with whatever state its parts were left in.
             *self = Worker::new(self.options.clone(), self.coding.clone());
-            Err("the decoder panicked".to_owned())
+            Err(format!(
+                "the decoder panicked: {}",
+                panics::message(&*panic)
+            ))
         })
     }
 
@@ -132,13 +136,10 @@ impl Worker {
         }
         jpeg::check_complete(&bytes)?;
         let (size, orientation) = jpeg::read_header(&bytes)?;
-        let view = self.decoder.decode_payload(
-            Codec::Jpeg,
-            &bytes,
-            size.0,
-            size.1,
-            Region::whole(size),
-        )?;
+        let view =
+            self.decoder
+                .decode_payload(Codec::Jpeg, &bytes, size.0, size.1, Region::whole(size));
+        let view = view.map_err(|fault| fault.to_string())?;
         let payload = match self.options.name {
             Codec::Raw => compress(view.pixels, self.options.level)?,
             Codec::Jpeg | Codec::Dct => bytes,
@@ -257,9 +258,10 @@ impl Worker {
             Err(turbo::Error::Damaged(reason)) => Err(format!("JPEG: {reason}")),
             Err(turbo::Error::Unsupported(_)) => {
                 let region = Region::whole(size);
-                let view =
-                    self.decoder
-                        .decode_payload(Codec::Jpeg, bytes, size.0, size.1, region)?;
+                let view = self
+                    .decoder
+                    .decode_payload(Codec::Jpeg, bytes, size.0, size.1, region)
+                    .map_err(|fault| fault.to_string())?;
                 into.clear();
                 into.extend_from_slice(view.pixels);
                 Ok(())

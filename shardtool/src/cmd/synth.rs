@@ -1,9 +1,12 @@
 //! `shardtool synth`: a labelled image set of our own.
 
+mod set;
+
+use set::Recipe;
+
 use super::{Meter, size};
 
 use shardtool::program::Results;
-use shardtool::synth::{self, Recipe};
 use shardtool::{Escaped, cpus, exit};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -52,7 +55,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     (recipe.classes, recipe.seed, recipe.size) = (args.classes, args.seed, args.size);
     let total = args.images.saturating_add(args.val);
     let meter = Mutex::new(Meter::new("drawing", total));
-    let made = synth::generate(&args.out, &recipe, workers, &|done| {
+    let made = set::generate(&args.out, &recipe, workers, &|done| {
         let mut meter = meter.lock().expect("no holder of the meter panics");
         meter.update(done, total, 0);
     });

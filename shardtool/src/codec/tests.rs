@@ -76,7 +76,10 @@ fn regions_outside_the_image_are_refused() {
         region(0, 0, 1, 0),
     ] {
         let result = decoder.decode_payload(Codec::Raw, &raw(), WIDTH, HEIGHT, outside);
-        assert!(result.unwrap_err().contains("is not inside"), "{outside:?}");
+        assert!(
+            result.unwrap_err().to_string().contains("is not inside"),
+            "{outside:?}"
+        );
     }
 }
 
@@ -91,11 +94,14 @@ fn other_dimensions_than_the_entrys_are_refused() {
     };
     for (width, height) in [(WIDTH + 1, HEIGHT), (WIDTH, HEIGHT - 1), (WIDTH, 65_535)] {
         let raw = reason(Codec::Raw, &raw(), width, height);
-        assert!(raw.contains("819 bytes of pixels"), "{raw}");
+        assert!(raw.to_string().contains("819 bytes of pixels"), "{raw}");
         reason(Codec::Jpeg, &jpeg(), width, height);
     }
     let huge = reason(Codec::Raw, &raw(), 65_535, 65_535);
-    assert!(huge.contains("larger than an image may be"), "{huge}");
+    assert!(
+        huge.to_string().contains("larger than an image may be"),
+        "{huge}"
+    );
     reason(Codec::Raw, &jpeg(), WIDTH, HEIGHT);
     reason(Codec::Jpeg, &raw(), WIDTH, HEIGHT);
     let cut = raw();
@@ -103,7 +109,7 @@ fn other_dimensions_than_the_entrys_are_refused() {
 }
 
 /// What a JPEG decodes to in a decoder whose buffer is full of one value.
-fn decode_over(before: u8, payload: &[u8], side: (u32, u32)) -> Result<Vec<u8>, String> {
+fn decode_over(before: u8, payload: &[u8], side: (u32, u32)) -> Result<Vec<u8>, Corrupt> {
     let mut decoder = Decoder::new();
     let flat = zstd::bulk::compress(&[before; 3 * 100 * 100], 1).unwrap();
     let square = region(0, 0, 100, 100);
@@ -186,7 +192,7 @@ fn a_decoder_that_panics_costs_the_sample_alone() {
     let error = decoder
         .decode_payload(Codec::Jpeg, jpeg, 61, 52, region(0, 0, 61, 52))
         .unwrap_err();
-    assert_eq!(error, "the JPEG decoder panicked");
+    assert!(matches!(error, Corrupt::Panicked(_)), "{error}");
     // And the decoder is good for the next.
     let next = decoder.decode_payload(Codec::Jpeg, &self::jpeg(), WIDTH, HEIGHT, whole());
     assert!(next.is_ok());

@@ -8,6 +8,7 @@ use super::payload::{ComponentHead, Entropy, Head};
 use super::render::{Escapes, Renderer, SLACK, Scale, Streams, Window, factors};
 use super::streams::{GROUPS, STREAMS, stream};
 use super::tables::Tables;
+use crate::Corrupt;
 use crate::planes::{Area, Plane, Planes, Resolution};
 use crate::rans;
 use crate::simd::Simd;
@@ -103,12 +104,15 @@ impl Decoder {
         size: (u32, u32),
         area: Area,
         resolution: Resolution,
-    ) -> Result<Planes<'_>, String> {
+    ) -> Result<Planes<'_>, Corrupt> {
         let inside = |start: f64, length: f64, limit: u32| {
             start >= 0.0 && length > 0.0 && start + length <= f64::from(limit)
         };
         if !inside(area.left, area.width, size.0) || !inside(area.top, area.height, size.1) {
-            return Err(format!("{area:?} is not inside {}x{}", size.0, size.1));
+            return Err(Corrupt::Area {
+                area: format!("{area:?}"),
+                size,
+            });
         }
         let (head, coded) = Head::parse(payload, size.0, size.1)?;
         let largest = head.sampling();
@@ -137,7 +141,7 @@ impl Decoder {
                     part.scale,
                     &mut self.samples[part.start..],
                 )
-                .map_err(|reason| format!("component {number}: {reason}"))?;
+                .map_err(|fault| Corrupt::Malformed(format!("component {number}: {fault}")))?;
         }
         let samples = &self.samples;
         let plane = |number: usize| {
@@ -156,7 +160,7 @@ impl Decoder {
         payload: &[u8],
         tables: Option<&Tables>,
         size: (u32, u32),
-    ) -> Result<Coefficients, String> {
+    ) -> Result<Coefficients, Corrupt> {
         let (head, coded) = Head::parse(payload, size.0, size.1)?;
         let places = self.undo_entropy(&head, coded, tables, [8; 3])?;
         let component = |(number, component): (usize, &ComponentHead)| {
@@ -169,7 +173,7 @@ impl Decoder {
                 blocks_high: component.blocks_high,
                 blocks: streams
                     .blocks()
-                    .map_err(|reason| format!("component {number}: {reason}"))?,
+                    .map_err(|fault| Corrupt::Malformed(format!("component {number}: {fault}")))?,
             })
         };
         let components = head.components().iter().enumerate().map(component);
@@ -177,7 +181,7 @@ impl Decoder {
             width: size.0,
             height: size.1,
             colour: head.colour,
-            components: components.collect::<Result<_, String>>()?,
+            components: components.collect::<Result<_, Corrupt>>()?,
         })
     }
 
@@ -188,7 +192,7 @@ impl Decoder {
         coded: &[u8],
         tables: Option<&Tables>,
         needed: [usize; 3],
-    ) -> Result<[Places; 3], String> {
+    ) -> Result<[Places; 3], Corrupt> {
         let mut places = [[0; STREAMS]; 3];
         // The end of the last stream that is needed, and the group it belongs to.
         let (mut length, mut end, mut last_group) = (0, 0, 0);
@@ -207,7 +211,7 @@ impl Decoder {
         };
         if room > MOST_PER_BYTE.saturating_mul(coded.len()) {
             let coded = coded.len();
-            return Err(format!("{coded} bytes cannot hold {room} of streams"));
+            return Err(format!("{coded} bytes cannot hold {room} of streams").into());
         }
         grow(&mut self.streams, room + SLACK);
         match head.entropy {
@@ -245,12 +249,14 @@ impl Decoder {
                         .decompress_to_buffer(frame, &mut self.streams[begin..end])
                         .map_err(|error| error.to_string())?;
                     if got != end - begin {
-                        return Err(format!("{got} bytes of streams, expected {}", end - begin));
+                        return Err(
+                            format!("{got} bytes of streams, expected {}", end - begin).into()
+                        );
                     }
                     begin = end;
                 }
                 if last_group + 1 == GROUPS && !rest.is_empty() {
-                    return Err(format!("{} bytes behind the last frame", rest.len()));
+                    return Err(format!("{} bytes behind the last frame", rest.len()).into());
                 }
             }
         }

@@ -6,6 +6,7 @@
 use super::coefficients::{BLOCK, blocks_along};
 use super::detail::Detail;
 use super::streams::{GROUPS, STREAMS, order, stream};
+use crate::Corrupt;
 use crate::planes::Colour;
 
 /// Sampling factors may be as large as this.
@@ -137,22 +138,22 @@ impl Head {
     }
 
     /// Reads the head of an image of this size; returns it and what follows.
-    pub fn parse(payload: &[u8], width: u32, height: u32) -> Result<(Head, &[u8]), String> {
+    pub fn parse(payload: &[u8], width: u32, height: u32) -> Result<(Head, &[u8]), Corrupt> {
         let mut rest = payload;
         let entropy = match byte(&mut rest)? {
             0 => Entropy::Zstd,
             1 => Entropy::Rans,
-            other => return Err(format!("entropy coding {other}, 0 and 1 are known")),
+            other => return Err(format!("entropy coding {other}, 0 and 1 are known").into()),
         };
         let colour = match byte(&mut rest)? {
             0 => Colour::Gray,
             1 => Colour::YCbCr,
             2 => Colour::Rgb,
-            other => return Err(format!("colour {other}, 0 to 2 are known")),
+            other => return Err(format!("colour {other}, 0 to 2 are known").into()),
         };
         let tables = usize::from(byte(&mut rest)?);
         if !(1..=colour.planes()).contains(&tables) {
-            return Err(format!("{tables} quantization tables"));
+            return Err(format!("{tables} quantization tables").into());
         }
         let mut head = Head {
             entropy,
@@ -167,11 +168,11 @@ impl Head {
             (component.h, component.v) = (factors >> 4, factors & 15);
             let possible = 1..=MAX_FACTOR;
             if !possible.contains(&component.h) || !possible.contains(&component.v) {
-                return Err(format!("sampling factors {}x{}", component.h, component.v));
+                return Err(format!("sampling factors {}x{}", component.h, component.v).into());
             }
             *pick = usize::from(byte(&mut rest)?);
             if *pick >= tables {
-                return Err(format!("quantization table {pick} of {tables}"));
+                return Err(format!("quantization table {pick} of {tables}").into());
             }
             let detail = component.detail.as_flattened_mut();
             detail.copy_from_slice(take(&mut rest, detail.len())?);
@@ -197,9 +198,9 @@ impl Head {
                     });
                 }
                 other => {
-                    return Err(format!(
-                        "quantization steps of kind {other}, 0 and 1 are known"
-                    ));
+                    return Err(
+                        format!("quantization steps of kind {other}, 0 and 1 are known").into(),
+                    );
                 }
             }
         }
@@ -232,7 +233,7 @@ const EMPTY: ComponentHead = ComponentHead {
 
 impl ComponentHead {
     /// Checks the lengths that were stored, and adds those that follow from the number of blocks.
-    fn fill_in_lengths(&mut self) -> Result<(), String> {
+    fn fill_in_lengths(&mut self) -> Result<(), Corrupt> {
         let blocks = self.blocks_wide * self.blocks_high;
         let (steps, escapes) = (stream::ESCAPE_STEPS, stream::ESCAPE_PLACES);
         self.lengths[stream::DC_LOW] = blocks;
@@ -243,9 +244,7 @@ impl ComponentHead {
             self.lengths[stream::masks(u)] = blocks;
             let length = self.lengths[stream::values(u)];
             if length > 8 * blocks {
-                return Err(format!(
-                    "{length} values of frequency {u} in {blocks} blocks"
-                ));
+                return Err(format!("{length} values of frequency {u} in {blocks} blocks").into());
             }
             values += length;
         }
@@ -254,7 +253,8 @@ impl ComponentHead {
             let steps = self.lengths[steps];
             return Err(format!(
                 "{count} escapes in {steps} steps, of {values} values in {blocks} blocks"
-            ));
+            )
+            .into());
         }
         Ok(())
     }
@@ -266,7 +266,7 @@ fn stored_lengths() -> impl Iterator<Item = usize> {
     escapes.into_iter().chain((0..8).map(stream::values))
 }
 
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], String> {
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], Corrupt> {
     let (taken, behind) = rest
         .split_at_checked(length)
         .ok_or("the payload ends in its head")?;
@@ -274,11 +274,11 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], String> {
     Ok(taken)
 }
 
-fn byte(rest: &mut &[u8]) -> Result<u8, String> {
+fn byte(rest: &mut &[u8]) -> Result<u8, Corrupt> {
     Ok(take(rest, 1)?[0])
 }
 
-fn length(rest: &mut &[u8]) -> Result<usize, String> {
+fn length(rest: &mut &[u8]) -> Result<usize, Corrupt> {
     let bytes = take(rest, 4)?;
     Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes")) as usize)
 }

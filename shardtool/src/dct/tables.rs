@@ -1,5 +1,6 @@
 //! The rANS tables that all payloads of a dataset share, as each of its shards holds them.
 
+use crate::Corrupt;
 use crate::rans::{DecodeTable, Frequencies};
 
 /// Most tables in a shard: a stream names its table in a byte.
@@ -13,12 +14,12 @@ pub struct Tables(Vec<DecodeTable>);
 
 impl Tables {
     /// Reads a shard's codec data: one zstd frame of 256 u16 for each table.
-    pub fn parse(codec_data: &[u8]) -> Result<Tables, String> {
+    pub fn parse(codec_data: &[u8]) -> Result<Tables, Corrupt> {
         let frequencies = zstd::bulk::decompress(codec_data, MAX_TABLES * TABLE_BYTES)
             .map_err(|error| error.to_string())?;
         let (tables, rest) = frequencies.as_chunks::<TABLE_BYTES>();
         if tables.is_empty() || !rest.is_empty() {
-            return Err(format!("{} bytes of rANS tables", frequencies.len()));
+            return Err(format!("{} bytes of rANS tables", frequencies.len()).into());
         }
         let table = |bytes: &[u8; TABLE_BYTES]| {
             let frequencies: Frequencies = std::array::from_fn(|symbol| {
@@ -27,7 +28,7 @@ impl Tables {
             DecodeTable::new(&frequencies)
         };
         let tables: Result<_, _> = tables.iter().map(table).collect();
-        tables.map(Tables).map_err(|error| error.to_string())
+        tables.map(Tables).map_err(|error| error.to_string().into())
     }
 
     /// The codec data of a shard with these tables.

@@ -163,7 +163,7 @@ fn tables(bytes: &[u8], sibling: Option<&Shard>) -> Result<Option<Arc<Tables>>, 
         return Ok(sibling.tables.clone());
     }
     let tables = Tables::parse(data).map_err(|reason| Fault::CodecData {
-        reason,
+        reason: reason.to_string(),
         offset: HEADER_LENGTH,
     })?;
     Ok(Some(Arc::new(tables)))
