@@ -12,6 +12,8 @@ pub mod payload;
 pub mod render;
 pub mod streams;
 pub mod tables;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 use super::coefficients::{BLOCK, Component};
 use super::streams::{STREAMS, stream, zigzag};
+#[cfg(target_arch = "x86_64")]
+use super::transpose::transpose;
 use crate::simd::Simd;
 
 /// The largest dequantized coefficient that the readers' 16-bit arithmetic takes: JPEG's own limit for 8-bit samples.
@@ -107,6 +109,13 @@ impl Packed {
     fn blocks_avx2(&mut self, blocks: &[[i16; BLOCK]], limits: &[i16; BLOCK]) -> bool {
         use std::arch::x86_64::*;
 
+        transpose!(
+            __m128i,
+            "avx2",
+            _mm_unpacklo_epi16 _mm_unpackhi_epi16
+            _mm_unpacklo_epi32 _mm_unpackhi_epi32
+            _mm_unpacklo_epi64 _mm_unpackhi_epi64
+        );
         // Room for every coefficient, so that eight bytes can be stored before it is known how many of them count.
         for u in 0..8 {
             self.streams[stream::masks(u)].resize(blocks.len(), 0);
@@ -192,23 +201,6 @@ impl Packed {
 /// The largest coefficient for each quantization step.
 fn limits(quantization: &[u16; BLOCK]) -> [i16; BLOCK] {
     quantization.map(|step| (MAX_DEQUANTIZED / i32::from(step.max(1))) as i16)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-fn transpose(r: [std::arch::x86_64::__m128i; 8]) -> [std::arch::x86_64::__m128i; 8] {
-    use std::arch::x86_64::*;
-    let pair16 = |a, b| (_mm_unpacklo_epi16(a, b), _mm_unpackhi_epi16(a, b));
-    let pair32 = |a, b| (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
-    let pair64 = |a, b| (_mm_unpacklo_epi64(a, b), _mm_unpackhi_epi64(a, b));
-    let ((a0, a1), (b0, b1)) = (pair16(r[0], r[1]), pair16(r[2], r[3]));
-    let ((c0, c1), (d0, d1)) = (pair16(r[4], r[5]), pair16(r[6], r[7]));
-    let ((e0, e1), (e2, e3)) = (pair32(a0, b0), pair32(a1, b1));
-    let ((f0, f1), (f2, f3)) = (pair32(c0, d0), pair32(c1, d1));
-    let ((x0, x1), (x2, x3)) = (pair64(e0, f0), pair64(e1, f1));
-    let ((x4, x5), (x6, x7)) = (pair64(e2, f2), pair64(e3, f3));
-    [x0, x1, x2, x3, x4, x5, x6, x7]
 }
 
 #[cfg(test)]

@@ -3,14 +3,23 @@
 //! Between the passes, the lanes (eights) of every 32 outputs lie in the order 0, 2, 1, 3: packing 16-bit values to
 //! bytes works on halves of registers and brings them back into the natural one.
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m256i as Vector, _mm256_add_epi16 as add, _mm256_add_epi32 as add32,
+    _mm256_adds_epi16 as adds, _mm256_loadu_si256 as load, _mm256_madd_epi16 as madd,
+    _mm256_mulhrs_epi16 as mulhrs, _mm256_packs_epi32 as narrow, _mm256_set1_epi16 as splat,
+    _mm256_set1_epi32 as splat32, _mm256_setzero_si256 as zero, _mm256_subs_epi16 as subs,
+    _mm256_unpackhi_epi16 as interleave_high, _mm256_unpacklo_epi16 as interleave_low, *,
+};
 
 use shardtool::planes::Colour;
 
 use super::scalar::{CB_TO_BLUE, CB_TO_GREEN, CR_TO_GREEN, CR_TO_RED};
+use super::shared::{GRAY, RGB, YCBCR, shared};
 use super::strand::Strand;
 use super::taps::{BLOCK, SHORT};
 use super::windows::{Layout, Windows};
+
+shared!("avx2");
 
 /// Where the lanes of 32 outputs come from.
 pub const LANE_ORDER: [usize; 4] = [0, 2, 1, 3];
@@ -55,7 +64,7 @@ unsafe fn windows_at(row: &[u8], low: usize, high: usize) -> __m256i {
 /// A whole vector of a table.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load<T>(table: &[T], at: usize) -> __m256i {
+fn load_from<T>(table: &[T], at: usize) -> __m256i {
     let bytes = &table[at..at + 32 / size_of::<T>()];
     // SAFETY: the slice is 32 bytes long.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
@@ -82,14 +91,14 @@ fn pairs<const PAIRS: usize, const SHARED: bool>(
     let shuffles = windows.shuffles.chunks_exact(32);
     let weights = windows.weights.chunks_exact(32 * PAIRS);
     for ((outs, bases), (shuffles, weights)) in outs.zip(bases).zip(shuffles.zip(weights)) {
-        let shuffle = load(shuffles, 0);
+        let shuffle = load_from(shuffles, 0);
         let farther = _mm256_add_epi8(shuffle, _mm256_set1_epi8(2));
         let (low, high) = (bases[0] as usize, bases[1] as usize);
         for (row, out) in rows.into_iter().zip([outs.0, outs.1]) {
             // SAFETY: `across` compared the row's length with where the last window ends.
             let samples = unsafe { windows_at(row, low, high) };
             let mut sum =
-                _mm256_maddubs_epi16(load(weights, 0), _mm256_shuffle_epi8(samples, shuffle));
+                _mm256_maddubs_epi16(load_from(weights, 0), _mm256_shuffle_epi8(samples, shuffle));
             if PAIRS == 2 {
                 let samples = if SHARED {
                     _mm256_shuffle_epi8(samples, farther)
@@ -98,7 +107,7 @@ fn pairs<const PAIRS: usize, const SHARED: bool>(
                     let samples = unsafe { windows_at(row, low + 2, high + 2) };
                     _mm256_shuffle_epi8(samples, shuffle)
                 };
-                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(load(weights, 32), samples));
+                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(load_from(weights, 32), samples));
             }
             store(out, 0, sum);
         }
@@ -118,7 +127,7 @@ fn quads<const SHARED: bool>(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16
             let mut halves = [_mm256_setzero_si256(); 2];
             for (half, sum) in halves.iter_mut().enumerate() {
                 let (low, high) = (bases[2 * half] as usize, bases[2 * half + 1] as usize);
-                let shuffle = load(shuffles, 32 * half);
+                let shuffle = load_from(shuffles, 32 * half);
                 // SAFETY: `across` compared the row's length with where the last window ends.
                 let samples = unsafe { windows_at(row, low, high) };
                 let near = _mm256_shuffle_epi8(samples, shuffle);
@@ -131,8 +140,8 @@ fn quads<const SHARED: bool>(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16
                     _mm256_shuffle_epi8(samples, shuffle)
                 };
                 *sum = _mm256_add_epi16(
-                    _mm256_maddubs_epi16(load(weights, 64 * half), near),
-                    _mm256_maddubs_epi16(load(weights, 64 * half + 32), far),
+                    _mm256_maddubs_epi16(load_from(weights, 64 * half), near),
+                    _mm256_maddubs_epi16(load_from(weights, 64 * half + 32), far),
                 );
             }
             store(out, 0, _mm256_hadd_epi16(halves[0], halves[1]));
@@ -155,7 +164,7 @@ fn dots(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16]) {
                     let samples = &row[base + 16 * window..][..16];
                     // SAFETY: the slice is 16 bytes long.
                     let samples = unsafe { _mm_loadu_si128(samples.as_ptr().cast()) };
-                    let weights = load(&windows.wide, (output * windows.dots + window) * 16);
+                    let weights = load_from(&windows.wide, (output * windows.dots + window) * 16);
                     let products = _mm256_madd_epi16(_mm256_cvtepu8_epi16(samples), weights);
                     *sum = _mm256_add_epi32(*sum, products);
                 }
@@ -187,199 +196,28 @@ fn sums_of_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
     _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d))
 }
 
-/// Filters down and converts colour: one row of output from the rows that each plane's strand names.
-#[target_feature(enable = "avx2")]
-pub fn down(strands: &[Strand<'_>; 3], colour: Colour, out: [&mut [u8]; 3]) {
-    let planes = &strands[..colour.planes()];
-    let most = planes.iter().map(|strand| strand.count).max();
-    match most.expect("at least one plane") {
-        1..=2 => coloured::<2>(strands, colour, out),
-        3 => coloured::<3>(strands, colour, out),
-        4 => coloured::<4>(strands, colour, out),
-        5 => coloured::<5>(strands, colour, out),
-        6 => coloured::<6>(strands, colour, out),
-        7..=SHORT => coloured::<SHORT>(strands, colour, out),
-        _ => coloured::<0>(strands, colour, out),
-    }
-}
-
-#[target_feature(enable = "avx2")]
-fn coloured<const TAPS: usize>(strands: &[Strand<'_>; 3], colour: Colour, out: [&mut [u8]; 3]) {
-    match colour {
-        Colour::Gray => rows::<TAPS, GRAY>(strands, out),
-        Colour::YCbCr => rows::<TAPS, YCBCR>(strands, out),
-        Colour::Rgb => rows::<TAPS, RGB>(strands, out),
-    }
-}
-
-// Colours as constants to compile for.
-const GRAY: u8 = 0;
-const YCBCR: u8 = 1;
-const RGB: u8 = 2;
-
-/// A strand with its rows looked up: `TAPS` of them, or any number where that is 0.
-#[derive(Clone, Copy)]
-struct Column<'a, const TAPS: usize> {
-    strand: &'a Strand<'a>,
-    rows: [&'a [i16]; TAPS],
-    weights: [__m256i; TAPS],
-}
-
-impl<'a, const TAPS: usize> Column<'a, TAPS> {
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn new(strand: &'a Strand<'a>) -> Column<'a, TAPS> {
-        let mut column = Column {
-            strand,
-            rows: [&[]; TAPS],
-            weights: [_mm256_setzero_si256(); TAPS],
-        };
-        for tap in 0..TAPS {
-            // Where a strand has fewer taps, its first row is read again, with no weight.
-            let exists = tap < strand.count;
-            let weight = if exists { strand.weight(tap) } else { 0 };
-            column.rows[tap] = strand.row(if exists { tap } else { 0 });
-            column.weights[tap] = _mm256_set1_epi16(weight);
-        }
-        column
-    }
-
-    /// 16 values.
-    ///
-    /// # Safety
-    /// `at + 16` is at most the rows' length.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn values(&self, at: usize) -> __m256i {
-        let value = |row: &[i16]| {
-            debug_assert!(at + 16 <= row.len());
-            // SAFETY: as the caller promises.
-            unsafe { _mm256_loadu_si256(row.as_ptr().add(at).cast()) }
-        };
-        if TAPS > 0 {
-            let mut sum = _mm256_mulhrs_epi16(value(self.rows[0]), self.weights[0]);
-            for tap in 1..TAPS {
-                let part = _mm256_mulhrs_epi16(value(self.rows[tap]), self.weights[tap]);
-                sum = _mm256_add_epi16(sum, part);
-            }
-            return sum;
-        }
-        let strand = self.strand;
-        if strand.short {
-            let mut sum = _mm256_setzero_si256();
-            for tap in 0..strand.count {
-                let weight = _mm256_set1_epi16(strand.weight(tap));
-                sum = _mm256_add_epi16(sum, _mm256_mulhrs_epi16(value(strand.row(tap)), weight));
-            }
-            return sum;
-        }
-        let mut sums = [_mm256_set1_epi32(1 << 14); 2];
-        for tap in (0..strand.count).step_by(2) {
-            let upper = value(strand.row(tap));
-            let (lower, second) = if tap + 1 < strand.count {
-                (value(strand.row(tap + 1)), strand.weight(tap + 1))
-            } else {
-                (upper, 0)
-            };
-            let weights = i32::from(strand.weight(tap)) | i32::from(second) << 16;
-            let weights = _mm256_set1_epi32(weights);
-            let pairs = [
-                _mm256_unpacklo_epi16(upper, lower),
-                _mm256_unpackhi_epi16(upper, lower),
-            ];
-            for (sum, pairs) in sums.iter_mut().zip(pairs) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, weights));
-            }
-        }
-        _mm256_packs_epi32(
-            _mm256_srai_epi32::<15>(sums[0]),
-            _mm256_srai_epi32::<15>(sums[1]),
-        )
-    }
-}
-
-#[target_feature(enable = "avx2")]
-fn rows<const TAPS: usize, const COLOUR: u8>(strands: &[Strand<'_>; 3], out: [&mut [u8]; 3]) {
-    let mut columns = [Column::<TAPS>::new(&strands[0]); 3];
-    if COLOUR != GRAY {
-        columns[1] = Column::new(&strands[1]);
-        columns[2] = Column::new(&strands[2]);
-    }
-    let padded = columns[0].strand.row(0).len();
-    assert!(
-        columns
-            .iter()
-            .all(|column| column.strand.row(0).len() == padded)
-    );
-    let [red, green, blue] = out;
-    let side = red.len();
-    assert!(
-        padded.is_multiple_of(BLOCK) && side <= padded && green.len() == side && blue.len() == side
-    );
-    for at in (0..padded).step_by(BLOCK) {
-        // SAFETY: all rows are `padded` long, a multiple of 32.
-        let (near, far) = unsafe {
-            (
-                pixels::<TAPS, COLOUR>(&columns, at),
-                pixels::<TAPS, COLOUR>(&columns, at + 16),
-            )
-        };
-        let parts = [
-            (&mut *red, bytes(near[0], far[0])),
-            (&mut *green, bytes(near[1], far[1])),
-            (&mut *blue, bytes(near[2], far[2])),
-        ];
-        for (out, bytes) in parts {
-            if at + BLOCK <= side {
-                store(out, at, bytes);
-            } else if at < side {
-                let mut block = [0_u8; BLOCK];
-                store(&mut block, 0, bytes);
-                out[at..].copy_from_slice(&block[..side - at]);
-            }
-        }
-    }
-}
-
-/// Rounds 7 fractional bits away and packs to bytes.
+/// Shifts right by 15 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn bytes(near: __m256i, far: __m256i) -> __m256i {
-    let packed = _mm256_packs_epi16(scaled(near, 1 << 8), scaled(far, 1 << 8));
-    _mm256_xor_si256(packed, _mm256_set1_epi8(-128))
+fn shift15(sums: Vector) -> Vector {
+    _mm256_srai_epi32::<15>(sums)
 }
 
+/// Rounds 7 fractional bits of a block away and stores those of its bytes that `out` has, from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn scaled(value: __m256i, by: i16) -> __m256i {
-    _mm256_mulhrs_epi16(value, _mm256_set1_epi16(by))
-}
-
-/// 16 pixels, with 7 fractional bits and 128 taken off.
-///
-/// # Safety
-/// `at + 16` is at most the length of the columns' rows.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn pixels<const TAPS: usize, const COLOUR: u8>(
-    columns: &[Column<'_, TAPS>; 3],
-    at: usize,
-) -> [__m256i; 3] {
-    // SAFETY: as the caller promises.
-    let value = |plane: usize| unsafe { columns[plane].values(at) };
-    if COLOUR == GRAY {
-        return [value(0); 3];
+fn write(out: &mut [u8], at: usize, [near, far]: [Vector; 2]) {
+    let rounded = |values| mulhrs(values, splat(1 << 8));
+    let bytes = _mm256_packs_epi16(rounded(near), rounded(far));
+    let bytes = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
+    if at + BLOCK <= out.len() {
+        store(out, at, bytes);
+    } else if at < out.len() {
+        let mut block = [0_u8; BLOCK];
+        store(&mut block, 0, bytes);
+        let left = out.len() - at;
+        out[at..].copy_from_slice(&block[..left]);
     }
-    let [y, cb, cr] = [value(0), value(1), value(2)];
-    if COLOUR == RGB {
-        return [y, cb, cr];
-    }
-    // Saturation changes only what is far outside a byte's range, on the same side of it.
-    let red = _mm256_adds_epi16(y, _mm256_adds_epi16(cr, scaled(cr, CR_TO_RED)));
-    let green = _mm256_subs_epi16(y, scaled(cb, CB_TO_GREEN));
-    let green = _mm256_subs_epi16(green, scaled(cr, CR_TO_GREEN));
-    let blue = _mm256_adds_epi16(y, _mm256_adds_epi16(cb, scaled(cb, CB_TO_BLUE)));
-    [red, green, blue]
 }
 
 /// Takes a row of packed RGB apart, as far as whole blocks of 32 pixels go; returns how many pixels that were.

@@ -1,11 +1,26 @@
 //! A row of blocks with AVX2: two blocks at a time, one in each half of a register.
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m256i as Vector, _mm256_adds_epi16 as adds, _mm256_loadu_si256 as load,
+    _mm256_mulhrs_epi16 as mulhrs, _mm256_set1_epi16 as splat, _mm256_setzero_si256 as zero,
+    _mm256_storeu_si256 as store, _mm256_subs_epi16 as subs, *,
+};
 
+use super::shared::shared;
 use super::{Escape, GROUP, Halfway, Row};
 use crate::dct::idct::{COSINES, FRACTION};
+use crate::dct::transpose::transpose;
 
-/// Set bits, eight bytes at a time.
+shared!("avx2");
+transpose!(
+    Vector,
+    "avx2",
+    _mm256_unpacklo_epi16 _mm256_unpackhi_epi16
+    _mm256_unpacklo_epi32 _mm256_unpackhi_epi32
+    _mm256_unpacklo_epi64 _mm256_unpackhi_epi64
+);
+
+/// Counts set bits, eight bytes at a time.
 #[target_feature(enable = "popcnt")]
 pub(super) fn ones(masks: &[u8]) -> usize {
     super::count_ones(masks)
@@ -30,39 +45,6 @@ static PLACES: [u64; 256] = {
     }
     places
 };
-
-/// Renders one row of blocks: all of it along the horizontal frequencies, then along the vertical ones. `halfway` has room
-/// for whole groups.
-///
-/// # Safety
-/// The machine must have [`crate::simd::Simd::Avx2`].
-pub(super) unsafe fn row(row: &Row<'_>, halfway: &mut [Halfway], samples: &mut [u8]) {
-    assert!(samples.len() >= row.scale.rows * row.stride);
-    assert!(halfway.len() >= row.blocks.next_multiple_of(GROUP));
-    // SAFETY: the instructions are there, says the caller.
-    unsafe {
-        match row.scale.columns {
-            1 => across::<1>(row, halfway),
-            2 => across::<2>(row, halfway),
-            3 => across::<3>(row, halfway),
-            4 => across::<4>(row, halfway),
-            5 => across::<5>(row, halfway),
-            6 => across::<6>(row, halfway),
-            7 => across::<7>(row, halfway),
-            _ => across::<8>(row, halfway),
-        }
-        match row.scale.rows {
-            1 => down::<1>(row, halfway, samples),
-            2 => down::<2>(row, halfway, samples),
-            3 => down::<3>(row, halfway, samples),
-            4 => down::<4>(row, halfway, samples),
-            5 => down::<5>(row, halfway, samples),
-            6 => down::<6>(row, halfway, samples),
-            7 => down::<7>(row, halfway, samples),
-            _ => down::<8>(row, halfway, samples),
-        }
-    }
-}
 
 /// Unpacks, dequantizes and transforms along the horizontal frequencies. Pairs of blocks are left as eight registers, one for
 /// each vertical frequency.
@@ -157,69 +139,4 @@ fn down<const ROWS: usize>(row: &Row<'_>, halfway: &[Halfway], samples: &mut [u8
             }
         }
     }
-}
-
-/// Adds the high bytes of a group's escapes; returns those of the blocks behind it.
-#[cold]
-#[target_feature(enable = "avx2")]
-fn apply<'a>(escapes: &'a [Escape], block: usize, vectors: &mut [__m256i; 8]) -> &'a [Escape] {
-    let count = escapes.partition_point(|escape| (escape.block as usize) < block + 2);
-    for escape in &escapes[..count] {
-        let (u, v) = (
-            usize::from(escape.place >> 3),
-            usize::from(escape.place & 7),
-        );
-        let lane = 8 * (escape.block as usize - block) + v;
-        let mut lanes = [0i16; 16];
-        // SAFETY: sixteen 16-bit lanes are 256 bits.
-        unsafe {
-            _mm256_storeu_si256(lanes.as_mut_ptr().cast(), vectors[u]);
-            lanes[lane] = lanes[lane].wrapping_add(i16::from(escape.high) << 8);
-            vectors[u] = _mm256_loadu_si256(lanes.as_ptr().cast());
-        }
-    }
-    &escapes[count..]
-}
-
-/// One dimension of the inverse DCT, lane by lane; see [`crate::dct::idct::inverse`].
-#[target_feature(enable = "avx2")]
-#[inline]
-fn inverse<const LENGTH: usize>(x: [__m256i; 8]) -> [__m256i; 8] {
-    let mut samples = [_mm256_setzero_si256(); 8];
-    let weigh = |n: usize, u: usize| {
-        _mm256_mulhrs_epi16(x[u], _mm256_set1_epi16(COSINES[LENGTH - 1][n][u]))
-    };
-    for n in 0..LENGTH.div_ceil(2) {
-        let mut even = weigh(n, 0);
-        for u in (2..LENGTH).step_by(2) {
-            even = _mm256_adds_epi16(even, weigh(n, u));
-        }
-        if 2 * n + 1 == LENGTH {
-            samples[n] = even;
-            continue;
-        }
-        let mut odd = weigh(n, 1);
-        for u in (3..LENGTH).step_by(2) {
-            odd = _mm256_adds_epi16(odd, weigh(n, u));
-        }
-        samples[n] = _mm256_adds_epi16(even, odd);
-        samples[LENGTH - 1 - n] = _mm256_subs_epi16(even, odd);
-    }
-    samples
-}
-
-/// Swaps rows and columns of each half's 8 × 8 numbers.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn transpose(r: [__m256i; 8]) -> [__m256i; 8] {
-    let pair16 = |a, b| (_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b));
-    let pair32 = |a, b| (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-    let pair64 = |a, b| (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
-    let ((a0, a1), (b0, b1)) = (pair16(r[0], r[1]), pair16(r[2], r[3]));
-    let ((c0, c1), (d0, d1)) = (pair16(r[4], r[5]), pair16(r[6], r[7]));
-    let ((e0, e1), (e2, e3)) = (pair32(a0, b0), pair32(a1, b1));
-    let ((f0, f1), (f2, f3)) = (pair32(c0, d0), pair32(c1, d1));
-    let ((x0, x1), (x2, x3)) = (pair64(e0, f0), pair64(e1, f1));
-    let ((x4, x5), (x6, x7)) = (pair64(e2, f2), pair64(e3, f3));
-    [x0, x1, x2, x3, x4, x5, x6, x7]
 }

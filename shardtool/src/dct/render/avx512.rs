@@ -1,47 +1,27 @@
 //! A row of blocks with AVX-512: eight blocks at a time, four in each of two registers.
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m512i as Vector, _mm512_adds_epi16 as adds, _mm512_loadu_si512 as load,
+    _mm512_mulhrs_epi16 as mulhrs, _mm512_set1_epi16 as splat, _mm512_setzero_si512 as zero,
+    _mm512_storeu_si512 as store, _mm512_subs_epi16 as subs, *,
+};
 
+use super::shared::shared;
 use super::{Escape, GROUP, Halfway, Row};
 use crate::dct::idct::{COSINES, FRACTION};
+use crate::dct::transpose::transpose;
 
-/// Blocks in a register.
-const HALF: usize = 4;
+shared!("avx512f,avx512bw");
+transpose!(
+    Vector,
+    "avx512f,avx512bw",
+    _mm512_unpacklo_epi16 _mm512_unpackhi_epi16
+    _mm512_unpacklo_epi32 _mm512_unpackhi_epi32
+    _mm512_unpacklo_epi64 _mm512_unpackhi_epi64
+);
+
 /// The first of each block's lanes.
 const FIRST_LANES: u32 = 0x0101_0101;
-
-/// Renders one row of blocks: all of it along the horizontal frequencies, then along the vertical ones. `halfway` has room
-/// for whole groups.
-///
-/// # Safety
-/// The machine must have [`crate::simd::Simd::Avx512`].
-pub(super) unsafe fn row(row: &Row<'_>, halfway: &mut [Halfway], samples: &mut [u8]) {
-    assert!(samples.len() >= row.scale.rows * row.stride);
-    assert!(halfway.len() >= row.blocks.next_multiple_of(GROUP));
-    // SAFETY: the instructions are there, says the caller.
-    unsafe {
-        match row.scale.columns {
-            1 => across::<1>(row, halfway),
-            2 => across::<2>(row, halfway),
-            3 => across::<3>(row, halfway),
-            4 => across::<4>(row, halfway),
-            5 => across::<5>(row, halfway),
-            6 => across::<6>(row, halfway),
-            7 => across::<7>(row, halfway),
-            _ => across::<8>(row, halfway),
-        }
-        match row.scale.rows {
-            1 => down::<1>(row, halfway, samples),
-            2 => down::<2>(row, halfway, samples),
-            3 => down::<3>(row, halfway, samples),
-            4 => down::<4>(row, halfway, samples),
-            5 => down::<5>(row, halfway, samples),
-            6 => down::<6>(row, halfway, samples),
-            7 => down::<7>(row, halfway, samples),
-            _ => down::<8>(row, halfway, samples),
-        }
-    }
-}
 
 /// For each number of columns, which bytes of two registers of packed rows make up a row of eight blocks' samples. Each
 /// block's 16 bytes are a row and the row below.
@@ -94,7 +74,7 @@ fn across<const COLUMNS: usize>(row: &Row<'_>, halfway: &mut [Halfway]) {
             && (escape.block as usize) < block + GROUP
         {
             escapes = apply(escapes, block, &mut left);
-            escapes = apply(escapes, block + HALF, &mut right);
+            escapes = apply(escapes, block + BLOCKS, &mut right);
         }
         let dc = |half| _mm512_castsi128_si512(half);
         // SAFETY: eight DCs, half of them each.
@@ -102,7 +82,7 @@ fn across<const COLUMNS: usize>(row: &Row<'_>, halfway: &mut [Halfway]) {
             let at = row.dc[block..block + GROUP].as_ptr();
             (
                 _mm_loadu_si64(at.cast()),
-                _mm_loadu_si64(at.add(HALF).cast()),
+                _mm_loadu_si64(at.add(BLOCKS).cast()),
             )
         };
         left[0] = _mm512_mask_expand_epi16(left[0], FIRST_LANES, dc(dc_left));
@@ -162,69 +142,4 @@ fn down<const ROWS: usize>(row: &Row<'_>, halfway: &[Halfway], samples: &mut [u8
             }
         }
     }
-}
-
-/// Adds the high bytes of a register's escapes; returns those of the blocks behind it.
-#[cold]
-#[target_feature(enable = "avx512f")]
-fn apply<'a>(escapes: &'a [Escape], block: usize, vectors: &mut [__m512i; 8]) -> &'a [Escape] {
-    let count = escapes.partition_point(|escape| (escape.block as usize) < block + HALF);
-    for escape in &escapes[..count] {
-        let (u, v) = (
-            usize::from(escape.place >> 3),
-            usize::from(escape.place & 7),
-        );
-        let lane = 8 * (escape.block as usize - block) + v;
-        let mut lanes = [0i16; 32];
-        // SAFETY: 32 16-bit lanes are 512 bits.
-        unsafe {
-            _mm512_storeu_si512(lanes.as_mut_ptr().cast(), vectors[u]);
-            lanes[lane] = lanes[lane].wrapping_add(i16::from(escape.high) << 8);
-            vectors[u] = _mm512_loadu_si512(lanes.as_ptr().cast());
-        }
-    }
-    &escapes[count..]
-}
-
-/// One dimension of the inverse DCT, lane by lane; see [`crate::dct::idct::inverse`].
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-fn inverse<const LENGTH: usize>(x: [__m512i; 8]) -> [__m512i; 8] {
-    let mut samples = [_mm512_setzero_si512(); 8];
-    let weigh = |n: usize, u: usize| {
-        _mm512_mulhrs_epi16(x[u], _mm512_set1_epi16(COSINES[LENGTH - 1][n][u]))
-    };
-    for n in 0..LENGTH.div_ceil(2) {
-        let mut even = weigh(n, 0);
-        for u in (2..LENGTH).step_by(2) {
-            even = _mm512_adds_epi16(even, weigh(n, u));
-        }
-        if 2 * n + 1 == LENGTH {
-            samples[n] = even;
-            continue;
-        }
-        let mut odd = weigh(n, 1);
-        for u in (3..LENGTH).step_by(2) {
-            odd = _mm512_adds_epi16(odd, weigh(n, u));
-        }
-        samples[n] = _mm512_adds_epi16(even, odd);
-        samples[LENGTH - 1 - n] = _mm512_subs_epi16(even, odd);
-    }
-    samples
-}
-
-/// Swaps rows and columns of each block's 8 × 8 numbers.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-fn transpose(r: [__m512i; 8]) -> [__m512i; 8] {
-    let pair16 = |a, b| (_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b));
-    let pair32 = |a, b| (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    let pair64 = |a, b| (_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-    let ((a0, a1), (b0, b1)) = (pair16(r[0], r[1]), pair16(r[2], r[3]));
-    let ((c0, c1), (d0, d1)) = (pair16(r[4], r[5]), pair16(r[6], r[7]));
-    let ((e0, e1), (e2, e3)) = (pair32(a0, b0), pair32(a1, b1));
-    let ((f0, f1), (f2, f3)) = (pair32(c0, d0), pair32(c1, d1));
-    let ((x0, x1), (x2, x3)) = (pair64(e0, f0), pair64(e1, f1));
-    let ((x4, x5), (x6, x7)) = (pair64(e2, f2), pair64(e3, f3));
-    [x0, x1, x2, x3, x4, x5, x6, x7]
 }
