@@ -86,7 +86,7 @@ fn component() -> Component {
     for (at, coefficient) in blocks.iter_mut().enumerate() {
         let frequency = (at % 8 + at % BLOCK / 8) as u64;
         let drawn = xxhash_rust::xxh3::xxh3_64(&at.to_le_bytes());
-        if drawn % (1 + frequency * frequency / 2) == 0 {
+        if drawn.is_multiple_of(1 + frequency * frequency / 2) {
             let most = 1 + 200 / (1 + frequency * frequency) as i64;
             *coefficient = ((drawn >> 20) as i64 % (2 * most + 1) - most) as i16;
         }

@@ -6,8 +6,8 @@ use std::arch::x86_64::{
     _mm256_storeu_si256 as store, _mm256_subs_epi16 as subs, *,
 };
 
+use super::row::{Escape, GROUP, Halfway, Row};
 use super::shared::shared;
-use super::{Escape, GROUP, Halfway, Row};
 use crate::dct::idct::{COSINES, FRACTION};
 use crate::dct::transpose::transpose;
 
@@ -26,7 +26,8 @@ pub(super) fn ones(masks: &[u8]) -> usize {
     super::count_ones(masks)
 }
 
-/// Where the values of a mask's bits lie: for each bit the number of bits below it, or 128, which makes a shuffle give 0.
+/// Where the values of a mask's bits lie: for each bit the number of bits below it. For a bit that is not set it is 128,
+/// which makes a shuffle give 0.
 static PLACES: [u64; 256] = {
     let mut places = [0; 256];
     let mut mask = 0;
@@ -46,8 +47,8 @@ static PLACES: [u64; 256] = {
     places
 };
 
-/// Unpacks, dequantizes and transforms along the horizontal frequencies. Pairs of blocks are left as eight registers, one for
-/// each vertical frequency.
+/// Unpacks, dequantizes and transforms along the horizontal frequencies. Leaves pairs of blocks as eight registers, one
+/// for each vertical frequency.
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 fn across<const COLUMNS: usize>(row: &Row<'_>, halfway: &mut [Halfway]) {
     let mut values: [*const u8; 8] = row.values.map(<[u8]>::as_ptr);

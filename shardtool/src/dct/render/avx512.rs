@@ -6,8 +6,8 @@ use std::arch::x86_64::{
     _mm512_storeu_si512 as store, _mm512_subs_epi16 as subs, *,
 };
 
+use super::row::{Escape, GROUP, Halfway, Row};
 use super::shared::shared;
-use super::{Escape, GROUP, Halfway, Row};
 use crate::dct::idct::{COSINES, FRACTION};
 use crate::dct::transpose::transpose;
 
@@ -40,7 +40,7 @@ static GATHER: [[u8; 64]; 8] = {
     gather
 };
 
-/// Unpacks, dequantizes and transforms along the horizontal frequencies. Groups of blocks are left as two times eight
+/// Unpacks, dequantizes and transforms along the horizontal frequencies. Leaves groups of blocks as two times eight
 /// registers, one for each vertical frequency.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
 fn across<const COLUMNS: usize>(row: &Row<'_>, halfway: &mut [Halfway]) {

@@ -1,6 +1,6 @@
-//! The definition of a row of blocks.
+//! How a row of blocks is rendered, in portable code: the definition.
 
-use super::Row;
+use super::row::Row;
 use crate::dct::idct;
 
 /// Renders one row of blocks.

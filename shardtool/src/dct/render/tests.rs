@@ -1,5 +1,7 @@
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
+use crate::dct::idct::FRACTION;
 
 /// A component with random streams, in one buffer as the renderer wants it.
 struct Made {
@@ -178,7 +180,7 @@ fn missing_values_are_an_error() {
             Renderer::new(simd).render(&streams, &factors, window, scale, &mut samples)
         };
         let error = render(window, 8).unwrap_err();
-        assert!(error.contains("frequency 3"), "{error}");
+        assert_eq!(error, StreamError::TooFewValues { frequency: 3 });
         // Neither what is above the last row nor what is below frequency 3 has anything to do with it.
         render(Window { rows: 4, ..window }, 8).unwrap();
         render(window, 3).unwrap();
