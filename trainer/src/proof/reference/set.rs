@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use super::replay::Precision;
+use super::precision::Precision;
 use crate::Error;
 use crate::method::model::ModelConfig;
 use crate::method::schedule::ScheduleConfig;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::compare::{Own, ROUNDING};
-use super::replay::Precision;
+use super::precision::Precision;
 use super::set::{Deviation, Meta};
 
 /// How far autocast may lie from float32, as relative l2 norms in roundings to bfloat16 (2⁻⁸).
