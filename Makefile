@@ -24,7 +24,7 @@ setup: ## libtorch into .torch/ (FULL=1: with CUDA; TORCH=DIR: use an existing P
 
 .PHONY: build
 build: setup ## the three programs, optimised, into target/release/
-	$(CARGO) build --release --workspace --bins $(if $(CUDA),--features trainer/cuda)
+	$(CARGO) build --release --workspace --bins $(if $(CUDA),--features trainer/cuda) $(if $(COMPARE),--features trainer/compare)
 
 # The programs find libtorch where it was when they were built: keep .torch/, or build with TORCH=DIR.
 PREFIX ?= /usr/local
@@ -70,14 +70,14 @@ bench-rivals: ## this loader beside torchvision, DALI, FFCV and others (IMAGES=D
 # the official code measured beside ours.
 .PHONY: gpu
 gpu: ## on a GPU machine: smoke test, check-reference and benches, recorded under trainer/benches/records/
-	$(MAKE) build CUDA=1 $(if $(TORCH),,FULL=1)
+	$(MAKE) build CUDA=1 $(if $(IJEPA),COMPARE=1) $(if $(TORCH),,FULL=1)
 	trainer/benches/gpu.sh
 
 # IJEPA=PATH: a checkout of facebookresearch/ijepa. ARGS="--quick --models tiny": see trainer/benches/official.py --help.
 .PHONY: bench-official
 bench-official: ## the training step beside the official code's, on the CPU (IJEPA=PATH: a checkout of it)
 	@test -d "$(IJEPA)" || { echo "bench-official: IJEPA=PATH names a checkout of facebookresearch/ijepa" >&2; exit 2; }
-	$(CARGO) build --release -p trainer --bins
+	$(CARGO) build --release -p trainer --bins --features compare
 	python3 trainer/benches/official.py --ijepa "$(IJEPA)" $(ARGS)
 
 # --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
@@ -102,7 +102,7 @@ width: ## no line of code or prose is longer than 120 characters
 
 .PHONY: clippy
 clippy: ## lints, warnings are errors
-	$(CARGO) clippy --workspace --all-targets --features loader/compare -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features loader/compare,trainer/compare -- -D warnings
 	$(CARGO) clippy -p trainer --all-targets --features cuda -- -D warnings
 
 # clippy's incompatible_msrv looks for newer library functions wherever it runs; the old compiler looks for the rest.
@@ -140,8 +140,8 @@ python: ## the packages of the Python shard reader, into target/python/
 unit: ## unit, property, golden and multi-process tests
 	@test -d "$${IJEPA_SHARED:-../shared}/reference" || echo "SKIPPED inside the tests: comparisons with recordings of the official code \
 	that are not shipped (no $${IJEPA_SHARED:-../shared}/reference; IJEPA_SHARED=DIR names another place)"
-	$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace
+	$(CARGO) build --workspace --bins --features trainer/compare
+	$(CARGO) test --workspace --features trainer/compare
 
 # A build that takes GPUs, on a machine that may have none: what needs none works, and the rest says what is missing.
 .PHONY: cuda
@@ -153,7 +153,7 @@ cuda: ## the feature `cuda`: its tests that need no GPU, and a clean failure wit
 interop: setup ## import, export, bench against PyTorch, transformers and the official code (IJEPA=PATH) themselves
 	@python3 tests/tools/interop_env.py $(TARGET)/interop >$(TARGET)/interop.env
 	env $$(cat $(TARGET)/interop.env) $(if $(IJEPA),INTEROP_IJEPA="$(abspath $(IJEPA))") \
-	$(CARGO) test -p trainer --test interop --test bench_official -- --nocapture
+	$(CARGO) test -p trainer --features compare --test interop --test bench_official -- --nocapture
 
 # Every interleaving of the ring's protocol that the C11 memory model allows, at capacity 2.
 .PHONY: loom

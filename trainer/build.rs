@@ -98,6 +98,8 @@ fn compile_shim(root: &Path) {
         .flag(system("include"))
         .flag(system("include/torch/csrc/api/include"))
         .opt_level(1)
+        // As libtorch itself was built: some of its classes have other members without it.
+        .define("NDEBUG", None)
         .warnings(true)
         .files(["csrc/shim.cpp", "csrc/recompute.cpp", "csrc/device.cpp"])
         .compile("ijepa_shim");
@@ -114,6 +116,10 @@ fn link(lib: &Path) {
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../../.torch/torch/lib");
 }
 
+#[allow(
+    clippy::print_stderr,
+    reason = "Cargo shows a build script's standard error where it fails"
+)]
 fn fail(what: &str, why: &str, cure: &str) -> ! {
     eprintln!("\n{what}\n  {why}\n  cure: {cure}\n");
     exit(1)

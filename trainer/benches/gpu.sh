@@ -3,8 +3,8 @@
 #
 #   trainer/benches/gpu.sh [OUT]      OUT: where the record goes [trainer/benches/records]
 #
-# TRAINER   the program, built with `--features trainer/cuda` [target/release/trainer]. One that was built elsewhere does:
-#           it finds libtorch in .torch/, else in the PyTorch 2.11 of `python3`.
+# TRAINER   the program, built with `--features trainer/cuda,trainer/compare` [target/release/trainer]. One that was
+#           built elsewhere does: it finds libtorch in .torch/, else in the PyTorch 2.11 of `python3`.
 # DEVICE    [cuda:0]
 # SECONDS_EACH  after so long a part is given up [150]
 # IJEPA     a checkout of facebookresearch/ijepa: its step is measured beside ours by PYTHON [python3], which needs PyTorch

@@ -1,27 +1,22 @@
 //! `trainer bench`: the training step, timed.
 
-use std::ffi::OsString;
+#[cfg(feature = "compare")]
+mod peer;
+
 use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use loader::link::Endpoint;
-use shardtool::Manifest;
 use shardtool::exit;
 use shardtool::program::Results;
 use tch::Device;
 use trainer::config::Config;
-use trainer::distributed::World;
 use trainer::method::model::Preset as Sizes;
 use trainer::proof::bench::made_up::MadeUp;
-use trainer::proof::bench::official::{self, How};
+use trainer::proof::bench::own_loader::OwnLoader;
 use trainer::proof::bench::report::Report;
 use trainer::proof::bench::{self, Workload, machine};
-use trainer::session;
-use trainer::source::{GroupSource, LoaderSource};
-use trainer::stop::Stop;
+use trainer::source::GroupSource;
 use trainer::torch::device;
 
 /// Sizes of an official or published recipe; those for whom memory is short give a smaller --batch
@@ -95,26 +90,9 @@ pub struct Args {
     /// Measure once for each line on stdin and answer each with a line of JSON: for taking turns with others
     #[arg(long, requires = "json")]
     paced: bool,
-    /// Compare with the official code: a checkout of facebookresearch/ijepa, which is run by --python as published, with
-    /// fused attention and with torch.compile
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["shards", "paced"])]
-    compare_python: Option<PathBuf>,
-    /// With --compare-python: a Python that has PyTorch and numpy
-    #[arg(
-        long,
-        value_name = "EXE",
-        default_value = "python3",
-        requires = "compare_python"
-    )]
-    python: OsString,
-    /// With --compare-python: turns of each; a turn has its own --warmup and --steps
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 3,
-        requires = "compare_python"
-    )]
-    rounds: u64,
+    #[cfg(feature = "compare")]
+    #[command(flatten)]
+    peer: peer::Args,
 }
 
 pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
@@ -126,23 +104,26 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     };
     super::set_threads(args.threads).context("--threads")?;
 
-    if let Some(ijepa) = &args.compare_python {
-        return args.compare(&config, &workload, device, ijepa, out);
+    #[cfg(feature = "compare")]
+    if let Some(ijepa) = &args.peer.compare_python {
+        return peer::run(args, &config, &workload, device, ijepa, out);
     }
     let mut loader = None;
-    let (mut source, epoch_len): (Box<dyn GroupSource>, _) = if args.shards.is_some() {
-        let started = Loader::start(args)?;
-        let source = started.connect(&config, device)?;
-        let epoch_len = source.epoch_len();
-        loader = Some(started);
-        (Box::new(source), Some(epoch_len))
-    } else {
-        let masks = match args.masks_of {
-            Some(step) => step..step + 1,
-            None => 0..args.warmup + args.steps,
+    let (mut source, epoch_len): (Box<dyn GroupSource>, _) =
+        if let (Some(file), Some(shards)) = (&args.config, &args.shards) {
+            let program = super::launch::beside(&std::env::current_exe()?, "loader");
+            let started = OwnLoader::start(&program, file, shards, &args.sets)?;
+            let source = started.connect(&config, device)?;
+            let epoch_len = source.epoch_len();
+            loader = Some(started);
+            (Box::new(source), Some(epoch_len))
+        } else {
+            let masks = match args.masks_of {
+                Some(step) => step..step + 1,
+                None => 0..args.warmup + args.steps,
+            };
+            (Box::new(MadeUp::new(&config, masks, device)?), None)
         };
-        (Box::new(MadeUp::new(&config, masks, device)?), None)
-    };
     let mut run = bench::start(&config, epoch_len, device)?;
     let peak = machine::peak(device, run.bfloat16);
     let mut report = || -> Result<Report> {
@@ -166,63 +147,6 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
 }
 
 impl Args {
-    fn compare(
-        &self,
-        config: &Config,
-        workload: &Workload,
-        device: Device,
-        ijepa: &Path,
-        out: &mut Results,
-    ) -> Result<u8> {
-        let mut ours: Vec<OsString> = Vec::new();
-        if let Some(path) = &self.config {
-            ours.extend(["--config".into(), path.into()]);
-            for set in &self.sets {
-                ours.extend(["--set".into(), set.into()]);
-            }
-        } else {
-            let dtype = if workload.bfloat16 {
-                "bfloat16"
-            } else {
-                "float32"
-            };
-            for (name, value) in [
-                ("--model", &workload.model),
-                ("--patch", &workload.patch.to_string()),
-                ("--size", &workload.size.to_string()),
-                ("--batch", &workload.batch.to_string()),
-                ("--pred-depth", &workload.predictor_depth.to_string()),
-                ("--pred-width", &workload.predictor_dim.to_string()),
-                ("--dtype", &dtype.to_owned()),
-            ] {
-                ours.extend([name.into(), value.into()]);
-            }
-        }
-        let found = official::compare(
-            config,
-            &How {
-                ijepa,
-                python: &self.python,
-                device,
-                warmup: self.warmup,
-                steps: self.steps,
-                rounds: self.rounds,
-                masks_of: self.masks_of,
-                ours: &ours,
-            },
-        )?;
-        if self.json {
-            writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
-        } else {
-            writeln!(out, "{found}")?;
-        }
-        Ok(if found.is_one() {
-            exit::FINE
-        } else {
-            exit::FAULTS
-        })
-    }
-
     fn workload(&self, device: Device) -> Result<Workload> {
         let (model, patch, depth, width, batch) = match self.preset {
             None => ("vit_tiny", 16, 6, None, 32),
@@ -247,51 +171,5 @@ impl Args {
                 .as_ref()
                 .map_or(device.is_cuda(), |dtype| dtype == "bfloat16"),
         })
-    }
-}
-
-/// A loader of our own, ended when dropped.
-struct Loader {
-    process: Child,
-    folder: PathBuf,
-}
-
-impl Loader {
-    fn start(args: &Args) -> Result<Loader> {
-        let folder = std::env::temp_dir().join(format!("ijepa-bench-{}", std::process::id()));
-        std::fs::create_dir(&folder).with_context(|| format!("{}", folder.display()))?;
-        let program = super::launch::beside(&std::env::current_exe()?, "loader");
-        let mut command = Command::new(&program);
-        command
-            .arg("run")
-            .arg("--socket")
-            .arg(folder.join("socket"));
-        command.arg("--config").args(&args.config);
-        command.arg("--shards").args(&args.shards);
-        for set in &args.sets {
-            command.args(["--set", set]);
-        }
-        let process = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Loader { process, folder })
-    }
-
-    fn connect(&self, config: &Config, device: Device) -> Result<LoaderSource> {
-        let manifest = Manifest::read(&config.loader.shards_dir()?)?;
-        let hello = session::hello(config, &manifest, World::alone(), 0);
-        let patience = Duration::from_secs(config.trainer.loader_patience);
-        let endpoint = Endpoint::Path(self.folder.join("socket"));
-        LoaderSource::connect(endpoint, hello, patience, device, Stop::default())?
-            .context("no loader")
-    }
-}
-
-impl Drop for Loader {
-    fn drop(&mut self) {
-        // It may have ended by itself when its trainer left; what remains of it is of no interest then.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

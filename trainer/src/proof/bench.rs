@@ -6,7 +6,9 @@
 pub mod flops;
 pub mod machine;
 pub mod made_up;
-pub mod official;
+pub mod own_loader;
+#[cfg(feature = "compare")]
+pub mod peer;
 pub mod report;
 
 use std::path::Path;

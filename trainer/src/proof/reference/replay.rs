@@ -111,7 +111,7 @@ impl Checker<'_> {
         for (row, i) in set.meta.steps.iter().zip(0..) {
             let name = format!("step {}", row.step);
             let (images, context, targets) = set.batch(inputs, row.step)?;
-            let images = images.to_device(device);
+            let images = images.f_to_device(device)?;
             let [context, targets] = [context, targets].map(|masks| {
                 masks
                     .iter()

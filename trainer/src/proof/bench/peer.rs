@@ -1,4 +1,5 @@
-//! The official code's step beside ours, on the same device and of the same sizes: `trainer bench --compare-python`.
+//! The official code's step beside ours, on the same device and of the same sizes: `trainer bench --compare-python`
+//! (feature `compare`).
 //!
 //! The official code is not part of this repository: a checkout is named, and a Python with PyTorch runs it, one process
 //! per variant. What each variant is, and how it is measured, is said in `benches/official/child.py`, which travels
@@ -16,6 +17,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use loader::masks::MaskSampler;
 use serde_json::{Value, json};
+use shardtool::Escaped;
 use tch::Device;
 
 use super::report::Subject;
@@ -71,7 +73,7 @@ pub fn compare(config: &Config, how: &How<'_>) -> Result<Comparison> {
     ensure!(
         how.ijepa.join("src/models/vision_transformer.py").is_file(),
         "{}: no src/models/vision_transformer.py there; a checkout of facebookresearch/ijepa is needed",
-        how.ijepa.display()
+        Escaped::new(how.ijepa)
     );
     let batch = config.loader.data.batch_size;
     ensure!(
@@ -107,7 +109,7 @@ pub fn compare(config: &Config, how: &How<'_>) -> Result<Comparison> {
         variants: VARIANTS.map(|(_, name)| Variant::new(name)).into(),
     };
     let folder = std::env::temp_dir().join(format!("ijepa-official-{}", std::process::id()));
-    fs::create_dir(&folder).with_context(|| format!("{}", folder.display()))?;
+    fs::create_dir(&folder).with_context(|| Escaped::new(&folder).to_string())?;
     let program = folder.join("child.py");
     let entrants = Entrants {
         how,
@@ -117,7 +119,7 @@ pub fn compare(config: &Config, how: &How<'_>) -> Result<Comparison> {
         program: &program,
     };
     let found = fs::write(&program, CHILD)
-        .with_context(|| format!("{}", program.display()))
+        .with_context(|| Escaped::new(&program).to_string())
         .map(|()| entrants.take_turns(found));
     // The system clears its temporary directory should this fail.
     let _ = fs::remove_dir_all(&folder);
@@ -176,22 +178,16 @@ impl Entrants<'_> {
                     Err(error) => variant.failed = Some(format!("{error:#}")),
                 }
                 // Whoever cuts this short has at least these lines.
-                let said = variant
-                    .each_ms
-                    .last()
-                    .map(|steps| median(steps.iter().copied()));
-                let said = said.map(|ms| format!("{ms:.1} ms per step"));
-                eprintln!(
-                    "round {} of {}: {}: {}",
-                    round + 1,
-                    self.how.rounds,
-                    variant.name,
-                    variant
-                        .failed
-                        .as_ref()
-                        .or(said.as_ref())
-                        .map_or("", String::as_str)
-                );
+                let steps = variant.each_ms.last();
+                let said = match (&variant.failed, steps) {
+                    (Some(failed), _) => failed.clone(),
+                    (None, Some(steps)) => {
+                        format!("{:.1} ms per step", median(steps.iter().copied()))
+                    }
+                    (None, None) => continue,
+                };
+                let (round, rounds) = (round + 1, self.how.rounds);
+                tracing::info!("round {round} of {rounds}: {}: {said}", variant.name);
             }
         }
         for process in waiting.into_iter().flatten() {
