@@ -9,17 +9,6 @@ use shardtool::simd::Simd;
 /// The rANS tables that the seeds of target `dct` are coded with, as a shard's codec data.
 pub static TABLES: &[u8] = include_bytes!("../tables.bin");
 
-/// The readers of official checkpoints, without the trainer around them: it would bring libtorch.
-#[path = "../../trainer/src/exchange/official"]
-pub mod official {
-    pub mod archive;
-    pub mod checkpoint;
-    pub mod fault;
-    pub mod pickle;
-    pub mod write;
-    pub mod zip;
-}
-
 /// Larger images only take longer: every loop goes round often enough with these.
 pub const MAX_PIXELS: u64 = 1 << 20;
 

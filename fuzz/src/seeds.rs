@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use exchange::official::pickle::Dtype;
+use exchange::official::write::{self, Key, Node};
+use exchange::official::zip;
 use fuzz::Input;
-use fuzz::official::pickle::Dtype;
-use fuzz::official::write::{self, Key, Node};
-use fuzz::official::zip;
 use shardtool::Codec;
 use shardtool::dct::coefficients::Coefficients;
 use shardtool::dct::encode::{Coding, Encoder, Statistics};
@@ -142,8 +142,8 @@ fn main() {
     );
 
     let corpus = Corpus::new(fuzz, "official");
-    let file =
-        fs::read(repository.join("trainer/tests/official/tiny.pth.tar")).expect("the fixture");
+    let file = fs::read(repository.join("trainer/exchange/tests/official/tiny.pth.tar"))
+        .expect("the fixture");
     let entries = zip::read(&file).expect("a good one");
     let pickle = entries
         .iter()
@@ -155,7 +155,8 @@ fn main() {
     let mut small = vec![b'a'];
     let storages = [[0; 8]; 6];
     let storages = storages.iter().map(|bytes| bytes.as_slice().into());
-    write::archive(write::Zip::new(&mut small), "x", &checkpoint(), storages).expect("room in memory");
+    write::archive(write::Zip::new(&mut small), "x", &checkpoint(), storages)
+        .expect("room in memory");
     corpus.write("archive", &[&small]);
 }
 

@@ -2,9 +2,9 @@
 
 #![no_main]
 
-use fuzz::official::archive::Archive;
-use fuzz::official::checkpoint::Checkpoint;
-use fuzz::official::pickle::Tree;
+use exchange::official::archive::Archive;
+use exchange::official::checkpoint::Checkpoint;
+use exchange::official::pickle::Tree;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

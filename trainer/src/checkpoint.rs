@@ -28,12 +28,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use exchange::weights::Mapped;
 use safetensors::tensor::{Dtype, SafeTensors};
 use shardtool::Escaped;
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::exchange::weights::Mapped;
 use files::named;
 
 pub use error::Error;

@@ -1,12 +1,10 @@
 //! Checkpoints in and out: the official code's and Hugging Face's.
 //!
-//! Both move [`weights`] between files without libtorch.
+//! Both move weights between files, without libtorch. The formats of others are read and written by the crate
+//! [`exchange`](::exchange).
 
 mod error;
 pub mod export;
-pub(crate) mod huggingface;
 pub mod import;
-pub mod official;
-pub mod weights;
 
 pub use error::Error;

@@ -18,8 +18,8 @@ pub mod gather;
 pub mod hooks;
 pub mod ijepa;
 pub mod init;
-pub mod model;
 pub mod optimizer;
-pub mod parameters;
 pub mod predictor;
 pub mod schedule;
+
+pub use exchange::{model, parameters};

@@ -9,6 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use exchange::official::pickle::Dtype;
+use exchange::official::write::{Key, Node, Zip, archive};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -16,8 +18,6 @@ use tempfile::TempDir;
 use trainer::checkpoint;
 use trainer::config::Config;
 use trainer::distributed::World;
-use trainer::exchange::official::pickle::Dtype;
-use trainer::exchange::official::write::{Key, Node, Zip, archive};
 use trainer::method::encoder::Encoder;
 use trainer::method::model::ModelConfig;
 use trainer::method::parameters::{self, Parameter};
@@ -392,7 +392,7 @@ fn what_does_not_fit_is_named() {
     let said = refused(&[&import[..], &other].concat());
     assert!(said.contains("holds checkpoints already"), "{said}");
     // The encoder of a fixture whose sizes no official model has.
-    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/official/tiny.pth.tar");
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("exchange/tests/official/tiny.pth.tar");
     let said = refused(&["import", &text(&tiny), "--out", &text(&folder.join("tiny"))]);
     assert!(
         said.contains("tiny.pth.tar: an encoder 16 wide, 2 deep"),

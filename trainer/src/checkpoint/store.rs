@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use exchange::weights::Tensors;
 use shardtool::Escaped;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -12,7 +13,6 @@ use super::files::{Disk, Files, entries, named, remove_all};
 use super::part::{Part, write_views};
 use super::{Error, FileDigest, STATE, Snapshot, State, file_name, read_state, verify};
 use crate::durable::{TEMPORARY, parent};
-use crate::exchange::weights::Tensors;
 
 /// Beginning of the names of checkpoints that turned out to be damaged.
 const DAMAGED: &str = "damaged-";

@@ -14,14 +14,14 @@ use shardtool::Escaped;
 use super::Error;
 use crate::checkpoint::{self, State};
 use crate::config::Config;
-use crate::exchange::huggingface;
-use crate::exchange::official::pickle::Dtype;
-use crate::exchange::official::write::{Key, Node, Zip, archive};
-use crate::exchange::weights::{Data, Mapped, Tensors, names};
 use crate::method::model::ModelConfig;
 use crate::method::optimizer::{BETA1, BETA2, EPS};
 use crate::method::parameters::{self, Parameter, ParameterGroup};
 use crate::method::schedule::Schedule;
+use exchange::huggingface;
+use exchange::official::pickle::Dtype;
+use exchange::official::write::{Key, Node, Zip, archive};
+use exchange::weights::{Data, Mapped, Tensors, names};
 
 /// PyTorch's defaults for AdamW, for a checkpoint without a configuration of the schedules.
 const DEFAULT_LR: f64 = 1e-3;

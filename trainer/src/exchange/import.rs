@@ -15,14 +15,14 @@ use shardtool::{Escaped, Manifest};
 use super::Error;
 use crate::checkpoint::{State, Store};
 use crate::config::Config;
-use crate::exchange::huggingface::Directory;
-use crate::exchange::official::archive::{Archive, Elements};
-use crate::exchange::official::checkpoint::{Checkpoint, Named, Optimizer};
-use crate::exchange::official::pickle;
-use crate::exchange::weights::{Data, Mapped, Tensors, names};
 use crate::method::model::{ModelConfig, Preset};
 use crate::method::optimizer::{BETA1, BETA2, EPS};
 use crate::method::parameters::{self, Parameter};
+use exchange::huggingface::Directory;
+use exchange::official::archive::{Archive, Elements};
+use exchange::official::checkpoint::{Checkpoint, Named, Optimizer};
+use exchange::official::pickle;
+use exchange::weights::{Data, Mapped, Tensors, names};
 
 /// What may be said about an import.
 #[derive(Clone, Debug, Default)]

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
+use exchange::model::{MEAN, STD};
 use loader::ring::{FLAG_REPLACED, Geometry, SlotReader};
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
-
-/// Mean and deviation of ImageNet's channels, which the official code normalises with.
-pub(crate) const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-pub(crate) const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// A group on the device, nothing of it in the ring any more.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::archive::{Archive, Elements};
 use super::checkpoint::Checkpoint;
 use super::pickle::{Dtype, Tree};
 use super::write::{Key, Node, Zip, archive, pickle};
-use crate::exchange::weights::Mapped;
+use crate::weights::Mapped;
 
 fn fixture(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/official");

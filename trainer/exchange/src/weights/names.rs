@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 
 use super::Tensors;
-use crate::method::model::{ModelConfig, Preset};
-use crate::method::parameters::Parameter;
+use crate::model::{ModelConfig, Preset};
+use crate::parameters::Parameter;
 
 /// The sizes of the networks with these weights; without a predictor, its width and depth are 0. The number of heads,
 /// which no shape tells, is `heads`, or that of the official model with the other sizes.

@@ -1,18 +1,23 @@
 //! The sizes of the networks, and the official ones by name.
 //!
-//! Nothing here needs libtorch. The networks are [`Encoder`](crate::method::encoder::Encoder) and
-//! [`Predictor`](crate::method::predictor::Predictor); [`crate::method::parameters`] lists what they consist of.
+//! [`parameters`](crate::parameters) lists what networks of these sizes consist of.
 
 use shardtool::Escaped;
 
 /// Width of the hidden layer of a block's MLP over the block's own width.
-pub(crate) const MLP_RATIO: i64 = 4;
+pub const MLP_RATIO: i64 = 4;
 
 /// Epsilon of every layer norm inside the networks.
-pub(crate) const LAYER_NORM_EPS: f64 = 1e-6;
+pub const LAYER_NORM_EPS: f64 = 1e-6;
+
+/// Mean of each colour channel of ImageNet: images are normalised with it, as in the official code.
+pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+
+/// Standard deviation of each colour channel of ImageNet: images are normalised with it, as in the official code.
+pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Colour channels of an image.
-pub(crate) const CHANNELS: i64 = 3;
+pub const CHANNELS: i64 = 3;
 
 /// Why sizes do not make a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -159,11 +164,11 @@ impl ModelConfig {
     /// Official code: `init_model` of `src/helper.py`.
     ///
     /// ```
-    /// use trainer::method::model::ModelConfig;
+    /// use exchange::model::ModelConfig;
     ///
     /// let huge = ModelConfig::preset("vit_huge", 224, 14, 384, 12)?;
     /// assert_eq!((huge.embed_dim, huge.depth, huge.patches()), (1280, 32, 256));
-    /// # Ok::<(), trainer::method::model::SizesError>(())
+    /// # Ok::<(), exchange::model::SizesError>(())
     /// ```
     ///
     /// # Errors
@@ -207,7 +212,7 @@ impl ModelConfig {
     }
 
     /// Makes sure that networks of these sizes can be made.
-    pub(crate) fn check(&self) -> Result<(), SizesError> {
+    pub fn check(&self) -> Result<(), SizesError> {
         let Self {
             image_size,
             patch_size,

@@ -12,10 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use shardtool::Escaped;
 
-use crate::exchange::weights::{Data, Mapped, Tensors};
-use crate::method::model::{LAYER_NORM_EPS, ModelConfig};
-use crate::method::parameters::{self, Parameter};
-use crate::source::group::{MEAN, STD};
+use crate::model::{LAYER_NORM_EPS, MEAN, ModelConfig, STD};
+use crate::parameters::{self, Parameter};
+use crate::weights::{Data, Mapped, Tensors};
 
 const CONFIG: &str = "config.json";
 const MODEL: &str = "model.safetensors";

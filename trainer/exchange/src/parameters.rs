@@ -4,7 +4,7 @@
 //! both ways by name. The networks make their tensors from this list; initialisation, the optimiser, checkpoints, import
 //! and export follow it. Nothing here needs libtorch.
 
-use crate::method::model::{CHANNELS, MLP_RATIO, ModelConfig};
+use crate::model::{CHANNELS, MLP_RATIO, ModelConfig};
 
 /// A parameter of a network, without its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
