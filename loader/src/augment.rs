@@ -1,6 +1,6 @@
 //! Random changes of a crop's colours and sharpness, by the official code's law.
 //!
-//! [`AugmentLaw`] draws what is done to the image at a position of a step; [`Augmenter`] does it, in place, to the planes
+//! [`AugmentSampler`] draws what is done to the image at a position of a step; [`Augmenter`] does it, in place, to the planes
 //! of a slot. The operations are those of torchvision's `ColorJitter` and `RandomGrayscale` on a PIL image and of Pillow's
 //! `GaussianBlur`, in their arithmetic: bytes in, bytes out after every single operation. For the same image and
 //! parameters the bytes are Pillow's; the tests hold recorded ones of Pillow.
@@ -13,7 +13,7 @@ pub mod colour;
 #[cfg(feature = "serve")]
 use shardtool::simd::Simd;
 
-use crate::config::Data;
+use crate::config::{Data, MAX_JITTER_STRENGTH};
 use crate::random::{Draws, Purpose, Stream};
 
 /// What is done to one crop after it was mirrored, in the order of the fields.
@@ -54,12 +54,12 @@ const FACTOR: f64 = 0.8;
 /// Largest change of hue at strength 1, in circles.
 const HUE: f64 = 0.2;
 
-/// The largest `data.color_jitter_strength`: the hue then takes any value, and torchvision refuses more.
-pub const MAX_STRENGTH: f64 = 0.5 / HUE;
+/// At the largest strength the hue takes any value: half a circle to either side.
+const _: () = assert!(MAX_JITTER_STRENGTH * HUE == 0.5);
 
 /// Which crops are changed, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct AugmentLaw {
+pub struct AugmentSampler {
     /// Strength of the distortion, where there is one.
     strength: Option<f64>,
     blurred: bool,
@@ -67,10 +67,10 @@ pub struct AugmentLaw {
     blurs: Stream,
 }
 
-impl AugmentLaw {
+impl AugmentSampler {
     /// The law of a configuration under a seed.
-    pub fn new(data: &Data, seed: u64) -> AugmentLaw {
-        AugmentLaw {
+    pub fn new(data: &Data, seed: u64) -> AugmentSampler {
+        AugmentSampler {
             strength: data
                 .use_color_distortion
                 .then_some(data.color_jitter_strength),

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use loader::config::LoaderConfig;
-use loader::pipeline::{Attachment, Pipeline, Share, Source, geometry};
+use loader::pipeline::{Attachment, OpenSplit, Pipeline, geometry};
 use loader::ring::Consumer;
-use loader::sampler::Sampler;
+use loader::sampler::PretrainingSampler;
+use loader::share::RankShare;
 
 /// Longer than any group takes: a pipeline that delivers nothing for so long never will.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -46,7 +47,7 @@ pub struct Selection {
 /// A started pipeline and what it was started from.
 pub struct Session {
     pub config: LoaderConfig,
-    pub sampler: Arc<Sampler>,
+    pub sampler: Arc<PretrainingSampler>,
     pub pipeline: Pipeline,
 }
 
@@ -58,8 +59,8 @@ impl Selection {
         if let Some(split) = &self.split {
             config.loader.split.clone_from(split);
         }
-        let source = Source::open(&config.shards_dir()?, &config.loader.split)?;
-        let sampler = Sampler::new(
+        let source = OpenSplit::open(&config.shards_dir()?, &config.loader.split)?;
+        let sampler = PretrainingSampler::new(
             &config,
             source.split().len(),
             config.global_batch(self.world),
@@ -81,7 +82,7 @@ impl Selection {
 
 impl Session {
     /// Attaches a ring of this process to the pipeline.
-    pub fn attach(&self, share: Share) -> anyhow::Result<(Consumer, Attachment)> {
+    pub fn attach(&self, share: RankShare) -> anyhow::Result<(Consumer, Attachment)> {
         let geometry = geometry(&self.config, &self.sampler);
         Ok(self.pipeline.local(geometry, self.sampler.clone(), share)?)
     }

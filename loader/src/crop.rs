@@ -28,15 +28,15 @@ pub struct CropBox {
 
 /// The law of the crops.
 #[derive(Clone, Copy, Debug)]
-pub struct CropLaw {
+pub struct CropSampler {
     scale: [f64; 2],
     log_ratio: [f64; 2],
 }
 
-impl CropLaw {
+impl CropSampler {
     /// The law with this range of the crop's share of the image's area.
-    pub fn new(scale: [f64; 2]) -> CropLaw {
-        CropLaw {
+    pub fn new(scale: [f64; 2]) -> CropSampler {
+        CropSampler {
             scale,
             log_ratio: RATIO.map(libm::log),
         }

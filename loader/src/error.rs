@@ -1,13 +1,19 @@
-//! What can go wrong in this library, one variant per kind of fault, each naming the thing at fault and, where there is one, the cure.
+//! What can be wrong with a configuration, alone or beside the data set.
+//!
+//! Each variant names the thing at fault and, where there is one, the cure. The other rooms have errors of their own:
+//! [`link::Error`](crate::link::Error), [`ring::Error`](crate::ring::Error), [`storage::Error`](crate::storage::Error)
+//! and `pipeline::Error`.
 
 use std::path::PathBuf;
 
-/// Any failure of the loader's library.
+use shardtool::Escaped;
+
+/// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The configuration file cannot be read.
-    #[error("{}: cannot read the configuration: {source}", path.display())]
+    #[error("{}: cannot read the configuration: {source}", Escaped::new(path))]
     ConfigRead {
         /// The file.
         path: PathBuf,
@@ -15,7 +21,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The configuration file is not YAML, or not a mapping of sections.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", Escaped::new(path), Escaped::new(problem))]
     ConfigSyntax {
         /// The file.
         path: PathBuf,
@@ -23,7 +29,7 @@ pub enum Error {
         problem: String,
     },
     /// A `--set` argument is not `path.to.key=value`.
-    #[error("--set {argument}: {problem}")]
+    #[error("--set {}: {}", Escaped::new(argument), Escaped::new(problem))]
     SetSyntax {
         /// The argument as given.
         argument: String,
@@ -31,7 +37,11 @@ pub enum Error {
         problem: String,
     },
     /// A section or key nobody reads. It would have no effect, so it is refused.
-    #[error("{key}: unknown key{}", nearest.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
+    #[error(
+        "{}: unknown key{}",
+        Escaped::new(key),
+        nearest.as_ref().map(|near| format!("; did you mean {near}?")).unwrap_or_default()
+    )]
     UnknownKey {
         /// The full path of the key.
         key: String,
@@ -47,7 +57,7 @@ pub enum Error {
         cure: String,
     },
     /// A needed key still holds the official files' `$replace_this…` text.
-    #[error("{key}: still the placeholder {value:?}; {cure}")]
+    #[error("{key}: still the placeholder {:?}; {cure}", Escaped::new(value))]
     Placeholder {
         /// The full path of the key.
         key: String,
@@ -57,7 +67,12 @@ pub enum Error {
         cure: String,
     },
     /// A value of the wrong type, outside its range, or at odds with another key.
-    #[error("{key}: {value} {problem}")]
+    #[error(
+        "{}: {} {}",
+        Escaped::new(key),
+        Escaped::new(value),
+        Escaped::new(problem)
+    )]
     Value {
         /// The full path of the key.
         key: String,
@@ -67,22 +82,18 @@ pub enum Error {
         problem: String,
     },
     /// No shards where the configuration says they are.
-    #[error("{}: no shards there ({why}); build them with: shardtool build {}", dir.display(), images.display())]
+    #[error(
+        "{}: no shards there (named by {why}); build them with: shardtool build {}",
+        Escaped::new(dir),
+        Escaped::new(images)
+    )]
     NoShards {
         /// The directory looked for.
         dir: PathBuf,
-        /// Which key or argument named it.
-        why: String,
+        /// The keys or the argument that named it.
+        why: &'static str,
         /// The images they would be built from.
         images: PathBuf,
-    },
-    /// The shards cannot be copied to local storage.
-    #[error("{}: {problem}", path.display())]
-    Staging {
-        /// The file or directory at fault.
-        path: PathBuf,
-        /// What is wrong with it, and the cure where there is one.
-        problem: String,
     },
     /// `mask.min_keep` could never be exceeded by some block, so a step that draws it would search forever.
     #[error(

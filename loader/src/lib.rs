@@ -5,18 +5,20 @@
 //! counter-based numbers of [`random`]. `pipeline` decodes and `resize`s that straight into the slots of a [`ring`], which
 //! lies in [`memory`] shared with a trainer; the two find each other over a [`link`], behind which the loader's side is
 //! `serve`. The last three names in plain type belong to the producing side (feature `serve`), which the trainer does
-//! without. [`stage`] copies shards to local storage first, where that is asked for.
+//! without. [`storage`] copies shards to local storage first, where that is asked for.
 
 pub mod augment;
 pub mod config;
 pub mod crop;
 pub mod error;
+mod fingerprint;
 pub mod link;
 pub mod masks;
 pub mod memory;
 pub mod order;
 #[cfg(feature = "serve")]
 pub mod pipeline;
+pub mod private_dir;
 pub mod random;
 #[cfg(feature = "serve")]
 pub mod render;
@@ -26,11 +28,12 @@ pub mod ring;
 pub mod sampler;
 #[cfg(feature = "serve")]
 pub mod serve;
-pub mod stage;
+pub mod share;
+pub mod storage;
 mod sync;
 #[cfg(test)]
 mod testing;
 
 pub use config::LoaderConfig;
 pub use error::Error;
-pub use sampler::Sampler;
+pub use sampler::PretrainingSampler;

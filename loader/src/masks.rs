@@ -23,7 +23,7 @@ use crate::config::{LoaderConfig, MaskLaw};
 use crate::error::Error;
 use crate::random::{Draws, Purpose, Stream};
 pub use blocks::BlockSize;
-use blocks::{SizeLaw, SizeLimits};
+use blocks::{SizeLimits, SizeSampler};
 
 /// Failed positions of a context block before one more target may be overlapped.
 const TRIES_PER_RELAXATION: u32 = 20;
@@ -60,7 +60,7 @@ pub struct MaskSampler {
     contexts: usize,
     targets: usize,
     allow_overlap: bool,
-    sizes: SizeLaw,
+    sizes: SizeSampler,
     limits: MaskLimits,
     positions: Stream,
     truncations: Vec<Stream>,
@@ -74,7 +74,7 @@ impl MaskSampler {
         let mask = &config.mask;
         let (height, width) = config.grid();
         let seed = config.loader.seed;
-        let sizes = SizeLaw::new(config);
+        let sizes = SizeSampler::new(config);
         let target = sizes.target_limits();
         let context = sizes.context_limits();
         for (kind, scale_key, limits) in [

@@ -362,8 +362,8 @@ impl Claimer {
     }
 
     /// A view of this ring's waiting times.
-    pub fn gauge(&self) -> Gauge {
-        Gauge {
+    pub fn wait_times(&self) -> WaitTimes {
+        WaitTimes {
             ring: self.ring.clone(),
         }
     }
@@ -371,11 +371,11 @@ impl Claimer {
 
 /// Shows how long the two sides of a ring have waited for each other, to threads that take no part in it.
 #[derive(Debug)]
-pub struct Gauge {
+pub struct WaitTimes {
     ring: Arc<Ring>,
 }
 
-impl Gauge {
+impl WaitTimes {
     /// Waiting so far of the producer (for room) and of the consumer (for slots). A wait counts when it ends or times out.
     pub fn waited(&self) -> (Waited, Waited) {
         self.ring.waited()

@@ -5,9 +5,9 @@
 //! in that epoch, and differs from one to the next. Nothing here depends on workers, ranks, timing or history, so there
 //! is no state to save: a run resumes by asking for its next step.
 
-use crate::augment::{AugmentLaw, Augmentation};
+use crate::augment::{AugmentSampler, Augmentation};
 use crate::config::LoaderConfig;
-use crate::crop::{CropBox, CropLaw};
+use crate::crop::{CropBox, CropSampler};
 use crate::error::Error;
 use crate::masks::{GroupMasks, MaskLimits, MaskSampler};
 use crate::order::Order;
@@ -15,28 +15,32 @@ use crate::random::{Purpose, Stream};
 
 /// Counts changes of what a configuration draws. Raise it with any change of order, crops or masks: it enters the
 /// sampling hash, so that a trainer and a loader of different laws refuse each other.
-pub const LAW_VERSION: u32 = 1;
+pub const SAMPLING_VERSION: u32 = 1;
 
 /// Answers every question about what a step sees.
 #[derive(Clone, Debug)]
-pub struct Sampler {
+pub struct PretrainingSampler {
     seed: u64,
     samples: u64,
     global_batch: u64,
     batch_size: u64,
     epoch_len: u64,
     mirror: bool,
-    crop_law: CropLaw,
+    crop_sampler: CropSampler,
     crops: Stream,
     flips: Stream,
-    augment_law: AugmentLaw,
+    augment_sampler: AugmentSampler,
     masks: MaskSampler,
 }
 
-impl Sampler {
+impl PretrainingSampler {
     /// The sampler of a configuration over a split of `samples` samples. Refuses a global batch larger than the split
     /// or not made of whole groups, and masks that could not be drawn at some step.
-    pub fn new(config: &LoaderConfig, samples: u64, global_batch: u64) -> Result<Sampler, Error> {
+    pub fn new(
+        config: &LoaderConfig,
+        samples: u64,
+        global_batch: u64,
+    ) -> Result<PretrainingSampler, Error> {
         let batch_size = config.data.batch_size;
         if global_batch == 0 || !global_batch.is_multiple_of(batch_size) {
             return Err(Error::UnevenGroups {
@@ -58,17 +62,17 @@ impl Sampler {
             });
         }
         let seed = config.loader.seed;
-        Ok(Sampler {
+        Ok(PretrainingSampler {
             seed,
             samples,
             global_batch,
             batch_size,
             epoch_len: samples / global_batch,
             mirror: config.data.use_horizontal_flip,
-            crop_law: CropLaw::new(config.data.crop_scale),
+            crop_sampler: CropSampler::new(config.data.crop_scale),
             crops: Stream::new(seed, Purpose::Crop, 0),
             flips: Stream::new(seed, Purpose::Flip, 0),
-            augment_law: AugmentLaw::new(&config.data, seed),
+            augment_sampler: AugmentSampler::new(&config.data, seed),
             masks: MaskSampler::new(config)?,
         })
     }
@@ -116,7 +120,7 @@ impl Sampler {
 
     /// The crop box, in pixels of a source image of this width and height.
     pub fn crop(&self, step: u64, position: u64, source: (u32, u32)) -> CropBox {
-        self.crop_law
+        self.crop_sampler
             .draw(&mut self.crops.at(step, self.checked(position)), source)
     }
 
@@ -127,7 +131,7 @@ impl Sampler {
 
     /// What is done to the crop's colours and sharpness.
     pub fn augmentation(&self, step: u64, position: u64) -> Augmentation {
-        self.augment_law.draw(step, self.checked(position))
+        self.augment_sampler.draw(step, self.checked(position))
     }
 
     /// The masks of one group of a step.

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loader::config::{ConfigFile, Fidelity, Loader};
-use loader::pipeline::{Pipeline, Share, Source, geometry};
-use loader::{LoaderConfig, Sampler};
+use loader::pipeline::{OpenSplit, Pipeline, geometry};
+use loader::share::RankShare;
+use loader::{LoaderConfig, PretrainingSampler};
 use shardtool::Codec;
 
 /// Steps until everything that is made once is there, and steps that are counted.
@@ -46,18 +47,15 @@ fn no_image_costs_an_allocation() {
         );
         let file = ConfigFile::parse(Path::new("test.yaml"), &text, &[]).unwrap();
         let config = LoaderConfig::from_file(&file).unwrap();
-        let sampler = Sampler::new(&config, images.len() as u64, batch).unwrap();
+        let sampler = PretrainingSampler::new(&config, images.len() as u64, batch).unwrap();
         let sampler = Arc::new(sampler);
         let options = Loader {
             fidelity,
             ..Loader::default()
         };
-        let source = Source::open(directory.path(), "train").unwrap();
+        let source = OpenSplit::open(directory.path(), "train").unwrap();
         let pipeline = Pipeline::start(source, 3, &options).unwrap();
-        let share = Share {
-            end_step: None,
-            ..Share::steps(0, 0)
-        };
+        let share = RankShare::from_step(0);
         let geometry = geometry(&config, &sampler);
         let (mut consumer, _attachment) = pipeline.local(geometry, sampler, share).unwrap();
         let mut take = |steps| {

@@ -122,7 +122,7 @@ impl LoaderSource {
         let Some(feed) = connect(&endpoint, &hello, patience, &stop, &mut attempts)? else {
             return Ok(None);
         };
-        let (epoch_len, groups) = (feed.epoch_len(), hello.groups(feed.welcome().groups));
+        let (epoch_len, groups) = (feed.epoch_len(), hello.share().groups(feed.welcome().groups));
         if epoch_len == 0 {
             return Err(Error::NoSteps);
         }
@@ -175,7 +175,7 @@ impl LoaderSource {
         else {
             return Ok(false);
         };
-        let groups = self.hello.groups(feed.welcome().groups);
+        let groups = self.hello.share().groups(feed.welcome().groups);
         if feed.epoch_len() != self.epoch_len || groups != self.groups {
             return Err(Error::OtherLoader {
                 now: (feed.epoch_len(), groups),

@@ -20,8 +20,8 @@ fn cases() -> Value {
     serde_json::from_slice(&recorded("cases.json")).unwrap()
 }
 
-fn law(sets: &[&str]) -> AugmentLaw {
-    AugmentLaw::new(&config(14, sets).unwrap().data, 7)
+fn law(sets: &[&str]) -> AugmentSampler {
+    AugmentSampler::new(&config(14, sets).unwrap().data, 7)
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use loader::pipeline::{Share, Stages};
+use loader::pipeline::WorkTimes;
+use loader::share::RankShare;
 use serde::Serialize;
 use shardtool::exit;
 use shardtool::program::Results;
@@ -84,17 +85,12 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     anyhow::ensure!(duration > Duration::ZERO, "--seconds must be above 0");
     let begin = Instant::now();
     let session = args.selection.start()?;
-    let share = Share {
-        rank: 0,
-        world: 1,
-        first_step: 0,
-        end_step: None,
-    };
+    let share = RankShare::from_step(0);
     let (mut consumer, attachment) = session.attach(share)?;
     let slot = consumer.next(PATIENCE)?;
     consumer.release(slot);
 
-    let (start, before) = (Instant::now(), session.pipeline.stages());
+    let (start, before) = (Instant::now(), session.pipeline.work_times());
     let startup = start - begin;
     while start.elapsed() < duration {
         let slot = consumer.next(PATIENCE)?;
@@ -102,7 +98,7 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     }
     let (seconds, work) = (
         start.elapsed().as_secs_f64(),
-        session.pipeline.stages().since(&before),
+        session.pipeline.work_times().since(&before),
     );
     let memory = Memory::now().context("/proc/self/status")?;
 
@@ -154,7 +150,7 @@ fn compare(_: &Args, _: &Path, _: &mut Results) -> anyhow::Result<u8> {
 }
 
 impl StageTimes {
-    fn of(work: &Stages, thread_seconds: f64) -> StageTimes {
+    fn of(work: &WorkTimes, thread_seconds: f64) -> StageTimes {
         let images = work.images as f64;
         let each = |time: Duration| time.as_secs_f64() * 1e6 / images;
         let stages = [

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use loader::crop::{CropBox, CropLaw};
+use loader::crop::{CropBox, CropSampler};
 use loader::pipeline::{allowed_cpus, pin};
 use loader::random::{Purpose, Stream};
 use loader::render::{MARGIN, Times};
@@ -86,7 +86,7 @@ pub fn run(
     };
     let cpu = allowed_cpus().pop();
     cpu.into_iter().for_each(pin);
-    let law = CropLaw::new(CROP_SCALE);
+    let law = CropSampler::new(CROP_SCALE);
     let stream = Stream::new(0, Purpose::Crop, 0);
     let crops: Vec<CropBox> = (0..shards.len())
         .map(|image| law.draw(&mut stream.at(0, image as u32), shards.size(image)))

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use loader::pipeline::Share;
 use loader::ring::SlotReader;
+use loader::share::RankShare;
 use shardtool::exit;
 use shardtool::program::Results;
 use xxhash_rust::xxh3::Xxh3;
@@ -29,7 +29,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     let session = args.selection.start()?;
-    let (mut consumer, _attachment) = session.attach(Share::steps(args.from_step, args.steps))?;
+    let (mut consumer, _attachment) =
+        session.attach(RankShare::steps(args.from_step, args.steps))?;
     if !args.json {
         writeln!(
             out,

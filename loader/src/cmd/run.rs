@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use loader::config::LoaderConfig;
-use loader::link::{self, Listener, default_socket_path};
-use loader::pipeline::{Pipeline, Source};
-use loader::sampler::Sampler;
-use loader::serve::{Entrance, Manners, serve};
-use loader::stage;
-use shardtool::exit;
+use loader::link::{self, NamedSocket, default_socket_path};
+use loader::pipeline::{OpenSplit, Pipeline};
+use loader::sampler::PretrainingSampler;
+use loader::serve::{Listener, ServeOptions, serve};
+use loader::storage;
+use shardtool::{Escaped, exit};
 
 /// Serve shuffled, cropped and masked images to the trainers of this machine
 #[derive(Debug, clap::Args)]
@@ -49,13 +49,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let channel = args.socket_fd.map(link::inherit).transpose()?;
     let statistics = Duration::try_from_secs_f64(args.statistics).context("--statistics")?;
     let config = LoaderConfig::load(&args.config, &args.sets, args.shards.as_deref())?;
-    let source = Source::open(&stage::shards(&config)?, &config.loader.split)?;
+    let source = OpenSplit::open(&storage::shards_dir(&config)?, &config.loader.split)?;
     let samples = source.split().len();
     // What the configuration alone gets wrong is said now, not when a trainer asks.
-    Sampler::new(&config, samples, config.global_batch(1))?;
-    let (entrance, place) = match channel {
+    PretrainingSampler::new(&config, samples, config.global_batch(1))?;
+    let (listener, place) = match channel {
         Some(channel) => (
-            Entrance::Inherited(channel),
+            Listener::Inherited(channel),
             "the launcher's channel".to_owned(),
         ),
         None => {
@@ -64,8 +64,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
                 .clone()
                 .unwrap_or_else(|| default_socket_path(config.sampling_hash()));
             (
-                Entrance::Named(Listener::bind(&path)?),
-                path.display().to_string(),
+                Listener::Named(NamedSocket::bind(&path)?),
+                Escaped::new(&path).to_string(),
             )
         }
     };
@@ -80,10 +80,10 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         config.data.batch_size,
         pipeline.workers()
     );
-    let manners = Manners {
+    let options = ServeOptions {
         stay: args.stay,
         statistics,
     };
-    serve(Arc::new(pipeline), config, entrance, manners).context("serving")?;
+    serve(Arc::new(pipeline), config, listener, options).context("serving")?;
     Ok(exit::FINE)
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use image::{Rgb, RgbImage};
-use loader::pipeline::Share;
 use loader::ring::SlotReader;
+use loader::share::RankShare;
 use shardtool::exit;
 use shardtool::program::Results;
 
@@ -47,7 +47,7 @@ const SMALLEST_TILE: u32 = 224;
 /// Runs the command.
 pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     let session = args.selection.start()?;
-    let (mut consumer, _attachment) = session.attach(Share::steps(args.step, 1))?;
+    let (mut consumer, _attachment) = session.attach(RankShare::steps(args.step, 1))?;
     let wanted = args.images.min(session.sampler.global_batch()) as usize;
     let mut tiles = Vec::new();
     let mut drawn = 0;

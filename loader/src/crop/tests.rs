@@ -10,7 +10,7 @@ fn draws(step: u64, position: u32) -> Draws {
 proptest! {
     #[test]
     fn boxes_lie_inside_the_image(width in 1u32..70_000, height in 1u32..70_000, step: u64) {
-        let drawn = CropLaw::new([0.08, 1.0]).draw(&mut draws(step, 0), (width, height));
+        let drawn = CropSampler::new([0.08, 1.0]).draw(&mut draws(step, 0), (width, height));
         prop_assert!(drawn.width >= 1 && drawn.height >= 1);
         prop_assert!(drawn.left + drawn.width <= width && drawn.top + drawn.height <= height);
     }
@@ -19,7 +19,7 @@ proptest! {
     fn a_box_keeps_its_place_on_another_grid(
         source in (1u32..5000, 1u32..5000), stored in (1u32..5000, 1u32..5000), step: u64,
     ) {
-        let drawn = CropLaw::new([0.3, 1.0]).draw(&mut draws(step, 0), source);
+        let drawn = CropSampler::new([0.3, 1.0]).draw(&mut draws(step, 0), source);
         let numbers = |drawn: CropBox| Area {
             left: drawn.left.into(),
             top: drawn.top.into(),
@@ -53,7 +53,7 @@ fn edges_keep_their_fractions() {
 
 #[test]
 fn an_image_too_long_falls_back_to_its_centre() {
-    let law = CropLaw::new([0.3, 1.0]);
+    let law = CropSampler::new([0.3, 1.0]);
     let draw = |source| law.draw(&mut draws(0, 0), source);
     assert_eq!(
         draw((500, 100)),
@@ -89,7 +89,7 @@ fn an_image_too_long_falls_back_to_its_centre() {
 
 #[test]
 fn crops_are_frozen() {
-    let law = CropLaw::new([0.3, 1.0]);
+    let law = CropSampler::new([0.3, 1.0]);
     let seen: Vec<[u32; 4]> = [(0, 0), (0, 1), (1, 0), (1 << 33, 2047)]
         .map(|(step, position)| law.draw(&mut draws(step, position), (500, 375)))
         .map(|drawn| [drawn.left, drawn.top, drawn.width, drawn.height])
@@ -116,7 +116,7 @@ fn crops_follow_torchvision() {
     let Some(reference) = reference_json("crops/rrc_stats.json") else {
         return;
     };
-    let law = CropLaw::new([0.3, 1.0]);
+    let law = CropSampler::new([0.3, 1.0]);
     let number = |value: &serde_json::Value| value.as_f64().expect("a number");
     let names = ["scale", "ratio", "crop_w", "crop_h", "x_rel", "y_rel"];
     let mut comparisons: Vec<Comparison> = names

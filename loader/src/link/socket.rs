@@ -3,19 +3,19 @@
 //! Nobody else may speak to a loader: the directory has mode 0700 and the socket 0600. A socket whose loader was killed is
 //! recognised by a refused connection and replaced; a live one is left alone.
 
-use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::Error;
+use super::error::Error;
+use crate::private_dir::{self, Others};
 
-/// Where loader and trainer meet unless told otherwise: both derive it from the same configuration.
+/// Returns where loader and trainer meet unless told otherwise: both derive it from the same configuration.
 pub fn default_socket_path(sampling_hash: u64) -> PathBuf {
     let base = std::env::var_os("XDG_RUNTIME_DIR")
         .filter(|dir| !dir.is_empty())
@@ -28,25 +28,31 @@ pub fn default_socket_path(sampling_hash: u64) -> PathBuf {
 
 /// A listening socket that removes its name when dropped.
 #[derive(Debug)]
-pub struct Listener {
+pub struct NamedSocket {
     listener: UnixListener,
     path: PathBuf,
     inode: u64,
 }
 
-impl Listener {
-    /// Listens at `path`. Makes the default directory (and no other) if it is missing, and replaces a dead loader's socket.
-    pub fn bind(path: &Path) -> Result<Listener, Error> {
-        let problem = |problem: String| Error::Socket {
-            path: path.display().to_string(),
-            problem,
+impl NamedSocket {
+    /// Listens at `path`, replacing a dead loader's socket. Makes the default directory if it is missing, and no other.
+    ///
+    /// # Errors
+    /// If another loader listens there, if the place is not safely ours, or if the system refuses.
+    pub fn bind(path: &Path) -> Result<NamedSocket, Error> {
+        let failed = |what| {
+            move |source: io::Error| Error::Socket {
+                path: path.to_owned(),
+                what,
+                source,
+            }
         };
         let directory = match path.parent() {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
         if is_private_directory(directory) {
-            make_private(directory)?;
+            private_dir::make(directory, Others::Excluded)?;
         }
         // One starter at a time looks for stale sockets. The lock is on the directory, so it leaves no file behind.
         let lock = rustix::fs::open(
@@ -55,32 +61,35 @@ impl Listener {
             Mode::empty(),
         )
         .and_then(|lock| rustix::fs::flock(&lock, FlockOperation::LockExclusive).map(|()| lock))
-        .map_err(|error| problem(format!("cannot open its directory: {error}")))?;
+        .map_err(|error| failed("opening its directory")(error.into()))?;
         remove_stale(path)?;
-        let listener = listen(path).map_err(|error| problem(format!("cannot listen: {error}")))?;
+        let listener = listen(path).map_err(failed("listening"))?;
         let inode = std::fs::symlink_metadata(path)
-            .map_err(Error::io("looking at the new socket"))?
+            .map_err(failed("looking at the new socket"))?
             .ino();
         drop(lock);
-        Ok(Listener {
+        Ok(NamedSocket {
             listener,
             path: path.to_path_buf(),
             inode,
         })
     }
 
-    /// The socket's name.
+    /// Returns the socket's name.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The socket, for an event loop of the caller's.
+    /// Returns the socket, for an event loop of the caller's.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
     pub fn try_clone(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 }
 
-impl Drop for Listener {
+impl Drop for NamedSocket {
     fn drop(&mut self) {
         // Only our own: a successor may have replaced it. A loader that is killed leaves the name to its successor.
         if std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
@@ -89,56 +98,37 @@ impl Drop for Listener {
     }
 }
 
-/// Whether the directory is the default one, which we make; directories of the user's choice are the user's.
+/// Tells if the directory is the default one, which we make; directories of the user's choice are the user's.
 fn is_private_directory(directory: &Path) -> bool {
     default_socket_path(0).parent() == Some(directory)
 }
 
-fn make_private(directory: &Path) -> Result<(), Error> {
-    let problem = |problem: String| Error::Socket {
-        path: directory.display().to_string(),
-        problem,
-    };
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(problem(error.to_string()));
-        }
-        _ => {}
-    }
-    // In a public directory anybody may have been faster; a link or a foreign directory is not to be trusted.
-    let found = std::fs::symlink_metadata(directory).map_err(|error| problem(error.to_string()))?;
-    let user = rustix::process::getuid().as_raw();
-    if !found.is_dir() || found.uid() != user || found.mode() & 0o077 != 0 {
-        return Err(problem(format!(
-            "must be a directory of user {user} with mode 0700; it has user {} and mode {:04o}",
-            found.uid(),
-            found.mode() & 0o7777
-        )));
-    }
-    Ok(())
-}
-
+/// Removes the socket of a loader that was killed; refuses anything else of that name.
 fn remove_stale(path: &Path) -> Result<(), Error> {
-    let problem = |problem: String| Error::Socket {
-        path: path.display().to_string(),
-        problem,
+    let failed = |what| {
+        move |source: io::Error| Error::Socket {
+            path: path.to_owned(),
+            what,
+            source,
+        }
     };
     let found = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found.map_err(|error| problem(error.to_string()))?,
+        found => found.map_err(failed("looking at it"))?,
     };
     if !found.file_type().is_socket() {
-        return Err(problem("exists and is not a socket".into()));
+        return Err(Error::NotASocket {
+            path: path.to_owned(),
+        });
     }
     match UnixStream::connect(path) {
-        Ok(_) => Err(problem(
-            "another loader is serving there; give one of them another --socket".into(),
-        )),
+        Ok(_) => Err(Error::SocketInUse {
+            path: path.to_owned(),
+        }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)
-                .map_err(|error| problem(format!("cannot remove the stale socket: {error}")))
+            std::fs::remove_file(path).map_err(failed("removing the stale socket"))
         }
-        Err(error) => Err(problem(error.to_string())),
+        Err(error) => Err(failed("looking for its loader")(error)),
     }
 }
 
@@ -167,9 +157,9 @@ mod tests {
         // A listener that vanished without removing its name.
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let live = Listener::bind(&path).unwrap();
+        let live = NamedSocket::bind(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        let error = Listener::bind(&path).unwrap_err();
+        let error = NamedSocket::bind(&path).unwrap_err();
         assert!(
             error.to_string().contains("another loader is serving"),
             "{error}"
@@ -177,24 +167,7 @@ mod tests {
         drop(live);
         assert!(!path.exists());
         std::fs::write(&path, "a file").unwrap();
-        let error = Listener::bind(&path).unwrap_err();
+        let error = NamedSocket::bind(&path).unwrap_err();
         assert!(error.to_string().contains("not a socket"), "{error}");
-    }
-
-    #[test]
-    fn a_directory_open_to_others_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
-        let parent = tempfile::tempdir().unwrap();
-        let directory = parent.path().join("ijepa");
-        make_private(&directory).unwrap();
-        make_private(&directory).unwrap();
-        assert_eq!(std::fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
-        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(
-            make_private(&directory)
-                .unwrap_err()
-                .to_string()
-                .contains("mode 0755")
-        );
     }
 }

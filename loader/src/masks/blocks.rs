@@ -63,7 +63,7 @@ impl SizeLimits {
 
 /// The law of block sizes.
 #[derive(Clone, Debug)]
-pub(super) struct SizeLaw {
+pub(super) struct SizeSampler {
     law: MaskLaw,
     grid: (usize, usize),
     target_scale: [f64; 2],
@@ -80,9 +80,9 @@ const RELEASED_BITS: u32 = 24;
 /// Ours are multiples of 2^-53.
 const UNBIASED_BITS: u32 = 53;
 
-impl SizeLaw {
-    pub fn new(config: &LoaderConfig) -> SizeLaw {
-        SizeLaw {
+impl SizeSampler {
+    pub fn new(config: &LoaderConfig) -> SizeSampler {
+        SizeSampler {
             law: config.loader.mask_law,
             grid: config.grid(),
             target_scale: config.mask.pred_mask_scale,

@@ -1,6 +1,6 @@
 mod statistics;
 
-use super::blocks::SizeLaw;
+use super::blocks::SizeSampler;
 use super::*;
 use crate::testing::{config, reference_json};
 use serde_json::Value;
@@ -196,7 +196,7 @@ fn sizes_and_hangs_agree_with_the_reference() {
     };
     const STEPS: u64 = 20_000;
     for grid in [6, 8, 12, 14, 16, 28] {
-        let law = SizeLaw::new(&config(grid, &[]).unwrap());
+        let law = SizeSampler::new(&config(grid, &[]).unwrap());
         let mut areas = std::collections::BTreeMap::<usize, u64>::new();
         for step in 0..STEPS {
             *areas.entry(law.draw(step).0.area()).or_default() += 1;

@@ -1,26 +1,17 @@
-//! One ring in the making: its assembler thread claims slots ahead and queues their jobs; whoever finishes a part publishes
-//! what has become complete.
+//! A ring in the making: claimed slots in their order, published by whoever finishes the oldest one's last part.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
 
-use crossbeam::channel::Sender;
-
-use super::worker::Job;
-use super::{End, Share, Shared};
-use crate::link::rank_groups;
-use crate::ring::{self, ClaimedSlot, Claimer, Publisher};
-use crate::sampler::Sampler;
-
-/// How late an assembler may notice that it was stopped.
-const TICK: Duration = Duration::from_millis(50);
+use super::end::{End, Failure};
+use crate::ring::{ClaimedSlot, Publisher};
+use crate::sampler::PretrainingSampler;
 
 /// What the jobs of one ring share.
 #[derive(Debug)]
 pub(super) struct Assembly {
-    pub(super) sampler: Arc<Sampler>,
+    pub(super) sampler: Arc<PretrainingSampler>,
     /// Side of the square images, in pixels.
     pub(super) side: u32,
     stopped: AtomicBool,
@@ -37,11 +28,15 @@ struct Output {
     pending: VecDeque<ClaimedSlot>,
     /// Set when the last slot of the share is pending.
     complete: bool,
-    failure: Option<String>,
+    failure: Option<Failure>,
 }
 
 impl Assembly {
-    pub(super) fn new(sampler: Arc<Sampler>, side: u32, publisher: Publisher) -> Assembly {
+    pub(super) fn new(
+        sampler: Arc<PretrainingSampler>,
+        side: u32,
+        publisher: Publisher,
+    ) -> Assembly {
         let output = Output {
             publisher,
             pending: VecDeque::new(),
@@ -58,7 +53,7 @@ impl Assembly {
         }
     }
 
-    /// Slots published so far.
+    /// Returns the number of slots published.
     pub(super) fn published(&self) -> u64 {
         self.lock().publisher.published()
     }
@@ -89,7 +84,7 @@ impl Assembly {
     }
 
     /// Closes the ring as failed. The first reason is the one that counts.
-    pub(super) fn fail(&self, reason: String) {
+    pub(super) fn fail(&self, reason: Failure) {
         self.lock().failure.get_or_insert(reason);
         self.stop();
     }
@@ -102,7 +97,7 @@ impl Assembly {
             let slot = output.pending.pop_front().expect("there is a front");
             if let Err(error) = output.publisher.publish(slot) {
                 drop(output);
-                return self.fail(error.to_string());
+                return self.fail(error.into());
             }
         }
         if output.complete && output.pending.is_empty() {
@@ -110,88 +105,31 @@ impl Assembly {
             self.changed.notify_all();
         }
     }
-}
 
-/// Claims slots and queues their jobs until the share is done or somebody ends it.
-pub(super) fn assemble(
-    shared: &Shared,
-    assembly: &Arc<Assembly>,
-    mut claimer: Claimer,
-    jobs: &Sender<Job>,
-    share: Share,
-) -> End {
-    let sampler = &assembly.sampler;
-    let batch = sampler.global_batch() / sampler.groups();
-    let groups = rank_groups(share.rank, share.world, sampler.groups());
-    let stopped = || {
-        assembly
-            .lock()
-            .failure
-            .clone()
-            .map_or(End::Stopped, End::Failed)
-    };
-    for step in share.first_step..share.end_step.unwrap_or(u64::MAX) {
-        for group in groups.clone() {
-            let (slot, images, masks) = loop {
-                if assembly.is_stopped() {
-                    return stopped();
-                }
-                match claimer.claim(TICK) {
-                    Ok(claimed) => break claimed,
-                    Err(ring::Error::TimedOut { .. }) => {}
-                    Err(ring::Error::Left) => {
-                        assembly.stop();
-                        return End::Left;
-                    }
-                    Err(error) => {
-                        assembly.fail(error.to_string());
-                        return stopped();
-                    }
-                }
-            };
-            assembly.lock().pending.push_back(slot);
-            // Masks first: they are one long job, which had better not be the last of its slot.
-            let job = Job::Masks {
-                assembly: assembly.clone(),
-                part: masks,
-                step,
-                group,
-            };
-            if jobs.send(job).is_err() {
-                return End::Stopped;
-            }
-            for part in images {
-                let position = group * batch + part.index() as u64;
-                shared
-                    .source
-                    .split()
-                    .sample(sampler.sample_id(step, position))
-                    .prefetch();
-                let job = Job::Image {
-                    assembly: assembly.clone(),
-                    part,
-                    step,
-                    position,
-                };
-                if jobs.send(job).is_err() {
-                    return End::Stopped;
-                }
-            }
+    /// Takes charge of a claimed slot, behind all earlier ones.
+    pub(super) fn push(&self, slot: ClaimedSlot) {
+        self.lock().pending.push_back(slot);
+    }
+
+    /// Says that no slot will follow, and waits until all are published or somebody has stopped the work.
+    pub(super) fn finish(&self) {
+        self.lock().complete = true;
+        self.publish_ready();
+        let mut output = self.lock();
+        while !output.pending.is_empty() && !self.is_stopped() {
+            output = self
+                .changed
+                .wait(output)
+                .expect("nothing panics while publishing");
         }
     }
-    assembly.lock().complete = true;
-    assembly.publish_ready();
-    let mut output = assembly.lock();
-    while !output.pending.is_empty() && !assembly.is_stopped() {
-        output = assembly
-            .changed
-            .wait(output)
-            .expect("nothing panics while publishing");
-    }
-    drop(output);
-    if assembly.is_stopped() {
-        stopped()
-    } else {
-        End::Finished
+
+    /// Returns how the work came to its end, once it has.
+    pub(super) fn end(&self) -> End {
+        if !self.is_stopped() {
+            return End::Finished;
+        }
+        let failure = self.lock().failure.clone();
+        failure.map_or(End::Stopped, End::Failed)
     }
 }

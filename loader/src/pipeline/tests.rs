@@ -12,7 +12,7 @@ use std::time::Duration;
 use dataset::{SAMPLES, write_dataset};
 
 use super::*;
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, LoaderConfig};
 use crate::ring::{FLAG_REPLACED, SlotReader};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -37,13 +37,13 @@ impl Fixture {
         Fixture { directory, config }
     }
 
-    pub(crate) fn source(&self) -> Source {
-        Source::open(self.directory.path(), "train").unwrap()
+    pub(crate) fn source(&self) -> OpenSplit {
+        OpenSplit::open(self.directory.path(), "train").unwrap()
     }
 
-    pub(crate) fn sampler(&self) -> Arc<Sampler> {
+    pub(crate) fn sampler(&self) -> Arc<PretrainingSampler> {
         let global_batch = self.config.global_batch(1);
-        Arc::new(Sampler::new(&self.config, SAMPLES, global_batch).unwrap())
+        Arc::new(PretrainingSampler::new(&self.config, SAMPLES, global_batch).unwrap())
     }
 
     fn geometry(&self) -> Geometry {
@@ -107,7 +107,7 @@ impl Copied {
 }
 
 /// The slots of a share, up to its end.
-fn collect(fixture: &Fixture, pipeline: &Pipeline, share: Share) -> Vec<Copied> {
+fn collect(fixture: &Fixture, pipeline: &Pipeline, share: RankShare) -> Vec<Copied> {
     let (mut consumer, _attachment) = pipeline
         .local(fixture.geometry(), fixture.sampler(), share)
         .unwrap();
@@ -128,7 +128,7 @@ fn collect(fixture: &Fixture, pipeline: &Pipeline, share: Share) -> Vec<Copied> 
 fn slots_do_not_depend_on_workers_or_start() {
     let fixture = Fixture::new(&[]);
     // Five steps cross the border between epochs (three steps each).
-    let one = collect(&fixture, &fixture.pipeline(1), Share::steps(0, 5));
+    let one = collect(&fixture, &fixture.pipeline(1), RankShare::steps(0, 5));
     let pipeline = fixture.pipeline(4);
     assert_eq!(one.len(), 10);
     assert!(one.iter().all(|slot| slot.flags == [0; 4]));
@@ -139,9 +139,12 @@ fn slots_do_not_depend_on_workers_or_start() {
             .zip(&slot.labels)
             .all(|(id, label)| *id as i64 % 2 == *label)
     }));
-    assert_eq!(collect(&fixture, &pipeline, Share::steps(0, 5)), one);
-    assert_eq!(collect(&fixture, &pipeline, Share::steps(3, 2)), one[6..]);
-    let stages = pipeline.stages();
+    assert_eq!(collect(&fixture, &pipeline, RankShare::steps(0, 5)), one);
+    assert_eq!(
+        collect(&fixture, &pipeline, RankShare::steps(3, 2)),
+        one[6..]
+    );
+    let stages = pipeline.work_times();
     assert_eq!(
         (stages.images, stages.groups, pipeline.damaged()),
         (56, 14, 0)
@@ -155,11 +158,11 @@ fn slots_do_not_depend_on_workers_or_start() {
 fn ranks_share_a_step_and_a_pipeline() {
     let fixture = Fixture::new(&[]);
     let pipeline = fixture.pipeline(2);
-    let all = collect(&fixture, &pipeline, Share::steps(1, 3));
-    let rank = |rank| Share {
+    let all = collect(&fixture, &pipeline, RankShare::steps(1, 3));
+    let rank = |rank| RankShare {
         rank,
         world: 2,
-        ..Share::steps(1, 3)
+        ..RankShare::steps(1, 3)
     };
     let (first, second) = std::thread::scope(|scope| {
         let first = scope.spawn(|| collect(&fixture, &pipeline, rank(0)));
@@ -174,12 +177,12 @@ fn ranks_share_a_step_and_a_pipeline() {
 #[test]
 fn a_damaged_sample_is_replaced_and_flagged() {
     let fixture = Fixture::new(&[]);
-    let whole = collect(&fixture, &fixture.pipeline(2), Share::steps(0, 3));
+    let whole = collect(&fixture, &fixture.pipeline(2), RankShare::steps(0, 3));
     let sampler = fixture.sampler();
     let lost = sampler.sample_id(1, 5);
     fixture.damage([lost]);
     let pipeline = fixture.pipeline(2);
-    let mended = collect(&fixture, &pipeline, Share::steps(0, 3));
+    let mended = collect(&fixture, &pipeline, RankShare::steps(0, 3));
     assert_eq!(pipeline.damaged(), 1);
     for (before, after) in whole.iter().zip(&mended) {
         if (after.step, after.group) != (1, 1) {
@@ -207,7 +210,7 @@ fn a_data_set_that_is_gone_fails_the_ring() {
             .unwrap()
             .0,
     );
-    let share = Share::steps(0, 3);
+    let share = RankShare::steps(0, 3);
     let attachment = pipeline
         .attach(
             memory.clone(),
@@ -222,7 +225,10 @@ fn a_data_set_that_is_gone_fails_the_ring() {
     let End::Failed(reason) = end.recv_timeout(LONG).unwrap() else {
         panic!("should have failed")
     };
-    assert!(reason.contains("replacements are all damaged"), "{reason}");
+    assert!(
+        reason.to_string().contains("replacements are all damaged"),
+        "{reason}"
+    );
     assert_eq!(attachment.images(), 0);
 }
 
@@ -236,20 +242,20 @@ fn a_panicking_worker_closes_its_ring_and_no_other() {
         ..fixture.geometry()
     };
     let (mut consumer, _attachment) = pipeline
-        .local(geometry, fixture.sampler(), Share::steps(0, 3))
+        .local(geometry, fixture.sampler(), RankShare::steps(0, 3))
         .unwrap();
     assert!(matches!(consumer.next(LONG), Err(ring::Error::Failed)));
-    assert_eq!(collect(&fixture, &pipeline, Share::steps(0, 1)).len(), 2);
+    assert_eq!(
+        collect(&fixture, &pipeline, RankShare::steps(0, 1)).len(),
+        2
+    );
 }
 
 #[test]
 fn a_consumer_may_leave_while_slots_are_filled_and_held() {
     let fixture = Fixture::new(&[]);
     let pipeline = fixture.pipeline(2);
-    let endless = Share {
-        end_step: None,
-        ..Share::steps(0, 0)
-    };
+    let endless = RankShare::from_step(0);
     let (ended, end) = std::sync::mpsc::channel();
     let memory = Arc::new(
         Mapping::create(fixture.geometry().total_len().unwrap())
@@ -282,10 +288,7 @@ fn a_consumer_may_leave_while_slots_are_filled_and_held() {
 fn a_pipeline_that_is_dropped_ends_its_rings() {
     let fixture = Fixture::new(&[]);
     let pipeline = fixture.pipeline(2);
-    let endless = Share {
-        end_step: None,
-        ..Share::steps(0, 0)
-    };
+    let endless = RankShare::from_step(0);
     let (mut consumer, _attachment) = pipeline
         .local(fixture.geometry(), fixture.sampler(), endless)
         .unwrap();
@@ -299,7 +302,7 @@ fn a_pipeline_that_is_dropped_ends_its_rings() {
 #[test]
 fn an_unknown_split_is_named_with_those_there_are() {
     let fixture = Fixture::new(&[]);
-    let error = Source::open(fixture.directory.path(), "val")
+    let error = OpenSplit::open(fixture.directory.path(), "val")
         .unwrap_err()
         .to_string();
     assert!(

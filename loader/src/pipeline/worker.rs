@@ -5,36 +5,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::channel::Receiver;
+use shardtool::panics;
 use shardtool::simd::Simd;
 
 use super::assembly::Assembly;
-use super::{Shared, Stages};
+use super::end::Failure;
+use super::job::Job;
+use super::shared::Shared;
+use super::work_times::WorkTimes;
 use crate::augment::Augmenter;
 use crate::render::{Renderer, View};
-use crate::ring::{FLAG_REPLACED, ImagePart, MaskPart};
+use crate::ring::{FLAG_REPLACED, ImagePart};
 
 /// So many damaged samples in a row for one place are no accident: the data set is gone.
 const MAX_REPLACEMENTS: u32 = 16;
 
-/// One piece of work.
-#[derive(Debug)]
-pub(super) enum Job {
-    /// Fill one image of a slot.
-    Image {
-        assembly: Arc<Assembly>,
-        part: ImagePart,
-        step: u64,
-        position: u64,
-    },
-    /// Draw the masks of a slot.
-    Masks {
-        assembly: Arc<Assembly>,
-        part: MaskPart,
-        step: u64,
-        group: u64,
-    },
-}
-
+/// A worker thread's state.
 pub(super) struct Worker {
     shared: Arc<Shared>,
     number: usize,
@@ -80,10 +66,13 @@ impl Worker {
             match catch_unwind(AssertUnwindSafe(|| self.perform(job))) {
                 Ok(Ok(())) => assembly.publish_ready(),
                 Ok(Err(reason)) => assembly.fail(reason),
-                Err(_) => {
-                    assembly.fail(format!(
-                        "a worker panicked on {what} {number} of step {step}"
-                    ));
+                Err(panic) => {
+                    assembly.fail(Failure::Panic {
+                        what,
+                        number,
+                        step,
+                        message: panics::message(&*panic),
+                    });
                     // Its buffers may be in any state.
                     self.renderer = Renderer::new();
                     self.reserved = 0;
@@ -92,7 +81,7 @@ impl Worker {
         }
     }
 
-    fn perform(&mut self, job: Job) -> Result<(), String> {
+    fn perform(&mut self, job: Job) -> Result<(), Failure> {
         match job {
             Job::Image {
                 assembly,
@@ -109,10 +98,10 @@ impl Worker {
                 let start = Instant::now();
                 let masks = assembly.sampler.masks(step, group);
                 part.finish(step, group, &masks.context, &masks.targets);
-                self.count(Stages {
+                self.count(WorkTimes {
                     groups: 1,
                     masks: start.elapsed(),
-                    ..Stages::default()
+                    ..WorkTimes::default()
                 });
                 Ok(())
             }
@@ -126,7 +115,7 @@ impl Worker {
         mut part: ImagePart,
         step: u64,
         position: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let shared = self.shared.clone();
         let sampler = &assembly.sampler;
         let mut id = sampler.sample_id(step, position);
@@ -139,13 +128,15 @@ impl Worker {
                     part.finish(id, label, if attempt > 0 { FLAG_REPLACED } else { 0 });
                     return Ok(());
                 }
-                Err(error) => shared.report_damage(id, &error),
+                Err(error) => shared.damage.report(shared.source.split(), id, &error),
             }
             id = sampler.replacement(step, position, attempt);
         }
-        Err(format!(
-            "the sample at position {position} of step {step} and {MAX_REPLACEMENTS} replacements are all damaged"
-        ))
+        Err(Failure::AllDamaged {
+            step,
+            position,
+            replacements: MAX_REPLACEMENTS,
+        })
     }
 
     /// Verifies, decodes, crops, resizes and augments one sample into `pixels`; returns its class.
@@ -179,7 +170,7 @@ impl Worker {
         let rendered = Instant::now();
         let augmentation = assembly.sampler.augmentation(step, position);
         self.augmenter.apply(&augmentation, pixels, assembly.side);
-        self.count(Stages {
+        self.count(WorkTimes {
             images: 1,
             bytes: u64::from(entry.length),
             read: read - start,
@@ -187,12 +178,12 @@ impl Worker {
             decode: times.decode,
             resize: times.resize,
             augment: rendered.elapsed(),
-            ..Stages::default()
+            ..WorkTimes::default()
         });
         Ok(entry.class)
     }
 
-    fn count(&self, work: Stages) {
+    fn count(&self, work: WorkTimes) {
         self.shared.counters[self.number].add(work);
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{MAGIC, VERSION};
 
 /// Everything that can go wrong with a ring.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A dimension is zero, or so large that offsets would overflow.
     #[error("a ring cannot have {what} = {value}")]

@@ -269,7 +269,7 @@ mod plain {
             });
             assert!(matches!(claimer.claim(LONG), Err(Error::Left)));
         });
-        assert!(claimer.gauge().waited().0.start >= Duration::from_millis(1));
+        assert!(claimer.wait_times().waited().0.start >= Duration::from_millis(1));
     }
 
     #[test]

@@ -2,8 +2,8 @@ use super::*;
 use crate::testing::config;
 use xxhash_rust::xxh3::Xxh3;
 
-fn sampler(samples: u64, global_batch: u64, sets: &[&str]) -> Result<Sampler, Error> {
-    Sampler::new(&config(16, sets)?, samples, global_batch)
+fn sampler(samples: u64, global_batch: u64, sets: &[&str]) -> Result<PretrainingSampler, Error> {
+    PretrainingSampler::new(&config(16, sets)?, samples, global_batch)
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn flips_happen_to_half_of_the_images_and_only_if_asked_for() {
         sampler(64, 64, &["data.use_horizontal_flip=true"]).unwrap(),
         sampler(64, 64, &[]).unwrap(),
     );
-    let count = |sampler: &Sampler| {
+    let count = |sampler: &PretrainingSampler| {
         (0..100)
             .map(|step| {
                 (0..64)
@@ -96,7 +96,7 @@ fn sizes_that_do_not_fit_are_refused() {
 }
 
 /// Order, crops, flips and masks of one configuration, as one number: whoever changes any law must raise
-/// [`LAW_VERSION`] and say so in the change log, since runs can no longer be resumed or repeated.
+/// [`SAMPLING_VERSION`] and say so in the change log, since runs can no longer be resumed or repeated.
 #[test]
 fn the_sampler_is_frozen() {
     let sampler = sampler(
@@ -130,6 +130,6 @@ fn the_sampler_is_frozen() {
             }
         }
     }
-    assert_eq!(LAW_VERSION, 1);
+    assert_eq!(SAMPLING_VERSION, 1);
     assert_eq!(hash.digest(), 0x2f78_a045_47f0_0382, "{:#x}", hash.digest());
 }

@@ -1,16 +1,17 @@
 //! Server and feed in one process, over real sockets.
 
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use super::*;
 use crate::config::Loader;
-use crate::link::{Endpoint, Error, Feed, send_stream};
+use crate::link::{Endpoint, Error, Feed, Hello, NamedSocket, PROTOCOL, send_stream};
 use crate::pipeline::tests::{Copied, Fixture};
 
 const LONG: Duration = Duration::from_secs(60);
-const QUIET: Manners = Manners {
+const QUIET: ServeOptions = ServeOptions {
     stay: false,
     statistics: Duration::ZERO,
 };
@@ -24,8 +25,8 @@ struct Running {
 fn start(sets: &[&str]) -> Running {
     let fixture = Fixture::new(sets);
     let socket = fixture.directory.path().join("loader.sock");
-    let entrance = Entrance::Named(Listener::bind(&socket).unwrap());
-    let thread = spawn(&fixture, entrance, QUIET);
+    let listener = Listener::Named(NamedSocket::bind(&socket).unwrap());
+    let thread = spawn(&fixture, listener, QUIET);
     Running {
         fixture,
         socket,
@@ -33,10 +34,14 @@ fn start(sets: &[&str]) -> Running {
     }
 }
 
-fn spawn(fixture: &Fixture, entrance: Entrance, manners: Manners) -> JoinHandle<io::Result<()>> {
+fn spawn(
+    fixture: &Fixture,
+    listener: Listener,
+    options: ServeOptions,
+) -> JoinHandle<io::Result<()>> {
     let pipeline = Arc::new(Pipeline::start(fixture.source(), 2, &Loader::default()).unwrap());
     let config = fixture.config.clone();
-    std::thread::spawn(move || serve(pipeline, config, entrance, manners))
+    std::thread::spawn(move || serve(pipeline, config, listener, options))
 }
 
 fn hello(fixture: &Fixture) -> Hello {
@@ -57,20 +62,20 @@ fn at(path: &Path) -> Endpoint {
     Endpoint::Path(path.to_owned())
 }
 
-/// Takes and releases `count` batches.
+/// Takes and releases `count` groups.
 fn take(feed: &mut Feed, count: usize) -> Vec<Copied> {
     (0..count)
         .map(|_| {
-            let batch = feed.next().unwrap();
-            let copy = Copied::of(&batch);
-            feed.release(batch);
+            let group = feed.next().unwrap();
+            let copy = Copied::of(&group);
+            feed.release(group);
             copy
         })
         .collect()
 }
 
 #[test]
-fn batches_arrive_and_the_loader_ends_with_its_last_consumer() {
+fn groups_arrive_and_the_loader_ends_with_its_last_consumer() {
     let running = start(&[]);
     let hello = hello(&running.fixture);
     let mut feed = Feed::connect(&at(&running.socket), &hello, LONG).unwrap();
@@ -174,7 +179,7 @@ fn a_launcher_connects_its_children_and_connects_them_again() {
     let hello = hello(&fixture);
     let (to_loader, loaders_end) = StdStream::pair().unwrap();
     let (to_trainer, trainers_end) = StdStream::pair().unwrap();
-    let thread = spawn(&fixture, Entrance::Inherited(loaders_end.into()), QUIET);
+    let thread = spawn(&fixture, Listener::Inherited(loaders_end.into()), QUIET);
     let endpoint = Endpoint::Inherited(trainers_end.into());
     let connect = || {
         let (one, other) = StdStream::pair().unwrap();
@@ -190,7 +195,7 @@ fn a_launcher_connects_its_children_and_connects_them_again() {
     assert_eq!(take(&mut feed, 2), first);
     drop(to_loader);
     let error = (0..5)
-        .find_map(|_| feed.next().map(|batch| feed.release(batch)).err())
+        .find_map(|_| feed.next().map(|group| feed.release(group)).err())
         .unwrap();
     assert!(
         matches!(&error, Error::LoaderClosed { reason } if reason.contains("told to stop")),

@@ -36,7 +36,7 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
     config.folder()?;
     config.model()?;
     // The loader would copy the shards as well, but the trainer's patience with a loader does not last that long.
-    loader::stage::shards(&config.loader)?;
+    loader::storage::shards_dir(&config.loader)?;
 
     let itself = std::env::current_exe()?;
     let mut shared: Vec<OsString> = vec!["--config".into(), args.run.config.clone().into()];

@@ -133,7 +133,7 @@ fn the_configs_shipped_are_sound() {
             .trainer
             .reproduces_global_batch
             .unwrap_or(config.loader.global_batch(1));
-        let sampler = loader::Sampler::new(&config.loader, 1_281_167, batch);
+        let sampler = loader::PretrainingSampler::new(&config.loader, 1_281_167, batch);
         let sampler = sampler.unwrap_or_else(|error| panic!("{name}: {error}"));
         crate::method::schedule::Schedule::new(&config.schedule(), sampler.epoch_len()).unwrap();
         names.push(name);

@@ -1,10 +1,13 @@
 //! The feed against a loader that is played by hand, and dies by hand.
 
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::thread;
 
 use super::*;
-use crate::link::{encode, send_with_fd};
+use crate::link::PROTOCOL;
+use crate::link::descriptors::send_with_fd;
+use crate::link::frames::encode;
 use crate::ring::{Claimer, ImagePart, Publisher};
 
 const GEOMETRY: Geometry = Geometry {
@@ -91,9 +94,9 @@ fn a_loader_that_dies_is_reported_after_its_last_slot() {
             publisher
         },
         |mut feed| {
-            let batch = feed.next().unwrap();
-            assert_eq!(batch.step(), 4);
-            feed.release(batch);
+            let group = feed.next().unwrap();
+            assert_eq!(group.step(), 4);
+            feed.release(group);
             let start = Instant::now();
             let error = feed.next().unwrap_err();
             assert!(matches!(error, Error::LoaderDied { pid: 4321 }), "{error}");
@@ -114,7 +117,7 @@ fn slots_out_of_order_are_refused() {
             drop(stream);
         },
         |mut feed| {
-            let batch = feed.next().unwrap();
+            let group = feed.next().unwrap();
             let error = feed.next().unwrap_err();
             assert!(
                 matches!(
@@ -127,13 +130,13 @@ fn slots_out_of_order_are_refused() {
                 ),
                 "{error}"
             );
-            drop(batch);
+            drop(group);
         },
     );
 }
 
 #[test]
-fn a_bounded_wait_ends_without_a_batch() {
+fn a_bounded_wait_ends_without_a_group() {
     with_loader(
         |listener| {
             let (_stream, mut claimer, _publisher) = welcome(&listener);

@@ -1,7 +1,8 @@
-//! `meta.copy_data`: the shards on local storage of the node.
+//! `meta.copy_data`: a copy of the shards on the node's own storage.
 //!
-//! The official code unpacks its archive to the job's scratch directory; here the shards are copied, once per node, and
-//! the loader reads the copy. Which samples a step sees does not change: the copy has the data set's own manifest.
+//! The official code unpacks its archive to the job's scratch directory (its
+//! `src/datasets/imagenet1k.py`, `copy_imgnt_locally`). Here the shards are copied, once per node, and the loader reads the copy. Which samples a step sees does not change:
+//! the copy has the data set's own manifest.
 //!
 //! ```text
 //! LOCAL/NAME-CHECKSUM.shards/     named after the data set and its manifest's checksum: two never meet
@@ -15,18 +16,21 @@
 //! index and payloads, with the manifest's checksums before it takes its name. Nothing is synced to the disk: what a power
 //! cut damages is found when the shard is opened, or by its samples' own checksums.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
 use shardtool::dataset::{MANIFEST_FILE, ShardRecord};
-use shardtool::{Manifest, Shard};
+use shardtool::{Escaped, Manifest, Shard};
 
+use super::error::Error;
+use super::size::Size;
 use crate::config::{LoaderConfig, is_placeholder};
-use crate::error::Error;
+use crate::error::Error as ConfigError;
+use crate::private_dir::{self, Others};
 
 /// Shards copied at a time: network file systems need several to be fast.
 const STREAMS: usize = 4;
@@ -34,26 +38,17 @@ const STREAMS: usize = 4;
 const REPORT: Duration = Duration::from_secs(5);
 const LOCK: &str = "staging.lock";
 
-/// Where the loader reads its shards: where the configuration says, or with `meta.copy_data` in a local copy of that,
-/// which is made now if it is not complete. Progress is told on stderr.
-pub fn shards(config: &LoaderConfig) -> Result<PathBuf, Error> {
-    let source = config.shards_dir()?;
-    if !config.copy_data {
-        return Ok(source);
-    }
-    let local = local_dir(config, |name| std::env::var(name).ok())?;
-    copy(&source, &local)
-}
-
-/// `loader.local_dir`, else what the job's environment names. None is an error: `/tmp` is memory on many machines.
-fn local_dir(
+/// Returns `loader.local_dir`, else what the job's environment names.
+///
+/// None is an error: `/tmp` is memory on many machines.
+pub(super) fn place(
     config: &LoaderConfig,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<PathBuf, Error> {
+) -> Result<PathBuf, ConfigError> {
     if let Some(dir) = &config.loader.local_dir {
         let text = dir.to_string_lossy();
         if is_placeholder(&text) {
-            return Err(Error::Placeholder {
+            return Err(ConfigError::Placeholder {
                 key: "loader.local_dir".to_owned(),
                 value: text.into_owned(),
                 cure: "set it to a directory on the node's own storage".to_owned(),
@@ -68,7 +63,7 @@ fn local_dir(
         .or(scratch.filter(|dir| Path::new(dir).is_dir()))
         .or_else(|| set("TMPDIR"))
         .map(PathBuf::from)
-        .ok_or_else(|| Error::MissingKey {
+        .ok_or_else(|| ConfigError::MissingKey {
             key: "loader.local_dir".to_owned(),
             cure: "meta.copy_data: true needs a directory on the node's own storage, and neither $SLURM_TMPDIR nor \
                    $TMPDIR names one"
@@ -76,19 +71,22 @@ fn local_dir(
         })
 }
 
-/// Copies the data set in `source` into a directory below `local`, or finds it there.
-fn copy(source: &Path, local: &Path) -> Result<PathBuf, Error> {
-    let manifest = Manifest::read(source).map_err(|error| fault(source, error))?;
-    let canonical = fs::canonicalize(source).map_err(|error| fault(source, error))?;
+/// Copies the data set in `source` into a directory below `local`, or finds it there. Returns that directory.
+pub(super) fn complete(source: &Path, local: &Path) -> Result<PathBuf, Error> {
+    let manifest = Manifest::read(source)?;
+    let canonical = fs::canonicalize(source).map_err(failed(source, "resolving its name"))?;
     let stem = canonical.file_stem().unwrap_or_default().to_string_lossy();
     let name = format!("{stem}-{:016x}.shards", manifest.checksum());
     let target = local.join(name);
-    make_own(&target)?;
+    make_private(&target)?;
     let lock = lock(&target)?;
     if Manifest::read(&target).is_ok_and(|found| found.checksum() == manifest.checksum()) {
         let whole = records(&manifest).all(|record| is_complete(&target, record));
         if whole {
-            tracing::info!("shards are read from their copy in {}", target.display());
+            tracing::info!(
+                "shards are read from their copy in {}",
+                Escaped::new(&target)
+            );
             return Ok(target);
         }
     }
@@ -97,33 +95,21 @@ fn copy(source: &Path, local: &Path) -> Result<PathBuf, Error> {
     Ok(target)
 }
 
+/// Returns the shards of all splits.
 fn records(manifest: &Manifest) -> impl Iterator<Item = &ShardRecord> {
     manifest.splits.iter().flat_map(|split| &split.shards)
 }
 
-/// Whether a shard has its name and its size. It was verified before it got them.
+/// Tells if a shard has its name and its size. It was verified before it got them.
 fn is_complete(target: &Path, record: &ShardRecord) -> bool {
     fs::metadata(target.join(&record.file)).is_ok_and(|found| found.len() == record.bytes)
 }
 
-/// A directory that this user alone writes to: where all may write, somebody else could have put one there.
-fn make_own(target: &Path) -> Result<(), Error> {
+/// Makes the copy's directory: where all may write, somebody else could have put one there.
+fn make_private(target: &Path) -> Result<(), Error> {
     let parent = target.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|error| fault(parent, error))?;
-    match DirBuilder::new().mode(0o700).create(target) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(fault(target, error));
-        }
-        _ => {}
-    }
-    let found = fs::symlink_metadata(target).map_err(|error| fault(target, error))?;
-    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(fault(
-            target,
-            "not a directory of this user; set loader.local_dir to one of your own",
-        ));
-    }
-    Ok(())
+    fs::create_dir_all(parent).map_err(failed(parent, "making the directory"))?;
+    private_dir::make(target, Others::MayRead).map_err(|source| Error::Directory { source })
 }
 
 /// Waits until no other process copies to `target`.
@@ -134,18 +120,18 @@ fn lock(target: &Path) -> Result<File, Error> {
         .create(true)
         .truncate(false)
         .open(&path)
-        .map_err(|error| fault(&path, error))?;
+        .map_err(failed(&path, "opening it"))?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(TryLockError::WouldBlock) => {
             tracing::info!(
                 "waiting for another process that copies the shards to {}",
-                target.display()
+                Escaped::new(target)
             );
         }
-        Err(TryLockError::Error(error)) => return Err(fault(&path, error)),
+        Err(TryLockError::Error(error)) => return Err(failed(&path, "locking it")(error)),
     }
-    file.lock().map_err(|error| fault(&path, error))?;
+    file.lock().map_err(failed(&path, "locking it"))?;
     Ok(file)
 }
 
@@ -159,27 +145,24 @@ fn fill(source: &Path, target: &Path, manifest: &Manifest) -> Result<(), Error> 
         let _ = fs::remove_file(part(target, record));
     }
     let needed: u64 = missing.iter().map(|record| record.bytes).sum();
-    let space = statvfs(target).map_err(|error| fault(target, std::io::Error::from(error)))?;
+    let space = statvfs(target)
+        .map_err(|error| failed(target, "asking for free space")(io::Error::from(error)))?;
     let free = space.f_bavail * space.f_frsize;
     if free < needed {
-        return Err(fault(
-            target,
-            format!(
-                "{} free, but the copy of {} needs {} more; set loader.local_dir to a larger place, or meta.copy_data to \
-                 false",
-                size(free),
-                source.display(),
-                size(needed)
-            ),
-        ));
+        return Err(Error::NoSpace {
+            path: target.to_owned(),
+            original: source.to_owned(),
+            free,
+            needed,
+        });
     }
     let total = records(manifest).count();
     tracing::info!(
         "copying {} of {total} shards, {}, from {} to {}",
         missing.len(),
-        size(needed),
-        source.display(),
-        target.display()
+        Size(needed),
+        Escaped::new(source),
+        Escaped::new(target)
     );
     let start = Instant::now();
     let (next, done, copied) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
@@ -196,16 +179,16 @@ fn fill(source: &Path, target: &Path, manifest: &Manifest) -> Result<(), Error> 
         }
         Ok(())
     };
-    let told = || {
+    let progress = || {
         let (bytes, seconds) = (copied.load(Ordering::Relaxed), start.elapsed());
         let rate = (bytes as f64 / seconds.as_secs_f64().max(1e-3)) as u64;
         format!(
             "copied {} of {} shards, {} of {}, {}/s",
             done.load(Ordering::Relaxed),
             missing.len(),
-            size(bytes),
-            size(needed),
-            size(rate)
+            Size(bytes),
+            Size(needed),
+            Size(rate)
         )
     };
     std::thread::scope(|scope| {
@@ -217,7 +200,7 @@ fn fill(source: &Path, target: &Path, manifest: &Manifest) -> Result<(), Error> 
             std::thread::sleep(Duration::from_millis(10));
             if reported.elapsed() > REPORT {
                 reported = Instant::now();
-                tracing::info!("{}", told());
+                tracing::info!("{}", progress());
             }
         }
         streams
@@ -228,10 +211,9 @@ fn fill(source: &Path, target: &Path, manifest: &Manifest) -> Result<(), Error> 
         source.join(MANIFEST_FILE),
         target.join(format!("{MANIFEST_FILE}.part")),
     );
-    fs::copy(&from, &aside).map_err(|error| fault(&from, error))?;
-    let to = target.join(MANIFEST_FILE);
-    fs::rename(&aside, &to).map_err(|error| fault(&to, error))?;
-    tracing::info!("{}", told());
+    copy_file(&from, &aside)?;
+    rename(&aside, &target.join(MANIFEST_FILE))?;
+    tracing::info!("{}", progress());
     Ok(())
 }
 
@@ -242,30 +224,46 @@ fn part(target: &Path, record: &ShardRecord) -> PathBuf {
 /// Copies one shard aside, reads it back, and gives it its name.
 fn copy_shard(source: &Path, target: &Path, record: &ShardRecord) -> Result<(), Error> {
     let (from, aside) = (source.join(&record.file), part(target, record));
-    fs::copy(&from, &aside)
-        .map_err(|error| fault(&aside, format!("cannot copy {}: {error}", from.display())))?;
+    copy_file(&from, &aside)?;
     verify(&from, &aside, record)?;
-    let to = target.join(&record.file);
-    fs::rename(&aside, &to).map_err(|error| fault(&to, error))
+    rename(&aside, &target.join(&record.file))
 }
 
-/// Compares a copy with the manifest. Payloads that are damaged in the source already are the loader's to replace, as they
-/// would be without a copy.
+fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::copy(from, to).map(drop).map_err(|source| Error::Copy {
+        path: to.to_owned(),
+        original: from.to_owned(),
+        source,
+    })
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(failed(to, "giving it its name"))
+}
+
+/// Compares a copy with the manifest. Payloads that are damaged in the source already are the loader's to replace, as
+/// they would be without a copy.
 fn verify(from: &Path, copy: &Path, record: &ShardRecord) -> Result<(), Error> {
-    let shard = Shard::open(copy).map_err(|error| fault(copy, error))?;
+    let shard = Shard::open(copy)?;
     for (what, expected, found) in [
         ("bytes", record.bytes, shard.bytes()),
         ("samples", record.samples.into(), shard.len().into()),
     ] {
         if expected != found {
-            let problem = format!("{found} {what}, but the manifest says {expected}");
-            return Err(fault(from, problem));
+            return Err(Error::OtherShard {
+                path: from.to_owned(),
+                what,
+                found,
+                expected,
+            });
         }
     }
     if shard.checksum() != record.checksum {
-        let (found, expected) = (shard.checksum(), record.checksum);
-        let problem = format!("checksum {found:016x}, but the manifest says {expected:016x}");
-        return Err(fault(from, problem));
+        return Err(Error::Checksum {
+            path: from.to_owned(),
+            found: shard.checksum(),
+            expected: record.checksum,
+        });
     }
     let mut original = None;
     for sample in 0..shard.len() {
@@ -274,32 +272,22 @@ fn verify(from: &Path, copy: &Path, record: &ShardRecord) -> Result<(), Error> {
         };
         let original = match &mut original {
             Some(original) => original,
-            none => none.insert(Shard::open(from).map_err(|error| fault(from, error))?),
+            none => none.insert(Shard::open(from)?),
         };
         if original.verify(sample).is_ok() {
-            return Err(fault(
-                copy,
-                format!("the copy differs from its source: {damage}"),
-            ));
+            return Err(Error::Differs {
+                path: copy.to_owned(),
+                damage,
+            });
         }
     }
     Ok(())
 }
 
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let unit = (bytes.max(1).ilog2() / 10).min(4);
-    let value = bytes as f64
-        / f64::from(1_u32 << (10 * unit.min(3)))
-        / if unit == 4 { 1024.0 } else { 1.0 };
-    format!("{value:.1} {}", UNITS[unit as usize])
-}
-
-fn fault(path: &Path, problem: impl ToString) -> Error {
-    Error::Staging {
-        path: path.to_owned(),
-        problem: problem.to_string(),
-    }
+/// Returns a conversion from the system's answer to an error on `path`.
+fn failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, what, source }
 }
 
 #[cfg(test)]

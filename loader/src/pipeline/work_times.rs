@@ -7,7 +7,7 @@ use crossbeam::utils::CachePadded;
 
 /// Work done and time spent, summed over workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stages {
+pub struct WorkTimes {
     /// Images written to slots.
     pub images: u64,
     /// Groups for which masks were drawn.
@@ -28,10 +28,10 @@ pub struct Stages {
     pub masks: Duration,
 }
 
-impl Stages {
+impl WorkTimes {
     /// The same since an earlier reading.
-    pub fn since(&self, earlier: &Stages) -> Stages {
-        Stages {
+    pub fn since(&self, earlier: &WorkTimes) -> WorkTimes {
+        WorkTimes {
             images: self.images - earlier.images,
             groups: self.groups - earlier.groups,
             bytes: self.bytes - earlier.bytes,
@@ -45,9 +45,9 @@ impl Stages {
     }
 }
 
-impl std::iter::Sum for Stages {
-    fn sum<I: Iterator<Item = Stages>>(parts: I) -> Stages {
-        parts.fold(Stages::default(), |sum, part| Stages {
+impl std::iter::Sum for WorkTimes {
+    fn sum<I: Iterator<Item = WorkTimes>>(parts: I) -> WorkTimes {
+        parts.fold(WorkTimes::default(), |sum, part| WorkTimes {
             images: sum.images + part.images,
             groups: sum.groups + part.groups,
             bytes: sum.bytes + part.bytes,
@@ -79,7 +79,7 @@ struct Counters {
 }
 
 impl WorkerCounters {
-    pub(super) fn add(&self, work: Stages) {
+    pub(super) fn add(&self, work: WorkTimes) {
         let counters = &*self.0;
         let nanoseconds = |time: Duration| time.as_nanos() as u64;
         for (counter, value) in [
@@ -97,11 +97,11 @@ impl WorkerCounters {
         }
     }
 
-    pub(super) fn get(&self) -> Stages {
+    pub(super) fn get(&self) -> WorkTimes {
         let counters = &*self.0;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let time = |counter: &AtomicU64| Duration::from_nanos(get(counter));
-        Stages {
+        WorkTimes {
             images: get(&counters.images),
             groups: get(&counters.groups),
             bytes: get(&counters.bytes),

@@ -1,3 +1,6 @@
+use std::os::unix::fs::MetadataExt;
+
+use super::super::shards_dir;
 use super::*;
 use crate::testing::config;
 
@@ -8,7 +11,7 @@ fn source(root: &Path) -> PathBuf {
     fs::create_dir(&source).unwrap();
     for entry in fs::read_dir(golden).unwrap() {
         let entry = entry.unwrap();
-        // Written anew: a checkout may be read-only, and some tests spoil what they copied.
+        // Not copied: a checkout may be read-only, and some tests spoil what they copied.
         fs::write(
             source.join(entry.file_name()),
             fs::read(entry.path()).unwrap(),
@@ -31,7 +34,7 @@ fn shard_names(dir: &Path) -> Vec<String> {
 fn a_copy_is_the_data_set_and_is_made_once() {
     let root = tempfile::tempdir().unwrap();
     let (source, local) = (source(root.path()), root.path().join("local/deep"));
-    let target = copy(&source, &local).unwrap();
+    let target = complete(&source, &local).unwrap();
     let manifest = Manifest::read(&source).unwrap();
     assert_eq!(target.parent(), Some(&*local));
     let dataset = shardtool::Dataset::open(&target).unwrap();
@@ -44,14 +47,14 @@ fn a_copy_is_the_data_set_and_is_made_once() {
     for record in records(&manifest) {
         fs::remove_file(source.join(&record.file)).unwrap();
     }
-    assert_eq!(copy(&source, &local).unwrap(), target);
+    assert_eq!(complete(&source, &local).unwrap(), target);
 }
 
 #[test]
 fn an_interrupted_copy_is_continued() {
     let root = tempfile::tempdir().unwrap();
     let (source, local) = (source(root.path()), root.path().join("local"));
-    let target = copy(&source, &local).unwrap();
+    let target = complete(&source, &local).unwrap();
     let manifest = Manifest::read(&source).unwrap();
     let files: Vec<&ShardRecord> = records(&manifest).collect();
     // As a kill leaves it: one shard whole, one cut short under its name, one half copied, no manifest.
@@ -64,7 +67,7 @@ fn an_interrupted_copy_is_continued() {
     fs::remove_file(target.join(MANIFEST_FILE)).unwrap();
     fs::remove_file(source.join(&files[0].file)).unwrap(); // not needed any more
 
-    assert_eq!(copy(&source, &local).unwrap(), target);
+    assert_eq!(complete(&source, &local).unwrap(), target);
     assert_eq!(
         fs::metadata(&kept).unwrap().ino(),
         inode,
@@ -88,7 +91,7 @@ fn what_cannot_be_copied_is_named_and_leaves_no_complete_copy() {
             Some(bytes) => fs::write(&path, bytes).unwrap(),
             None => fs::remove_file(&path).unwrap(),
         }
-        let message = copy(&source, &local).unwrap_err().to_string();
+        let message = complete(&source, &local).unwrap_err().to_string();
         assert!(message.contains(&record.file), "{message}");
         let target = fs::read_dir(&local)
             .unwrap()
@@ -118,7 +121,7 @@ fn what_cannot_be_copied_is_named_and_leaves_no_complete_copy() {
     damaged[shard.entry(0).offset as usize] ^= 1;
     drop(shard);
     fs::write(&path, &damaged).unwrap();
-    let target = copy(&source, &local).unwrap();
+    let target = complete(&source, &local).unwrap();
     assert_eq!(fs::read(target.join(&record.file)).unwrap(), damaged);
 }
 
@@ -146,7 +149,7 @@ fn one_process_copies_while_the_others_wait() {
     // Locks of files opened twice exclude each other within a process, too.
     let targets: Vec<PathBuf> = std::thread::scope(|scope| {
         let copies: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| copy(&source, &local).unwrap()))
+            .map(|_| scope.spawn(|| complete(&source, &local).unwrap()))
             .collect();
         copies
             .into_iter()
@@ -164,7 +167,7 @@ fn too_little_space_is_said_before_anything_is_copied() {
     let mut manifest = Manifest::read(&source).unwrap();
     manifest.splits[0].shards[0].bytes = 1 << 60;
     let target = root.path().join("target");
-    make_own(&target).unwrap();
+    make_private(&target).unwrap();
     let message = fill(&source, &target, &manifest).unwrap_err().to_string();
     assert!(
         message.contains("free, but the copy of") && message.contains("1048576.0 TiB"),
@@ -176,19 +179,19 @@ fn too_little_space_is_said_before_anything_is_copied() {
 #[test]
 fn the_place_is_the_keys_or_the_jobs_and_never_guessed() {
     let plain = config(14, &[]).unwrap();
-    let place = |variables: &[(&str, &str)]| {
+    let chosen = |variables: &[(&str, &str)]| {
         let variables = variables.to_vec();
-        local_dir(&plain, move |name| {
+        place(&plain, move |name| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })
     };
     assert_eq!(
-        place(&[("SLURM_TMPDIR", "/job"), ("TMPDIR", "/t")]).unwrap(),
+        chosen(&[("SLURM_TMPDIR", "/job"), ("TMPDIR", "/t")]).unwrap(),
         Path::new("/job")
     );
     assert_eq!(
-        place(&[
+        chosen(&[
             ("SLURM_TMPDIR", ""),
             ("SLURM_JOB_ID", "no-such-job"),
             ("TMPDIR", "/t")
@@ -196,13 +199,13 @@ fn the_place_is_the_keys_or_the_jobs_and_never_guessed() {
         .unwrap(),
         Path::new("/t")
     );
-    let message = place(&[]).unwrap_err().to_string();
+    let message = chosen(&[]).unwrap_err().to_string();
     assert!(
         message.starts_with("loader.local_dir: missing; meta.copy_data"),
         "{message}"
     );
     let set = config(14, &["loader.local_dir=/nvme"]).unwrap();
-    let named = local_dir(&set, |_| Some("/elsewhere".to_owned())).unwrap();
+    let named = place(&set, |_| Some("/elsewhere".to_owned())).unwrap();
     assert_eq!(named, Path::new("/nvme"));
 }
 
@@ -217,22 +220,8 @@ fn only_copy_data_copies() {
     ];
     let sets: Vec<&str> = keys.iter().map(String::as_str).collect();
     let (without, with) = (config(14, &sets[..2]).unwrap(), config(14, &sets).unwrap());
-    assert_eq!(shards(&without).unwrap(), source);
+    assert_eq!(shards_dir(&without).unwrap(), source);
     assert!(!local.exists());
-    assert!(shards(&with).unwrap().starts_with(&local));
+    assert!(shards_dir(&with).unwrap().starts_with(&local));
     assert_eq!(with.sampling_hash(), without.sampling_hash());
-}
-
-#[test]
-fn sizes_are_told_in_their_units() {
-    for (bytes, text) in [
-        (0, "0.0 B"),
-        (1023, "1023.0 B"),
-        (1536, "1.5 KiB"),
-        (256 << 20, "256.0 MiB"),
-        (140 << 30, "140.0 GiB"),
-        (3 << 40, "3.0 TiB"),
-    ] {
-        assert_eq!(size(bytes), text);
-    }
 }

@@ -1,0 +1,80 @@
+//! The official `mask` section: context and target blocks.
+
+use serde::{Deserialize, Serialize};
+
+use super::check::{between, fault, ordered, share};
+use crate::error::Error;
+
+/// The official `mask` section.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mask {
+    /// Let the context overlap the targets.
+    #[serde(default)]
+    pub allow_overlap: bool,
+    /// Range of a target block's height over its width.
+    #[serde(default = "official_aspect_ratio")]
+    pub aspect_ratio: [f64; 2],
+    /// Range of the context block's share of the grid.
+    #[serde(default = "official_enc_mask_scale")]
+    pub enc_mask_scale: [f64; 2],
+    /// A block must keep more patches than this.
+    #[serde(default = "official_min_keep")]
+    pub min_keep: usize,
+    /// Context blocks per image.
+    #[serde(default = "official_num_enc_masks")]
+    pub num_enc_masks: usize,
+    /// Target blocks per image.
+    #[serde(default = "official_num_pred_masks")]
+    pub num_pred_masks: usize,
+    /// Side of a patch, in pixels.
+    pub patch_size: u32,
+    /// Range of a target block's share of the grid.
+    #[serde(default = "official_pred_mask_scale")]
+    pub pred_mask_scale: [f64; 2],
+}
+
+/// The most context or target blocks of an image.
+const MAX_MASKS: usize = 64;
+
+impl Mask {
+    /// Keys that may differ between a checkpoint and the run that continues it.
+    pub const FREE_ON_RESUME: &[&str] = &[];
+
+    /// Checks every value against its limits, and the patches against the crop.
+    pub(super) fn check(&self, crop_size: u32) -> Result<(), Error> {
+        between("mask.patch_size", self.patch_size, 1, crop_size)?;
+        if !crop_size.is_multiple_of(self.patch_size) {
+            let problem = format!("is not a multiple of mask.patch_size {}", self.patch_size);
+            return Err(fault("data.crop_size", crop_size, problem));
+        }
+        share("mask.enc_mask_scale", self.enc_mask_scale)?;
+        share("mask.pred_mask_scale", self.pred_mask_scale)?;
+        ordered("mask.aspect_ratio", self.aspect_ratio, 1e3)?;
+        between("mask.num_enc_masks", self.num_enc_masks, 1, MAX_MASKS)?;
+        between("mask.num_pred_masks", self.num_pred_masks, 1, MAX_MASKS)
+    }
+}
+
+fn official_aspect_ratio() -> [f64; 2] {
+    [0.75, 1.5]
+}
+
+fn official_enc_mask_scale() -> [f64; 2] {
+    [0.85, 1.0]
+}
+
+fn official_pred_mask_scale() -> [f64; 2] {
+    [0.15, 0.2]
+}
+
+fn official_min_keep() -> usize {
+    10
+}
+
+fn official_num_enc_masks() -> usize {
+    1
+}
+
+fn official_num_pred_masks() -> usize {
+    4
+}
