@@ -8,6 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
 NIGHTLY := $(CARGO) +nightly
 HOST := x86_64-unknown-linux-gnu
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .PHONY: help
 help: ## this list
@@ -17,8 +18,10 @@ help: ## this list
 
 .PHONY: setup
 setup: ## libtorch into .torch/ (FULL=1: with CUDA; TORCH=DIR: use an existing PyTorch 2.11)
-	@command -v $(CARGO) >/dev/null || { echo "setup: a Rust toolchain (1.90 or newer) is needed: https://rustup.rs" >&2; exit 2; }
-	@command -v $${CXX:-c++} >/dev/null || { echo "setup: a C++ compiler is needed (Debian: apt-get install g++)" >&2; exit 2; }
+	@command -v $(CARGO) >/dev/null || { \
+		echo "setup: a Rust toolchain ($(MSRV) or newer) is needed: https://rustup.rs" >&2; exit 2; }
+	@command -v $${CXX:-c++} >/dev/null || { \
+		echo "setup: a C++ compiler is needed (Debian: apt-get install g++)" >&2; exit 2; }
 	@shardtool/nasm.sh $(TARGET)
 	@trainer/libtorch.sh $(if $(TORCH),use "$(TORCH)",$(if $(FULL),full,cpu))
 
@@ -50,13 +53,15 @@ demo: build ## a minute or two of I-JEPA on the CPU, ending with a loss curve an
 	$(BIN)/trainer launch --config configs/demo.yaml --shards $(SHARDS) --devices cpu --set logging.folder=$(DEMO)/run
 	$(BIN)/trainer plot $(DEMO)/run --out $(DEMO)/loss.png
 	@echo
-	@echo "Done. Loss curve: $(DEMO)/loss.png   crops and masks: $(DEMO)/crops.png   log and checkpoints: $(DEMO)/run/   shards: $(SHARDS)/"
+	@echo "Done. Loss curve: $(DEMO)/loss.png   crops and masks: $(DEMO)/crops.png"
+	@echo "      log and checkpoints: $(DEMO)/run/   shards: $(SHARDS)/"
 
 # --- benchmarks: dated records, no tests ----------------------------------------------------------------------------
 
 .PHONY: bench
 bench: ## the codecs and libjpeg-turbo on the same crops, on one core (IMAGES=DIR: a folder of JPEG files)
-	@test -d "$(IMAGES)" || { echo "bench: IMAGES=DIR names a folder of JPEG files, ImageNet's for figures like README's" >&2; exit 2; }
+	@test -d "$(IMAGES)" || { \
+		echo "bench: IMAGES=DIR names a folder of JPEG files, ImageNet's for figures like README's" >&2; exit 2; }
 	$(CARGO) build --release -p loader --features compare
 	$(BIN)/loader bench --codec-compare --images "$(IMAGES)"
 
@@ -66,14 +71,15 @@ bench-rivals: ## this loader beside torchvision, DALI, FFCV and others (IMAGES=D
 	$(CARGO) build --release -p shardtool -p loader --bins
 	python3 loader/benches/rivals.py $(if $(filter-out file,$(origin IMAGES)),--images "$(IMAGES)") $(ARGS)
 
-# DATA=DIR in the environment feeds one of the benches from real shards; IJEPA=PATH, a checkout of facebookresearch/ijepa, has
-# the official code measured beside ours.
+# DATA=DIR in the environment feeds one of the benches from real shards; IJEPA=PATH, a checkout of
+# facebookresearch/ijepa, has the official code measured beside ours.
 .PHONY: gpu
 gpu: ## on a GPU machine: smoke test, check-reference and benches, recorded under trainer/benches/records/
 	$(MAKE) build CUDA=1 $(if $(IJEPA),COMPARE=1) $(if $(TORCH),,FULL=1)
 	trainer/benches/gpu.sh
 
-# IJEPA=PATH: a checkout of facebookresearch/ijepa. ARGS="--quick --models tiny": see trainer/benches/official.py --help.
+# IJEPA=PATH: a checkout of facebookresearch/ijepa. ARGS="--quick --models tiny": see trainer/benches/official.py
+# --help.
 .PHONY: bench-official
 bench-official: ## the training step beside the official code's, on the CPU (IJEPA=PATH: a checkout of it)
 	@test -d "$(IJEPA)" || { echo "bench-official: IJEPA=PATH names a checkout of facebookresearch/ijepa" >&2; exit 2; }
@@ -106,7 +112,6 @@ clippy: ## lints, warnings are errors
 	$(CARGO) clippy -p trainer --all-targets --features cuda -- -D warnings
 
 # clippy's incompatible_msrv looks for newer library functions wherever it runs; the old compiler looks for the rest.
-MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 .PHONY: msrv
 msrv: ## the oldest Rust that Cargo.toml promises, where it is installed
 	@if rustup toolchain list 2>/dev/null | grep -q '^$(MSRV)'; then \
@@ -138,7 +143,8 @@ python: ## the packages of the Python shard reader, into target/python/
 # The multi-process tests spawn the programs, so those are built first.
 .PHONY: unit
 unit: ## unit, property, golden and multi-process tests
-	@test -d "$${IJEPA_SHARED:-../shared}/reference" || echo "SKIPPED inside the tests: comparisons with recordings of the official code \
+	@test -d "$${IJEPA_SHARED:-../shared}/reference" || echo "SKIPPED inside the tests: comparisons with recordings of the \
+	official code \
 	that are not shipped (no $${IJEPA_SHARED:-../shared}/reference; IJEPA_SHARED=DIR names another place)"
 	$(CARGO) build --workspace --bins --features trainer/compare
 	$(CARGO) test --workspace --features trainer/compare
@@ -163,7 +169,8 @@ loom: ## the ring under the loom model checker
 .PHONY: miri
 miri: ## the ring under miri, where a nightly with miri is installed
 	@if $(NIGHTLY) miri --version >/dev/null 2>&1; then \
-		MIRIFLAGS="-Zmiri-disable-isolation" $(NIGHTLY) miri test -p loader --lib --no-default-features --target-dir $(TARGET)/miri ring; \
+		MIRIFLAGS="-Zmiri-disable-isolation" $(NIGHTLY) miri test -p loader --lib --no-default-features \
+		--target-dir $(TARGET)/miri ring; \
 	else echo "SKIPPED miri: no nightly toolchain with miri (rustup component add miri --toolchain nightly)"; fi
 
 # The C code of libjpeg-turbo, zstd and shardtool is instrumented as well.

@@ -333,3 +333,19 @@ fn official_checkpoints_are_refused_by_name() {
         "{message}"
     );
 }
+
+#[test]
+fn the_changelog_names_the_versions_that_must_match() {
+    let changelog = concat!(env!("CARGO_MANIFEST_DIR"), "/../CHANGELOG.md");
+    let changelog = fs::read_to_string(changelog).unwrap();
+    for (owner, version) in [
+        ("shardtool::format::VERSION", shardtool::format::VERSION),
+        ("loader::ring::VERSION", loader::ring::VERSION),
+        ("loader::link::PROTOCOL", loader::link::PROTOCOL),
+        ("loader::sampler::LAW_VERSION", loader::sampler::LAW_VERSION),
+        ("trainer::checkpoint::VERSION", VERSION),
+    ] {
+        let row = format!("| {version} | `{owner}` |");
+        assert!(changelog.contains(&row), "CHANGELOG.md lacks {row}");
+    }
+}
