@@ -122,7 +122,10 @@ impl LoaderSource {
         let Some(feed) = connect(&endpoint, &hello, patience, &stop, &mut attempts)? else {
             return Ok(None);
         };
-        let (epoch_len, groups) = (feed.epoch_len(), hello.share().groups(feed.welcome().groups));
+        let (epoch_len, groups) = (
+            feed.epoch_len(),
+            hello.share().groups(feed.welcome().groups),
+        );
         if epoch_len == 0 {
             return Err(Error::NoSteps);
         }

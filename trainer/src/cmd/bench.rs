@@ -13,9 +13,8 @@ use tch::Device;
 use trainer::config::Config;
 use trainer::method::model::Preset as Sizes;
 use trainer::proof::bench::made_up::MadeUp;
-use trainer::proof::bench::own_loader::OwnLoader;
 use trainer::proof::bench::report::Report;
-use trainer::proof::bench::{self, Workload, machine};
+use trainer::proof::bench::{self, Workload, machine, own_loader};
 use trainer::source::GroupSource;
 use trainer::torch::device;
 
@@ -111,9 +110,7 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     let mut loader = None;
     let (mut source, epoch_len): (Box<dyn GroupSource>, _) =
         if let (Some(file), Some(shards)) = (&args.config, &args.shards) {
-            let program = super::launch::beside(&std::env::current_exe()?, "loader");
-            let started = OwnLoader::start(&program, file, shards, &args.sets)?;
-            let source = started.connect(&config, device)?;
+            let (started, source) = own_loader::start(file, shards, &args.sets, &config, device)?;
             let epoch_len = source.epoch_len();
             loader = Some(started);
             (Box::new(source), Some(epoch_len))

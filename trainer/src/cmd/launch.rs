@@ -1,13 +1,12 @@
 //! `trainer launch`: a loader and a trainer, started and kept going together.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use shardtool::exit;
 use shardtool::program::Verbosity;
 use trainer::config::Config;
-use trainer::launch::{Pair, Program};
+use trainer::launch::{Job, Program};
 use trainer::run::Resume;
 use trainer::torch::device;
 
@@ -38,7 +37,6 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
     // The loader would copy the shards as well, but the trainer's patience with a loader does not last that long.
     loader::storage::shards_dir(&config.loader)?;
 
-    let itself = std::env::current_exe()?;
     let mut shared: Vec<OsString> = vec!["--config".into(), args.run.config.clone().into()];
     shared.extend(verbosity.arguments().into_iter().map(OsString::from));
     if let Some(shards) = &args.run.shards {
@@ -47,9 +45,9 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
     for set in &args.run.sets {
         shared.extend(["--set".into(), set.into()]);
     }
-    let mut loader = Program::new(beside(&itself, "loader"), "run");
+    let mut loader = Program::beside_this("loader", "run")?;
     loader.args(&shared);
-    let mut trainer = Program::new(itself, "train");
+    let mut trainer = Program::new(std::env::current_exe()?, "train");
     trainer.args(&shared).args(["--device", device]);
     if let Some(resume) = &args.run.resume {
         let resume = match resume {
@@ -60,18 +58,11 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
         };
         trainer.args(["--resume".into(), resume.into_os_string()]);
     }
-    match (Pair { loader, trainer }).run() {
+    match (Job { loader, trainer }).run() {
         Err(error) if error.is_midway() => {
             tracing::error!("{error}");
             Ok(exit::FAILED_MIDWAY)
         }
         outcome => Ok(outcome?),
     }
-}
-
-/// The program of this name in the same directory, where a build or an installation puts all of them; else the one in
-/// `$PATH`.
-pub(super) fn beside(itself: &std::path::Path, name: &str) -> PathBuf {
-    let path = itself.with_file_name(name);
-    if path.is_file() { path } else { name.into() }
 }

@@ -1,8 +1,13 @@
 //! The supervisor with shell scripts in the place of the two programs.
 
+use std::time::Instant;
+
+use loader::link::Endpoint;
+
+use super::child::LEAVE;
 use super::*;
 
-/// A program that runs `text`; `$FD` in it is its channel. In bash: a plain sh redirects descriptors below 10 only.
+/// Returns a program that runs `text`; `$FD` in it is its channel. In bash: a plain sh redirects descriptors below 10 only.
 fn script(text: &str) -> Program {
     // The channel's number arrives as `--socket-fd N`, so it is the second argument.
     let mut program = Program::new("bash".into(), "-c");
@@ -11,7 +16,7 @@ fn script(text: &str) -> Program {
 }
 
 fn run(loader: &str, trainer: &str) -> Result<u8, Error> {
-    Pair {
+    Job {
         loader: script(loader),
         trainer: script(trainer),
     }
@@ -48,17 +53,25 @@ fn a_dead_loader_is_replaced() {
 
 #[test]
 fn a_loader_that_cannot_run_ends_the_job() {
-    let message = run("exit 2", "exec sleep 60").unwrap_err().to_string();
-    assert!(message.contains("exit code 2"), "{message}");
+    let error = run("exit 2", "exec sleep 60").unwrap_err();
+    assert!(
+        matches!(error, Error::LoaderCannotRun { was_running: false }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("exit code 2"), "{error}");
+    assert!(!error.is_midway(), "starting it again would not help");
 }
 
 #[test]
 fn a_loader_that_keeps_dying_ends_the_job() {
-    let message = run("exit 3", "exec sleep 60").unwrap_err().to_string();
+    let error = run("exit 3", "exec sleep 60").unwrap_err();
     assert!(
-        message.contains("5 times in a row, the last time with exit code 3"),
-        "{message}"
+        error
+            .to_string()
+            .contains("5 times in a row, the last time with exit code 3"),
+        "{error}"
     );
+    assert!(error.is_midway());
 }
 
 #[test]
@@ -69,4 +82,15 @@ fn children_inherit_nothing_but_their_own_channel() {
     assert_eq!(run(WAIT_FOR_END, &trainer).unwrap(), 0);
     let text = std::fs::read_to_string(&list).unwrap();
     assert_eq!(text.matches("socket:").count(), 1, "{text}");
+}
+
+#[test]
+fn a_loader_of_this_process_ends_with_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("ended");
+    let program = script(&format!("{WAIT_FOR_END}; touch {}", mark.display()));
+    let (loader, endpoint) = OwnLoader::start(&program).unwrap();
+    assert!(matches!(endpoint, Endpoint::Inherited(_)));
+    drop(loader);
+    assert!(mark.is_file(), "closing the channel was enough");
 }

@@ -1,0 +1,181 @@
+//! A program that runs with a channel to this process.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{self, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use loader::link::send_stream;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
+};
+
+use super::Error;
+
+/// How long a loader may take to end by itself when its channel is closed.
+pub(super) const LEAVE: Duration = Duration::from_secs(5);
+
+/// A program with its arguments, but for the channel.
+#[derive(Debug)]
+pub struct Program {
+    path: PathBuf,
+    args: Vec<OsString>,
+}
+
+/// What becomes of a child when this process ends or its terminal sends a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tie {
+    /// The kernel asks it to stop, and it gets the terminal's signals as this process does.
+    Asked,
+    /// The kernel kills it, and it gets no signal of the terminal.
+    Killed,
+}
+
+/// A program that is running, with the channel to it. Dropping it closes the channel.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: process::Child,
+    channel: UnixStream,
+}
+
+impl Program {
+    /// Returns the program at `path` with a subcommand.
+    pub fn new(path: PathBuf, subcommand: &str) -> Program {
+        Program {
+            path,
+            args: vec![subcommand.into()],
+        }
+    }
+
+    /// Returns the program `name` from the directory of this one, where a build or an installation puts all of them, or
+    /// else from `$PATH`.
+    ///
+    /// # Errors
+    /// If the system does not say where this program is.
+    pub fn beside_this(name: &str, subcommand: &str) -> io::Result<Program> {
+        let path = std::env::current_exe()?.with_file_name(name);
+        let path = if path.is_file() { path } else { name.into() };
+        Ok(Program::new(path, subcommand))
+    }
+
+    /// Adds arguments.
+    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(&mut self, args: I) -> &mut Program {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        self.args.extend(args);
+        self
+    }
+
+    /// Starts it with a channel to this process.
+    pub(super) fn start(&self, tie: Tie) -> Result<Child, Error> {
+        let (channel, theirs) = pair()?;
+        let mut command = Command::new(&self.path);
+        command
+            .args(&self.args)
+            .arg("--socket-fd")
+            .arg(theirs.as_raw_fd().to_string())
+            .stdin(Stdio::null());
+        if tie == Tie::Killed {
+            command.process_group(0);
+        }
+        let death = match tie {
+            Tie::Asked => Signal::TERM,
+            Tie::Killed => Signal::KILL,
+        };
+        let this = getpid();
+        let number = theirs.as_raw_fd();
+        // SAFETY: between fork and exec only system calls are made, all async-signal-safe, and nothing is allocated.
+        // The descriptor is open in the child: `theirs` lives until after the spawn.
+        unsafe {
+            command.pre_exec(move || {
+                set_parent_process_death_signal(Some(death))?;
+                // Had the parent died before that call, no signal would ever come.
+                if getppid() != Some(this) {
+                    return Err(io::ErrorKind::NotConnected.into());
+                }
+                fcntl_setfd(BorrowedFd::borrow_raw(number), FdFlags::empty())?;
+                Ok(())
+            });
+        }
+        let process = command.spawn().map_err(|cause| Error::Start {
+            program: self.path.clone(),
+            cause,
+        })?;
+        Ok(Child { process, channel })
+    }
+}
+
+impl Child {
+    /// Sends it one end of a connection; one that is gone already is found by who waits for it.
+    pub(super) fn connect(&self, end: UnixStream) {
+        let _ = send_stream(self.channel.as_fd(), end.into());
+    }
+
+    /// Returns how it ended, if it has.
+    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
+        let status = self.process.try_wait();
+        status.map_err(Error::system("cannot wait for a child process"))
+    }
+
+    /// Sends it a signal. It must not have been waited for, so that its number is still its own.
+    pub(super) fn signal(&self, signal: Signal) {
+        // It may be dead already, and waiting to be waited for.
+        if let Some(pid) = Pid::from_raw(self.process.id().cast_signed()) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Waits until it has ended, however long it takes.
+    pub(super) fn wait(&mut self) {
+        let _ = self.process.wait();
+    }
+
+    /// Ends it: by closing its channel, then by force.
+    pub(super) fn end(self) {
+        let Child {
+            mut process,
+            channel,
+        } = self;
+        drop(channel);
+        let asked = Instant::now();
+        while matches!(process.try_wait(), Ok(None)) {
+            if asked.elapsed() > LEAVE {
+                tracing::warn!("the loader does not end; killing it");
+                // Cannot fail in a way that matters: it has not been waited for, so the number is still its own.
+                let _ = process.kill();
+                let _ = process.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Returns the two ends of a connection.
+pub(super) fn pair() -> Result<(UnixStream, UnixStream), Error> {
+    UnixStream::pair().map_err(Error::system("cannot make a socketpair"))
+}
+
+/// Returns the exit code that passes `status` on: 128 + n after signal n.
+pub(super) fn code(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code as u8,
+        (None, signal) => (128 + signal.unwrap_or_default()) as u8,
+    }
+}
+
+/// Returns `status` in words.
+pub(super) fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("unknown");
+            format!("signal {signal}, {name}")
+        }
+        (None, None) => "an unknown status".to_owned(),
+    }
+}
