@@ -7,10 +7,14 @@
 //!
 //! Nothing here can end a run, and observing changes no result.
 
+mod console;
+mod csv;
+mod jsonl;
 mod log;
 mod record;
+mod report;
 mod rows;
-mod summary;
+mod sums;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,8 +22,11 @@ use std::path::{Path, PathBuf};
 use shardtool::Escaped;
 
 pub use log::{Log, Observer};
-pub use record::Record;
-pub use summary::Report;
+pub use record::{RECORD_VERSION, Record};
+pub use report::Report;
+
+/// The rank that keeps these logs, which alone has a run directory. The official names have it in them.
+const RANK: u32 = 0;
 
 /// Why a run's log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -42,4 +49,26 @@ impl Error {
             cause,
         }
     }
+}
+
+/// Returns the JSONL logs in the run directory `folder`, in order of their names.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn logs_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let ending = format!("_r{RANK}.jsonl");
+    let mut logs = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(&ending) {
+            logs.push(path);
+        }
+    }
+    logs.sort();
+    Ok(logs)
+}
+
+/// Returns where the log of a form stands in a run directory.
+fn path_of(folder: &Path, tag: &str, form: &str) -> PathBuf {
+    folder.join(format!("{tag}_r{RANK}.{form}"))
 }

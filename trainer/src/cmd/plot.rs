@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use shardtool::exit;
 use shardtool::program::Results;
-use trainer::report::curves;
+use shardtool::{Escaped, exit};
+use trainer::report::{self, curves};
 
 /// Draw the loss curve of a run
 #[derive(clap::Args)]
@@ -19,7 +19,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
-    let records = curves::read(&args.run)?;
+    let records = report::steps(&args.run)?;
     let name = args.run.canonicalize().unwrap_or_else(|_| args.run.clone());
     let name = name
         .file_name()
@@ -28,9 +28,9 @@ pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
     writeln!(
         results,
         "{}: {} steps of {}",
-        args.out.display(),
+        Escaped::new(&args.out),
         records.len(),
-        args.run.display()
+        Escaped::new(&args.run)
     )?;
     Ok(exit::FINE)
 }

@@ -5,11 +5,15 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::rows::Rows;
-use super::summary::{Line, Sums};
+use super::console::Console;
+use super::csv::Csv;
+use super::jsonl::Jsonl;
+use super::sums::Sums;
 use super::{Error, Record, Report};
 
-/// A follower of a run's steps. What it does with them is its own business: nothing of it comes back to the run.
+/// A follower of a run's steps.
+///
+/// What it does with them is its own business: nothing of it comes back to the run.
 pub trait Observer {
     /// Takes note of a step.
     fn step(&mut self, record: &Record);
@@ -20,10 +24,10 @@ pub trait Observer {
 
 /// The log of one run, in its directory.
 pub struct Log {
-    rows: Rows,
+    csv: Csv,
+    jsonl: Jsonl,
+    console: Console,
     observers: Vec<Box<dyn Observer>>,
-    every: u64,
-    interval: Sums,
     total: Sums,
     started: Instant,
     start_up: Option<Duration>,
@@ -46,11 +50,10 @@ impl Log {
         started: Instant,
     ) -> Result<Log, Error> {
         Ok(Log {
-            // Rank 0 is the only one with a directory.
-            rows: Rows::open(folder, tag, 0, first, epoch_len)?,
+            csv: Csv::open(folder, tag, first, epoch_len)?,
+            jsonl: Jsonl::open(folder, tag, first)?,
+            console: Console::new(every),
             observers: Vec::new(),
-            every,
-            interval: Sums::default(),
             total: Sums::default(),
             started,
             start_up: None,
@@ -65,30 +68,21 @@ impl Log {
 
     /// Takes note of a step.
     pub fn step(&mut self, record: &Record) {
-        self.rows.write(record);
+        self.csv.write(record);
+        self.jsonl.write(record);
         let mut counted = record.clone();
         if self.start_up.is_none() {
             // What the first step waited is start-up: opening the shards, filling the ring.
             counted.step_ms -= counted.wait_ms;
             counted.wait_ms = 0.0;
-            let computing = Duration::from_secs_f64(counted.step_ms / 1e3);
+            let computing = Duration::from_secs_f64(counted.step_ms.max(0.0) / 1e3);
             self.start_up = Some(self.started.elapsed().saturating_sub(computing));
         }
-        self.interval.add(&counted);
         self.total.add(&counted);
         for observer in &mut self.observers {
             observer.step(record);
         }
-        if record.itr.is_multiple_of(self.every) || record.step + 1 == record.total_steps {
-            tracing::info!(
-                "{}",
-                Line {
-                    record,
-                    sums: &self.interval
-                }
-            );
-            self.interval = Sums::default();
-        }
+        self.console.step(&counted);
     }
 
     /// Returns handles to the files of rows, for synchronising them before a checkpoint that says their steps are done.
@@ -96,7 +90,7 @@ impl Log {
     /// # Errors
     /// If the process has no descriptors left.
     pub fn files(&self) -> io::Result<Vec<File>> {
-        self.rows.files()
+        Ok(vec![self.csv.file()?, self.jsonl.file()?])
     }
 
     /// Takes note of how long training stood still for a checkpoint. No step's time contains it.
@@ -114,5 +108,64 @@ impl Log {
             start_up: self.start_up.unwrap_or_else(|| self.started.elapsed()),
             paused: std::mem::take(&mut self.paused),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::super::record::tests::record;
+    use super::*;
+
+    #[test]
+    fn resuming_cuts_rows_beyond_the_checkpoint_and_a_torn_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |first| Log::open(folder.path(), "jepa", first, 5, 10, Instant::now()).unwrap();
+        let mut log = open(0);
+        (0..9).for_each(|step| log.step(&record(step)));
+        let mut files = log.files().unwrap();
+        files[0].write_all(b"2,9,0.1").unwrap();
+        files[1].write_all(b"{\"step\":9,\"lo\xff").unwrap();
+        drop(log);
+        open(6).step(&record(6));
+        let csv = std::fs::read_to_string(folder.path().join("jepa_r0.csv")).unwrap();
+        assert_eq!(csv.lines().count(), 8, "{csv}");
+        assert!(
+            csv.ends_with("2,0,5.12346,12.00000,9.50000,20\n2,1,6.12346,12.00000,9.50000,20\n"),
+            "{csv}"
+        );
+        let json = std::fs::read_to_string(folder.path().join("jepa_r0.jsonl")).unwrap();
+        let steps: Vec<u64> = json
+            .lines()
+            .map(|line| serde_json::from_str::<Record>(line).unwrap().step)
+            .collect();
+        assert_eq!(steps, [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    /// An observer that tells what it was told.
+    struct Told(Arc<Mutex<Vec<String>>>);
+
+    impl Observer for Told {
+        fn step(&mut self, record: &Record) {
+            self.0.lock().unwrap().push(format!("step {}", record.step));
+        }
+
+        fn finish(&mut self) {
+            self.0.lock().unwrap().push("end".to_owned());
+        }
+    }
+
+    #[test]
+    fn observers_follow_each_step_and_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(folder.path(), "jepa", 0, 5, 10, Instant::now()).unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        log.add(Box::new(Told(told.clone())));
+        log.step(&record(0));
+        log.step(&record(1));
+        log.finish();
+        assert_eq!(*told.lock().unwrap(), ["step 0", "step 1", "end"]);
     }
 }

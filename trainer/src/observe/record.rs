@@ -2,9 +2,15 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// Version of [`Record`]. A field whose meaning changes raises it; a new one does not.
+pub const RECORD_VERSION: u32 = 1;
+
 /// Everything about one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// [`RECORD_VERSION`] of the program that wrote it. Logs of before it was written have version 1.
+    #[serde(default = "first")]
+    pub version: u32,
     /// 0-based number of the step in the whole run.
     pub step: u64,
     /// Steps of the whole run.
@@ -44,6 +50,10 @@ pub struct Record {
     pub images_per_s: f64,
 }
 
+fn first() -> u32 {
+    1
+}
+
 fn nan() -> f64 {
     f64::NAN
 }
@@ -60,6 +70,7 @@ pub(super) mod tests {
     /// Returns the record of a step of a made-up run.
     pub(in super::super) fn record(step: u64) -> Record {
         Record {
+            version: RECORD_VERSION,
             step,
             total_steps: 20,
             epoch: step / 5 + 1,
@@ -78,5 +89,18 @@ pub(super) mod tests {
             wait_ms: 0.5,
             images_per_s: 1600.0,
         }
+    }
+
+    #[test]
+    fn rows_of_older_programs_are_read() {
+        let row = serde_json::to_string(&record(3)).unwrap();
+        let old = row
+            .replace("\"version\":1,", "")
+            .replace("\"gradient_norm\":0.5,", "");
+        assert!(old.len() + 30 < row.len(), "{old}");
+        let read: Record = serde_json::from_str(&old).unwrap();
+        assert_eq!((read.version, read.step), (1, 3));
+        assert!(read.gradient_norm.is_nan());
+        assert_eq!(serde_json::from_str::<Record>(&row).unwrap(), record(3));
     }
 }

@@ -1,18 +1,18 @@
 //! The picture of a run: its loss curve above, learning rate and momentum below, drawn from the run's JSONL log.
 //!
 //! Used by `trainer plot`. Everything is pure Rust with an embedded font, so that it draws the same on a bare cluster
-//! node as on a laptop. Rows that a crash tore off are skipped, never guessed.
+//! node as on a laptop.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter};
+use std::path::Path;
 use std::sync::Once;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::Error;
+use super::{Error, named};
 use crate::observe::Record;
 
 /// Size of the picture in pixels; text and line widths below are chosen for it.
@@ -25,49 +25,6 @@ const BLUE: RGBColor = RGBColor(33, 96, 196);
 const ORANGE: RGBColor = RGBColor(214, 106, 28);
 const GREEN: RGBColor = RGBColor(20, 136, 106);
 
-/// Returns the steps of a run, in order, as its JSONL log in `run` holds them.
-///
-/// # Errors
-/// If there is no log, or no step in it.
-pub fn read(run: &Path) -> Result<Vec<Record>, Error> {
-    let path = log_of(run)?;
-    let file = named(&path, File::open(&path))?;
-    let mut records = Vec::new();
-    for line in BufReader::new(file).split(b'\n') {
-        let line = named(&path, line)?;
-        // The last line of a run that was killed may be torn, and a skipped step has no loss to draw.
-        match serde_json::from_slice::<Record>(&line) {
-            Ok(record) if !record.skipped => records.push(record),
-            _ => {}
-        }
-    }
-    if records.is_empty() {
-        return Err(Error::NoSteps { path });
-    }
-    Ok(records)
-}
-
-/// The one JSONL log in a run directory; a path to a log itself is taken as it is.
-fn log_of(run: &Path) -> Result<PathBuf, Error> {
-    if run.is_file() {
-        return Ok(run.to_owned());
-    }
-    let entries = named(run, std::fs::read_dir(run))?;
-    let mut logs: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.to_string_lossy().ends_with("_r0.jsonl"))
-        .collect();
-    match logs.len() {
-        0 => Err(Error::NoLog {
-            path: run.to_owned(),
-        }),
-        1 => Ok(logs.remove(0)),
-        _ => Err(Error::SeveralLogs {
-            path: run.to_owned(),
-        }),
-    }
-}
-
 /// Draws `records` into the PNG file `out`.
 ///
 /// # Errors
@@ -77,20 +34,13 @@ pub fn draw(records: &[Record], title: &str, out: &Path) -> Result<(), Error> {
     let mut pixels = vec![0u8; (SIZE.0 * SIZE.1 * 3) as usize];
     {
         let root = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
-        paint(&root, records, title).map_err(|error| Error::Draw(error.to_string()))?;
+        paint(&root, records, title).map_err(|cause| Error::Draw { cause })?;
     }
     named(out, write_png(out, &pixels))
 }
 
-fn named<T>(path: &Path, outcome: io::Result<T>) -> Result<T, Error> {
-    outcome.map_err(|cause| Error::Io {
-        path: path.to_owned(),
-        cause,
-    })
-}
-
-/// An error of the drawing library, whose own type names the backend and says no more.
-type Drawn<T = ()> = Result<T, Box<dyn std::error::Error>>;
+/// The outcome of drawing. The library's own error type names the backend and says no more.
+type Drawn = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 fn paint(root: &DrawingArea<BitMapBackend, Shift>, records: &[Record], title: &str) -> Drawn {
     root.fill(&WHITE)?;
@@ -224,7 +174,7 @@ fn paint_small(
     Ok(())
 }
 
-/// Mean over a window around each step, a thirtieth of the run wide and narrower towards both ends, so that the curve
+/// Returns means over a window around each step, a thirtieth of the run wide and narrower towards both ends, so that the curve
 /// neither lags behind the steps nor bends where they begin and end.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut sums = vec![0.0];
@@ -240,7 +190,7 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().enumerate().map(mean).collect()
 }
 
-/// At most about 500 of the points, the last one among them: a line drawn through each pixel's own point is jagged.
+/// Keeps at most about 500 of the points, with the last one: a line drawn through each pixel's own point is jagged.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let stride = (points.len() / 500).max(1);
     let last = points.len() - 1;
@@ -251,7 +201,7 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     kept.map(|(_, point)| point).collect()
 }
 
-/// The range of the finite values without a share `tail` at either end, with a margin; never empty.
+/// Returns the range of the finite values without a share `tail` at either end, with a margin; never empty.
 fn span(points: &[(f64, f64)], tail: f64) -> (f64, f64) {
     let mut values: Vec<f64> = points
         .iter()
@@ -282,7 +232,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / f64::from(count.max(1))
 }
 
-/// 1500000 as "1.5M": long runs have steps no axis could hold.
+/// Returns 1500000 as "1.5M": long runs have steps no axis could hold.
 fn count(value: f64) -> String {
     let trim = |text: String| text.trim_end_matches('0').trim_end_matches('.').to_owned();
     match value.abs() {
@@ -292,7 +242,9 @@ fn count(value: f64) -> String {
     }
 }
 
-/// As many decimals as tell the ticks of an axis of this width apart; tiny values in powers of ten.
+/// Returns a value with as many decimals as tell the ticks of an axis of this width apart.
+///
+/// Tiny values come in powers of ten.
 fn decimal(value: f64, width: f64) -> String {
     if value != 0.0 && width < 2e-3 && value.abs() < 0.1 {
         return format!("{value:.1e}");
@@ -305,7 +257,7 @@ fn text(size: u32) -> TextStyle<'static> {
     (FAMILY, size).into()
 }
 
-/// Registered once per process, under the family name the styles ask for.
+/// Registers the font once per process, under the family name that the styles ask for.
 fn load_font() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -329,7 +281,11 @@ fn write_png(path: &Path, pixels: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufReader;
+
     use super::*;
+    use crate::observe::RECORD_VERSION;
+    use crate::report;
 
     #[test]
     fn smoothing_keeps_lines_straight_and_meets_both_ends() {
@@ -356,6 +312,7 @@ mod tests {
     fn the_picture_is_a_png_with_ink_in_both_parts() {
         let folder = tempfile::tempdir().unwrap();
         let record = |step: u64| Record {
+            version: RECORD_VERSION,
             step,
             total_steps: 100,
             epoch: 1,
@@ -382,7 +339,7 @@ mod tests {
                 .collect();
             std::fs::write(&log, rows + "{\"step\":").unwrap();
             let out = folder.path().join("loss.png");
-            draw(&read(folder.path()).unwrap(), "test", &out).unwrap();
+            draw(&report::steps(folder.path()).unwrap(), "test", &out).unwrap();
             let mut reader = png::Decoder::new(BufReader::new(File::open(&out).unwrap()))
                 .read_info()
                 .unwrap();

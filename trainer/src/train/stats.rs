@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::Run;
 use crate::Error;
-use crate::observe::Record;
+use crate::observe::{RECORD_VERSION, Record};
 use crate::source::Group;
 
 /// What one step showed.
@@ -53,6 +53,7 @@ pub(super) fn record(run: &Run, stats: &StepStats, elapsed: Duration) -> Record 
     let (elapsed, groups) = (elapsed.as_secs_f64(), stats.losses.len() as f64);
     let (context_len, target_len) = stats.mask_lengths();
     Record {
+        version: RECORD_VERSION,
         step,
         total_steps: run.total_steps,
         epoch: step / run.epoch_len + 1,

@@ -1,0 +1,84 @@
+//! The console: a line for every interval of steps.
+
+use std::fmt;
+
+use super::Record;
+use super::sums::Sums;
+
+/// The lines of a run, each with means over the steps since the one before.
+#[derive(Debug)]
+pub(super) struct Console {
+    /// Steps between two lines, counted in each epoch.
+    every: u64,
+    interval: Sums,
+}
+
+/// The line of an interval.
+struct Line<'a> {
+    record: &'a Record,
+    sums: &'a Sums,
+}
+
+impl Console {
+    /// Returns a console with a line every so many steps.
+    pub(super) fn new(every: u64) -> Console {
+        Console {
+            every,
+            interval: Sums::default(),
+        }
+    }
+
+    /// Takes note of a step, and says the line of its interval where that is over.
+    pub(super) fn step(&mut self, record: &Record) {
+        self.interval.add(record);
+        if record.itr.is_multiple_of(self.every) || record.step + 1 == record.total_steps {
+            let sums = &self.interval;
+            tracing::info!("{}", Line { record, sums });
+            self.interval = Sums::default();
+        }
+    }
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Line { record, sums } = self;
+        write!(
+            out,
+            "[{}, {:5}] loss {:.4}  masks {:.1} {:.1}  lr {:.2e}  wd {:.2e}  ema {:.5}  {:.1} images/s  {:.1} ms/step  waiting {:.1} %",
+            record.epoch,
+            record.itr,
+            sums.loss / (sums.steps - sums.skipped),
+            sums.context / sums.steps,
+            sums.target / sums.steps,
+            record.lr,
+            record.weight_decay,
+            record.momentum,
+            sums.images_per_s(),
+            sums.step_ms / sums.steps,
+            sums.waiting(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::record;
+    use super::*;
+
+    #[test]
+    fn the_line_gives_means_over_its_interval() {
+        let mut sums = Sums::default();
+        sums.add(&record(0));
+        sums.add(&record(1));
+        let line = Line {
+            record: &record(1),
+            sums: &sums,
+        }
+        .to_string();
+        assert!(
+            line.starts_with("[1,     1] loss 0.6235  masks 12.0 9.5  lr 1.00e-3  wd 4.00e-2"),
+            "{line}"
+        );
+        assert!(line.ends_with("20.9 ms/step  waiting 2.4 %"), "{line}");
+    }
+}

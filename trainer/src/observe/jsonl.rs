@@ -1,0 +1,37 @@
+//! The log with everything: `<write_tag>_r0.jsonl`, a [`Record`] per line.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::rows::Rows;
+use super::{Error, Record, path_of};
+
+/// The JSON lines of a run.
+#[derive(Debug)]
+pub(super) struct Jsonl(Rows);
+
+impl Jsonl {
+    /// Opens the log in `folder` for appending, after cutting the rows of step `first` and later.
+    pub(super) fn open(folder: &Path, tag: &str, first: u64) -> Result<Jsonl, Error> {
+        let is_kept = |line: &str| {
+            serde_json::from_str::<Record>(line).is_ok_and(|record| record.step < first)
+        };
+        Ok(Jsonl(Rows::open(
+            path_of(folder, tag, "jsonl"),
+            "",
+            is_kept,
+        )?))
+    }
+
+    /// Appends the row of a step.
+    pub(super) fn write(&mut self, record: &Record) {
+        let row = serde_json::to_string(record).expect("a record of numbers always serialises");
+        self.0.append(&(row + "\n"));
+    }
+
+    /// Returns a handle to the file.
+    pub(super) fn file(&self) -> io::Result<File> {
+        self.0.file()
+    }
+}
