@@ -235,18 +235,30 @@ pub struct Running {
 impl Running {
     /// Starts a program with its stderr in `log`.
     pub fn start(name: &str, arguments: &[String], log: &str) -> Running {
-        let stderr = PathBuf::from(log);
+        let file = File::create(log).expect("the log file is created");
+        let mut running = Running::start_with(name, arguments, Stdio::null(), file);
+        running.stderr = PathBuf::from(log);
+        running
+    }
+
+    /// Starts a program that writes to `stdout` and `stderr`, of which nothing is kept.
+    pub fn start_with(
+        name: &str,
+        arguments: &[String],
+        stdout: impl Into<Stdio>,
+        stderr: impl Into<Stdio>,
+    ) -> Running {
         let child = Command::new(program(name))
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&stderr).expect("the log file is created"))
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         Running {
             child,
             name: name.to_owned(),
-            stderr,
+            stderr: PathBuf::new(),
         }
     }
 
