@@ -251,7 +251,7 @@ fn named<T>(path: &Path, outcome: io::Result<T>) -> Result<T, Error> {
 fn stored(path: &Path, config: Result<Config, crate::config::Error>) -> Result<Config, Error> {
     config.map_err(|cause| Error::Stored {
         path: path.to_owned(),
-        cause,
+        cause: cause.into(),
     })
 }
 

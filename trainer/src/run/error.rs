@@ -119,7 +119,7 @@ pub enum Error {
         /// The file or checkpoint.
         path: PathBuf,
         /// What is wrong with it.
-        cause: config::Error,
+        cause: Box<config::Error>,
     },
     /// The configuration of this run.
     #[error(transparent)]
