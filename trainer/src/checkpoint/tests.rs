@@ -342,7 +342,10 @@ fn the_changelog_names_the_versions_that_must_match() {
         ("shardtool::format::VERSION", shardtool::format::VERSION),
         ("loader::ring::VERSION", loader::ring::VERSION),
         ("loader::link::PROTOCOL", loader::link::PROTOCOL),
-        ("loader::sampler::LAW_VERSION", loader::sampler::LAW_VERSION),
+        (
+            "loader::sampler::SAMPLING_VERSION",
+            loader::sampler::SAMPLING_VERSION,
+        ),
         ("trainer::checkpoint::VERSION", VERSION),
     ] {
         let row = format!("| {version} | `{owner}` |");
