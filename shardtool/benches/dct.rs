@@ -1,7 +1,7 @@
 //! How long the `dct` codec takes for one component on one core: medians in microseconds for each family.
 //!
-//! `cargo bench -p shardtool --bench dct`; pin it to a core (`taskset -c 1`) for steady figures. The families take turns,
-//! so that a slow moment of the machine meets all of them.
+//! `cargo bench -p shardtool --bench dct`; pin it to a core (`taskset -c 1`) for steady figures. The families take
+//! turns, so that a slow moment of the machine meets all of them.
 
 use std::time::Instant;
 

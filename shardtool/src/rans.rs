@@ -1,23 +1,25 @@
 //! Entropy coding of byte streams by rANS with static tables: how `dct` payloads become small.
 //!
-//! The codec hands over the streams of one image as *segments*, each with the table that suits it. They are coded as one
-//! run, so that its fixed costs are paid once per image. A reader may stop after any segment: what it does not need goes
-//! last. [`Encoder`] writes a run, [`Decoder`] reads it segment by segment; both have vector paths that give the same
-//! bytes as the scalar definition. Whatever a run says, decoding ends after as many symbols as were asked for and reads
+//! The codec hands over the streams of one image as *segments*, each with the table that suits it. They are coded as
+//! one run, so that its fixed costs are paid once per image. A reader may stop after any segment: what it does not need
+//! goes last. [`Encoder`] writes a run, [`Decoder`] reads it segment by segment. Both have vector paths that give the
+//! bytes of the scalar definition. Whatever a run says, decoding ends after as many symbols as were asked for and reads
 //! nothing outside the run.
 //!
 //! `FORMAT.md` describes the run, under "Entropy coding".
 //!
 //! # Why so
 //!
-//! Lanes are what the processor works on at once. A symbol has to wait for the one before it in its lane, about 60 cycles
-//! for a look-up in memory and a multiplication; 64 lanes fill that time, 32 do not (1.5 GB/s instead of 2.3 with AVX2,
-//! 1.6 instead of 2.6 with AVX-512), and save only 128 bytes an image. Lanes share one row of words, since rows of
-//! their own would need lengths of their own. A symbol takes 12 bits or less, so never more than one word of 16 bits.
-//! The lower bound 2^15 rather than 2^16 keeps states non-negative as signed numbers, the only ones that AVX2 compares.
-//! Twelve bits: with eleven, photographs take 1.1 % more, as each of the 256 byte values should be codable and so has a
-//! frequency of at least one; with thirteen, 0.4 % less, but an entry of a table, which packs symbol, frequency and offset,
-//! would not fit into the 32 bits that one look-up gives. For the same reason no frequency is 4096.
+//! * 64 lanes: a symbol waits for the one before it in its lane, about 60 cycles for a look-up in memory and a
+//!   multiplication. 64 lanes fill that time. 32 do not (1.5 GB/s instead of 2.3 with AVX2, 1.6 instead of 2.6 with
+//!   AVX-512) and save only 128 bytes an image.
+//! * Words of 16 bits in one row: rows for each lane would need lengths of their own. A symbol takes at most 12 bits,
+//!   so never more than one word.
+//! * The lower bound 2^15 rather than 2^16 keeps states non-negative as signed numbers, the only ones that AVX2
+//!   compares.
+//! * Frequencies of 12 bits: with 11, photographs take 1.1 % more, because each of the 256 byte values needs a
+//!   frequency of at least one. With 13, they take 0.4 % less, but an entry of a table would not fit the 32 bits that
+//!   one look-up gives: it packs symbol, frequency and offset. For that reason no frequency is 4096 either.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -39,7 +41,8 @@ pub const SCALE_BITS: u32 = 12;
 /// How many symbols make a round, each with a state of its own.
 pub const LANES: usize = 64;
 
-/// Between symbols a state is at least this, and less than 2^16 times this. Encoding begins, and decoding ends, with it.
+/// Between symbols a state is at least this, and less than 2^16 times this. Encoding begins, and decoding ends, with
+/// it.
 const LOWEST: u32 = 1 << 15;
 
 /// How many slots a table has.

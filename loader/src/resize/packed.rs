@@ -1,9 +1,9 @@
-//! Packed RGB by the fast_image_resize library: what our own resizer is compared with.
+//! Packed RGB by the fast_image_resize library: what benchmarks and tests hold [`super::PlanarResizer`] against.
 //!
-//! Used by the benchmarks and tests that hold [`super::PlanarResizer`] against a library. The filter is Pillow's `BILINEAR`, which widens when shrinking. Its two
-//! passes, with 8 bits between them, come within 54.6 to 72 dB of Pillow's own output; torchvision's tensor route comes
-//! within 55 to 59. The crop comes first: the filter never sees a pixel outside the view it is given, even where the
-//! view is a window in a larger image. Buffers are kept from image to image; only the filter's tables are made anew.
+//! The filter is Pillow's `BILINEAR`, which widens when shrinking. Its two passes, with 8 bits between them, come
+//! within 54.6 to 72 dB of Pillow's own output; torchvision's tensor route comes within 55 to 59. The crop comes first:
+//! the filter never sees a pixel outside the view it is given, even where the view is a window in a larger image.
+//! Buffers are kept from image to image; only the filter's tables are made for each.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
@@ -25,7 +25,7 @@ impl Default for Resizer {
 }
 
 impl Resizer {
-    /// A resizer with empty buffers.
+    /// Returns a resizer with empty buffers.
     pub fn new() -> Resizer {
         Resizer {
             inner: fast_image_resize::Resizer::new(),
@@ -101,8 +101,8 @@ impl<'a> Window<'a> {
     }
 }
 
-// SAFETY: the trait asks that every row be at least `width` long; each is cut to exactly `width`, which panics where the
-// pixels were too few, and `Window::new` made sure that they are not.
+// SAFETY: the trait asks that every row be at least `width` long. Each is cut to exactly `width`, which panics where
+// the pixels are too few; `Window::new` made sure that they are not.
 unsafe impl ImageView for Window<'_> {
     type Pixel = U8x3;
 
@@ -126,8 +126,8 @@ unsafe impl ImageView for Window<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{definition, picture, pillow, psnr, view};
     use super::*;
+    use crate::resize::testing::{definition, picture, pillow, psnr, view};
 
     #[test]
     fn resizing_matches_its_definition() {

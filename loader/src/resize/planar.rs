@@ -1,12 +1,14 @@
 //! Antialiased bilinear resize of planes, each on its own grid, to a square of RGB.
 //!
-//! `PIXELS.md` is the definition, to the last rounding, under "Resize" and "Colour"; `scalar.rs` follows it word by word.
-//! All arithmetic but that of the weights is on integers, so every machine writes the same bytes.
+//! `PIXELS.md` is the definition, to the last rounding, under "Resize" and "Colour"; `scalar.rs` follows it word by
+//! word. All arithmetic but that of the weights is on integers, so every machine writes the same bytes.
 
+mod across;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod lines;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod shared;
@@ -20,29 +22,23 @@ use shardtool::codec::RgbView;
 use shardtool::planes::{Colour, Plane, Planes};
 use shardtool::simd::Simd;
 
+use across::{Across, split_row};
+use lines::Lines;
 use strand::Rows;
-use taps::{Axis, Taps, WEIGHT_BITS};
-use windows::Windows;
+use taps::{Axis, Taps};
 
-/// Resizes planes to squares. Keep one per thread: its buffers grow to the largest image seen, and stay.
+/// Resizes planes to squares; keep one per thread. Its buffers grow to the largest image seen, and stay.
 pub struct PlanarResizer {
     simd: Simd,
     across: [Across; 3],
     down: [Taps; 3],
     rows: Rows,
-    /// Two rows of packed RGB, taken apart: red, green and blue of the one, then of the other.
+    /// Two rows of packed RGB, taken apart: red, green and blue of the first, then of the second.
     split: Vec<u8>,
 }
 
-/// Taps across, in the form that the instructions at hand want.
-#[derive(Default)]
-struct Across {
-    taps: Taps,
-    windows: Windows,
-}
-
 impl PlanarResizer {
-    /// A resizer with empty buffers.
+    /// Returns a resizer with empty buffers.
     ///
     /// # Panics
     /// If this machine lacks the instructions.
@@ -62,8 +58,8 @@ impl PlanarResizer {
 
     /// Makes room for resizing any part of an image of at most this size to squares of `side`.
     pub fn reserve(&mut self, (width, height): (u32, u32), side: u32) {
-        // More samples make longer lists of taps, and those of different lengths have tables of different kinds. Samples
-        // of blocks that extend beyond the image come on top.
+        // More samples make longer lists of taps, and lists of different lengths have tables of different kinds. Blocks
+        // may extend up to eight samples beyond the image.
         let lengths = |limit: u32| {
             let kinds = [1, 2, 4, 8].map(|share| share * side as usize);
             kinds.into_iter().chain([limit as usize + 8])
@@ -71,11 +67,11 @@ impl PlanarResizer {
         let side = side as usize;
         for plane in 0..3 {
             for length in lengths(width) {
-                let axis = axis_across(0.0, length as f64, length, side, false);
+                let axis = Axis::across(0.0, length as f64, length, side, false);
                 self.across[plane].prepare(&axis, self.simd);
             }
             for length in lengths(height) {
-                let axis = axis_down(0.0, length as f64, length, side);
+                let axis = Axis::down(0.0, length as f64, length, side);
                 self.down[plane].prepare(&axis, self.simd);
             }
         }
@@ -99,8 +95,8 @@ impl PlanarResizer {
         let given = &planes.planes[..count];
         given.iter().for_each(check);
         let axes = |plane: &Plane<'_>| Axes {
-            across: axis_across(plane.left, plane.width, plane.columns, side, mirror),
-            down: axis_down(plane.top, plane.height, plane.rows, side),
+            across: Axis::across(plane.left, plane.width, plane.columns, side, mirror),
+            down: Axis::down(plane.top, plane.height, plane.rows, side),
         };
         let axes: [Axes; 3] = [0, 1, 2].map(|plane| axes(&given[plane.min(count - 1)]));
         let tables = self.prepare(&axes);
@@ -114,14 +110,14 @@ impl PlanarResizer {
                         &given.samples[start..start + given.columns + Plane::PADDING]
                     };
                     let pair = [samples(row), samples((row + 1).min(given.rows - 1))];
-                    filter_across(self.simd, &self.across[across], pair, self.rows.pair(plane));
+                    self.across[across].filter(self.simd, pair, self.rows.pair(plane));
                 }
             }
             self.filter_down(tables, planes.colour, y, &mut lines);
         }
     }
 
-    /// The same of packed RGB, all of it.
+    /// Does what [`PlanarResizer::resize`] does, with all of an image of packed RGB.
     ///
     /// # Panics
     /// If `out` is not three times `side` × `side` bytes, `side` is 0, or the view's pixels do not fit its size.
@@ -131,8 +127,8 @@ impl PlanarResizer {
         let (columns, rows) = (view.width as usize, view.height as usize);
         assert!(columns > 0 && rows > 0, "a view without pixels");
         let axes = Axes {
-            across: axis_across(0.0, columns as f64, columns, side, mirror),
-            down: axis_down(0.0, rows as f64, rows, side),
+            across: Axis::across(0.0, columns as f64, columns, side, mirror),
+            down: Axis::down(0.0, rows as f64, rows, side),
         };
         let tables = self.prepare(&[axes; 3]);
         let pitch = columns + Plane::PADDING;
@@ -156,14 +152,14 @@ impl PlanarResizer {
                 let lower: [&[u8]; 3] = std::array::from_fn(|_| split.next().expect("six"));
                 for plane in 0..3 {
                     let pair = [upper[plane], lower[plane]];
-                    filter_across(self.simd, &self.across[0], pair, self.rows.pair(plane));
+                    self.across[0].filter(self.simd, pair, self.rows.pair(plane));
                 }
             }
             self.filter_down(tables, Colour::Rgb, y, &mut lines);
         }
     }
 
-    /// Makes the tables of all planes; says which to use for each, as those of equal geometry share theirs.
+    /// Makes the tables of all planes. Returns which each plane uses: planes of equal geometry share theirs.
     fn prepare(&mut self, axes: &[Axes; 3]) -> [Table; 3] {
         let mut tables = [Table { across: 0, down: 0 }; 3];
         for plane in 0..3 {
@@ -208,18 +204,7 @@ impl PlanarResizer {
     }
 }
 
-impl Across {
-    fn prepare(&mut self, axis: &Axis, simd: Simd) {
-        self.taps.prepare(axis, simd);
-        #[cfg(target_arch = "x86_64")]
-        match simd {
-            Simd::Scalar => {}
-            Simd::Avx2 => self.windows.prepare(&self.taps, avx2::LANE_ORDER, false),
-            Simd::Avx512 => self.windows.prepare(&self.taps, [0, 1, 2, 3], true),
-        }
-    }
-}
-
+/// Both axes of a plane.
 #[derive(Clone, Copy)]
 struct Axes {
     across: Axis,
@@ -233,29 +218,10 @@ struct Table {
     down: usize,
 }
 
-fn axis_across(start: f64, length: f64, samples: usize, side: usize, mirror: bool) -> Axis {
-    Axis {
-        start,
-        length,
-        samples,
-        side,
-        reversed: mirror,
-        steps: 1 << 8,
-    }
-}
-
-fn axis_down(start: f64, length: f64, samples: usize, side: usize) -> Axis {
-    Axis {
-        start,
-        length,
-        samples,
-        side,
-        reversed: false,
-        steps: 1 << WEIGHT_BITS,
-    }
-}
-
-/// Panics unless the plane is as its fields promise.
+/// Checks that a plane is as its fields promise.
+///
+/// # Panics
+/// If it is not.
 fn check(plane: &Plane<'_>) {
     let inside = |start: f64, length: f64, samples: usize| {
         start >= 0.0 && length > 0.0 && start + length <= samples as f64
@@ -288,68 +254,4 @@ fn check(plane: &Plane<'_>) {
         plane.columns,
         plane.stride
     );
-}
-
-fn filter_across(simd: Simd, across: &Across, rows: [&[u8]; 2], out: &mut [i16]) {
-    match simd {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `new` made sure that the machine has this family.
-        Simd::Avx2 => unsafe { avx2::across(&across.windows, rows, out) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Simd::Avx512 => unsafe { avx512::across(&across.windows, rows, out) },
-        _ => {
-            let width = out.len() / 2;
-            for (row, out) in rows.into_iter().zip(out.chunks_exact_mut(width)) {
-                scalar::across(&across.taps, row, out);
-            }
-        }
-    }
-}
-
-/// Takes a row of packed RGB apart, to planes that begin `pitch` apart.
-fn split_row(simd: Simd, packed: &[u8], split: &mut [u8], pitch: usize) {
-    let (red, rest) = split.split_at_mut(pitch);
-    let (green, blue) = rest.split_at_mut(pitch);
-    let done = match simd {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `new` made sure that the machine has this family.
-        Simd::Avx2 | Simd::Avx512 => unsafe { avx2::split(packed, [red, green, blue]) },
-        _ => 0,
-    };
-    for (at, pixel) in packed.chunks_exact(3).enumerate().skip(done) {
-        (red[at], green[at], blue[at]) = (pixel[0], pixel[1], pixel[2]);
-    }
-}
-
-/// The rows of the output's planes.
-struct Lines<'a> {
-    planes: [&'a mut [u8]; 3],
-    side: usize,
-}
-
-impl<'a> Lines<'a> {
-    fn new(out: &'a mut [u8], side: usize) -> Lines<'a> {
-        assert!(
-            side > 0 && side.checked_mul(3 * side) == Some(out.len()),
-            "{} bytes for planes of side {side}",
-            out.len()
-        );
-        let (red, rest) = out.split_at_mut(side * side);
-        let (green, blue) = rest.split_at_mut(side * side);
-        Lines {
-            planes: [red, green, blue],
-            side,
-        }
-    }
-
-    fn line(&mut self, y: usize) -> [&mut [u8]; 3] {
-        let range = y * self.side..(y + 1) * self.side;
-        let [red, green, blue] = &mut self.planes;
-        [
-            &mut red[range.clone()],
-            &mut green[range.clone()],
-            &mut blue[range],
-        ]
-    }
 }

@@ -6,7 +6,7 @@ use shardtool::codec::RgbView;
 
 use crate::testing::{reference, reference_json};
 
-/// A view of packed pixels.
+/// Makes a view of packed pixels.
 pub fn view(pixels: &[u8], stride: usize, width: u32, height: u32) -> RgbView<'_> {
     RgbView {
         pixels,
@@ -16,8 +16,8 @@ pub fn view(pixels: &[u8], stride: usize, width: u32, height: u32) -> RgbView<'_
     }
 }
 
-/// The definition along an axis: for each output the samples and their weights, as Pillow's bilinear filter has them
-/// for the stretch of `length` samples from `start` on, cut out beforehand.
+/// Returns the samples of each output and their weights along an axis, by Pillow's bilinear filter: for `length` samples
+/// from `start` on, cut out beforehand.
 fn taps(start: f64, length: f64, side: usize) -> Vec<Vec<(usize, f64)>> {
     let scale = length / side as f64;
     let reach = scale.max(1.0);
@@ -37,8 +37,8 @@ fn taps(start: f64, length: f64, side: usize) -> Vec<Vec<(usize, f64)>> {
         .collect()
 }
 
-/// The definition: a plane of bytes filtered in floating point, without rounding between the passes. The wanted part
-/// is given by its left and top edges and its size.
+/// Filters a plane of bytes in floating point, without rounding between the passes. `part` is what is wanted of it: left
+/// and top edge, width and height.
 pub fn filtered(sample: impl Fn(usize, usize) -> u8, part: [f64; 4], side: usize) -> Vec<f64> {
     let [left, top, width, height] = part;
     let (columns, rows) = (taps(left, width, side), taps(top, height, side));
@@ -61,7 +61,7 @@ pub fn filtered(sample: impl Fn(usize, usize) -> u8, part: [f64; 4], side: usize
     out
 }
 
-/// The definition for the whole of a packed picture: red, green and blue planes.
+/// Filters the whole of a packed picture in floating point, to red, green and blue planes.
 pub fn definition(pixels: &[u8], width: usize, height: usize, side: usize) -> Vec<f64> {
     let whole = [0.0, 0.0, width as f64, height as f64];
     (0..3)
@@ -69,7 +69,7 @@ pub fn definition(pixels: &[u8], width: usize, height: usize, side: usize) -> Ve
         .collect()
 }
 
-/// How alike, in decibels.
+/// Returns how alike two pictures are, in decibels.
 pub fn psnr(seen: &[u8], expected: &[f64]) -> f64 {
     assert_eq!(seen.len(), expected.len());
     let squares: f64 = seen
@@ -80,7 +80,7 @@ pub fn psnr(seen: &[u8], expected: &[f64]) -> f64 {
     10.0 * (255.0 * 255.0 * seen.len() as f64 / squares).log10()
 }
 
-/// Smooth colour with fine texture, so that both missing and misplaced filtering would show.
+/// Makes a picture of smooth colour with fine texture, in which missing and misplaced filtering would both show.
 pub fn picture(width: usize, height: usize) -> Vec<u8> {
     (0..width * height * 3)
         .map(|at| {
@@ -94,7 +94,7 @@ pub fn picture(width: usize, height: usize) -> Vec<u8> {
         .collect()
 }
 
-/// An array of bytes in an `.npz` file: its shape and its elements.
+/// Reads an array of bytes in an `.npz` file: its shape and its elements.
 fn array(archive: &std::path::Path, name: &str) -> (Vec<usize>, Vec<u8>) {
     let mut archive = zip::ZipArchive::new(std::fs::File::open(archive).unwrap()).unwrap();
     let mut bytes = Vec::new();
@@ -125,7 +125,7 @@ fn array(archive: &std::path::Path, name: &str) -> (Vec<usize>, Vec<u8>) {
     (shape, bytes.split_off(start))
 }
 
-/// Compares a resizer to planes of side 224 with what Pillow made of the same pictures, where that is at hand.
+/// Compares a resizer to planes of side 224 with what Pillow made of the same pictures, if the reference data are there.
 pub fn pillow(mut resize: impl FnMut(&RgbView<'_>, &mut [u8])) {
     let (Some(sources), Some(results), Some(listing)) = (
         reference("crops/resize_public_src.npz"),

@@ -23,6 +23,12 @@ pub struct TooLarge;
 
 impl Packed {
     /// Takes a component apart. Buffers are reused.
+    ///
+    /// # Errors
+    /// If a dequantized coefficient is beyond [`MAX_DEQUANTIZED`].
+    ///
+    /// # Panics
+    /// If the component does not have as many blocks as it says.
     pub fn fill(&mut self, component: &Component, simd: Simd) -> Result<(), TooLarge> {
         self.streams.iter_mut().for_each(Vec::clear);
         let limits = limits(&component.quantization);
@@ -34,7 +40,7 @@ impl Packed {
         );
         let large = match simd.min(Simd::best()) {
             Simd::Scalar => self.blocks(blocks, &limits),
-            // SAFETY: the machine has the instructions.
+            // SAFETY: `simd` was cut to a family that the machine has.
             #[cfg(target_arch = "x86_64")]
             _ => unsafe { self.blocks_avx2(blocks, &limits) },
             #[cfg(not(target_arch = "x86_64"))]
@@ -62,7 +68,7 @@ impl Packed {
         Ok(())
     }
 
-    /// Codes all other coefficients; says whether one is too large.
+    /// Codes all other coefficients. Returns `true` if one is too large.
     fn blocks(&mut self, blocks: &[[i16; BLOCK]], limits: &[i16; BLOCK]) -> bool {
         let mut since = 0;
         let mut large = false;
@@ -103,7 +109,7 @@ impl Packed {
         }
     }
 
-    /// The same as `blocks` with AVX2 and BMI2.
+    /// Does what `blocks` does, with AVX2 and BMI2.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
     fn blocks_avx2(&mut self, blocks: &[[i16; BLOCK]], limits: &[i16; BLOCK]) -> bool {
@@ -139,7 +145,7 @@ impl Packed {
                         _mm_loadu_si128(limits.as_ptr().add(8 * v).cast()),
                     )
                 };
-                // Of i16::MIN the absolute value is itself, which is below every limit, but it is beyond a byte.
+                // The absolute value of i16::MIN is itself, which is below every limit: it is compared apart.
                 large = _mm_or_si128(large, _mm_cmpgt_epi16(_mm_abs_epi16(row), limit));
                 large = _mm_or_si128(large, _mm_cmpeq_epi16(row, _mm_set1_epi16(i16::MIN)));
                 let row = if v == 0 {
@@ -198,7 +204,7 @@ impl Packed {
     }
 }
 
-/// The largest coefficient for each quantization step.
+/// Returns the largest coefficient for each quantization step.
 fn limits(quantization: &[u16; BLOCK]) -> [i16; BLOCK] {
     quantization.map(|step| (MAX_DEQUANTIZED / i32::from(step.max(1))) as i16)
 }

@@ -2,10 +2,16 @@
 
 /// Defines `transpose`, which swaps rows and columns of the 8 × 8 numbers in every 128 bits of eight registers.
 ///
-/// It takes the register's type, the instructions' names for `#[target_feature]`, and what interleaves the lower and the
-/// upper halves of every 128 bits by 16, 32 and 64.
+/// It takes the register's type, the instructions' names for `#[target_feature]`, and what interleaves the lower and
+/// the upper halves of every 128 bits by 16, 32 and 64.
 macro_rules! transpose {
-    ($vector:ty, $features:literal, $low16:ident $high16:ident $low32:ident $high32:ident $low64:ident $high64:ident) => {
+    (
+        $vector:ty,
+        $features:literal,
+        $low16:ident $high16:ident
+        $low32:ident $high32:ident
+        $low64:ident $high64:ident
+    ) => {
         #[inline]
         #[target_feature(enable = $features)]
         fn transpose(r: [$vector; 8]) -> [$vector; 8] {

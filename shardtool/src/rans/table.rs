@@ -116,7 +116,8 @@ impl EncodeTable {
         })
     }
 
-    /// Returns how many bits a segment with this histogram takes, rounded up, or `None` if the table lacks a symbol of it.
+    /// Returns how many bits a segment with this histogram takes, rounded up, or `None` if the table lacks a symbol of
+    /// it.
     pub fn cost(&self, histogram: &[u32; 256]) -> Option<u64> {
         let (mut cost, mut uncodable) = (0, 0);
         for ((count, bits), entry) in histogram.iter().zip(&self.costs).zip(&self.symbols) {
@@ -128,12 +129,12 @@ impl EncodeTable {
     }
 }
 
-/// Returns the base-2 logarithm in 65536ths, rounded down. It uses integers alone: the choice of a table must not depend
-/// on the machine.
+/// Returns the base-2 logarithm in 65536ths, rounded down. It uses integers alone: the choice of a table must not
+/// depend on the machine.
 fn log2(value: u16) -> u32 {
     let whole = value.ilog2();
-    // The mantissa in [1, 2), with 31 bits after the point. Squaring it doubles its logarithm: the next bit is set if the
-    // square reaches 2.
+    // The mantissa in [1, 2), with 31 bits after the point. Squaring it doubles its logarithm: the next bit is set if
+    // the square reaches 2.
     let mut mantissa = u64::from(value) << (31 - whole);
     let mut log = whole;
     for _ in 0..16 {

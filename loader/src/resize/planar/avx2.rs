@@ -43,7 +43,7 @@ pub fn across(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16]) {
     }
 }
 
-/// Two windows, one in each half, with samples as distances from 128.
+/// Loads two windows, one into each half, with samples as distances from 128.
 ///
 /// # Safety
 /// Both windows lie inside `row`.
@@ -61,7 +61,7 @@ unsafe fn windows_at(row: &[u8], low: usize, high: usize) -> __m256i {
     _mm256_xor_si256(both, _mm256_set1_epi8(-128))
 }
 
-/// A whole vector of a table.
+/// Loads a whole vector of a table.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_from<T>(table: &[T], at: usize) -> __m256i {
@@ -189,7 +189,7 @@ fn dots(windows: &Windows, rows: [&[u8]; 2], out: &mut [i16]) {
     }
 }
 
-/// Sums of four vectors' halves.
+/// Returns the sums of four vectors' halves.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn sums_of_four(a: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
@@ -220,7 +220,7 @@ fn write(out: &mut [u8], at: usize, [near, far]: [Vector; 2]) {
     }
 }
 
-/// Takes a row of packed RGB apart, as far as whole blocks of 32 pixels go; returns how many pixels that were.
+/// Takes a row of packed RGB apart, as far as whole blocks of 32 pixels go. Returns how many pixels that is.
 #[target_feature(enable = "avx2")]
 pub fn split(packed: &[u8], mut planes: [&mut [u8]; 3]) -> usize {
     let blocks = packed.chunks_exact(96);

@@ -1,8 +1,9 @@
-//! The definition of the arithmetic, in portable code.
+//! The arithmetic of `PIXELS.md`, word by word in portable code: what the vector paths are held to.
+
+use shardtool::planes::Colour;
 
 use super::strand::Strand;
 use super::taps::{BLOCK, Taps};
-use shardtool::planes::Colour;
 
 /// Filters a row across: `out` has one value for each output, padding included.
 pub fn across(taps: &Taps, row: &[u8], out: &mut [i16]) {
@@ -34,26 +35,28 @@ pub fn down(strands: &[Strand<'_>; 3], colour: Colour, mut out: [&mut [u8]; 3]) 
     }
 }
 
-/// `a · b`, rounded at 15 bits, ties up; what vector units multiply 16-bit numbers with.
+/// Returns `a · b`, rounded at 15 bits, ties up: the product that vector units give of 16-bit numbers.
 fn scaled(a: i32, b: i32) -> i32 {
     (a * b + (1 << 14)) >> 15
 }
 
-/// A block of outputs of a plane, from `at` on. Blocks, as compilers can use vectors for them.
+/// Filters a block of a plane's outputs down, from `at` on. The compiler makes vectors of a block.
 fn values(strand: &Strand<'_>, at: usize) -> [i32; BLOCK] {
     let mut sums = [0; BLOCK];
     for tap in 0..strand.count {
         let weight = i32::from(strand.weight(tap));
         for (sum, &value) in sums.iter_mut().zip(&strand.row(tap)[at..at + BLOCK]) {
-            *sum += match strand.short {
-                true => scaled(i32::from(value), weight),
-                false => i32::from(value) * weight,
+            *sum += if strand.short {
+                scaled(i32::from(value), weight)
+            } else {
+                i32::from(value) * weight
             };
         }
     }
-    match strand.short {
-        true => sums,
-        false => sums.map(|sum| (sum + (1 << 14)) >> 15),
+    if strand.short {
+        sums
+    } else {
+        sums.map(|sum| (sum + (1 << 14)) >> 15)
     }
 }
 
@@ -66,6 +69,7 @@ pub const CR_TO_GREEN: i16 = 23401;
 /// See [`CR_TO_RED`].
 pub const CB_TO_BLUE: i16 = 25297;
 
+/// Converts luma and chroma to red, green and blue.
 fn convert(y: [i32; BLOCK], cb: [i32; BLOCK], cr: [i32; BLOCK]) -> [[i32; BLOCK]; 3] {
     let mut pixels = [y; 3];
     for at in 0..BLOCK {
@@ -77,6 +81,7 @@ fn convert(y: [i32; BLOCK], cb: [i32; BLOCK], cr: [i32; BLOCK]) -> [[i32; BLOCK]
     pixels
 }
 
+/// Rounds 7 fractional bits away and puts 128 back.
 fn byte(value: i32) -> u8 {
     (((value + 64) >> 7) + 128).clamp(0, 255) as u8
 }

@@ -1,4 +1,5 @@
-//! The second half of the vector paths, filtering down and converting colour, written once for every width of registers.
+//! The second half of the vector paths, filtering down and converting colour, written once for every width of
+//! registers.
 
 use shardtool::planes::Colour;
 
@@ -10,9 +11,9 @@ pub const RGB: u8 = Colour::Rgb as u8;
 /// Defines `down` of a vector path.
 ///
 /// The path defines `write`, which rounds a block of outputs to bytes and stores those that exist. It names its
-/// instructions, for `#[target_feature]`, and imports them under short names: the type `Vector`; `zero` and `load`; for its
-/// lanes of 16 bits `add`, `adds`, `subs`, `mulhrs`, `splat`; for those of 32 bits `add32`, `splat32`, `shift15`; and from
-/// 16 to 32 bits and back `interleave_low`, `interleave_high`, `madd`, `narrow`.
+/// instructions, for `#[target_feature]`, and imports them under short names: the type `Vector`; `zero` and `load`; for
+/// its lanes of 16 bits `add`, `adds`, `subs`, `mulhrs`, `splat`; for those of 32 bits `add32`, `splat32`, `shift15`;
+/// and from 16 to 32 bits and back `interleave_low`, `interleave_high`, `madd`, `narrow`.
 macro_rules! shared {
     ($features:literal) => {
         /// Values in a register.

@@ -37,19 +37,19 @@ pub struct Strand<'a> {
     pitch: usize,
     /// Taps.
     pub count: usize,
-    /// Whether the taps are few enough for the quick arithmetic.
+    /// True if the taps are few enough for the quick arithmetic.
     pub short: bool,
 }
 
 impl<'a> Strand<'a> {
-    /// The row under a tap; exactly as long as outputs are padded to.
+    /// Returns the row under a tap, exactly as long as outputs are padded to.
     #[inline(always)]
     pub fn row(&self, tap: usize) -> &'a [i16] {
         let start = ((self.slot + tap) & self.wrap) * self.width;
         &self.ring[start..start + self.width]
     }
 
-    /// A tap's weight.
+    /// Returns a tap's weight.
     #[inline(always)]
     pub fn weight(&self, tap: usize) -> i16 {
         self.weights[tap * self.pitch]
@@ -78,13 +78,13 @@ impl Rows {
         }
     }
 
-    /// The next row to be made for a plane, while there are some to be made before output row `output`.
+    /// Returns the row to be made next for a plane, or `None` if all rows under output row `output` are there.
     pub fn missing(&self, plane: usize, taps: &Taps, output: usize) -> Option<usize> {
         let next = self.rings[plane].next;
         (next < taps.first[output] as usize + taps.count).then_some(next)
     }
 
-    /// Room for the next two rows, one behind the other.
+    /// Returns room for the next two rows, one behind the other, and counts them as made.
     pub fn pair(&mut self, plane: usize) -> &mut [i16] {
         let ring = &mut self.rings[plane];
         let slot = (ring.next - ring.origin) & (ring.capacity - 1);
@@ -93,7 +93,7 @@ impl Rows {
         &mut self.values[start..start + 2 * self.width]
     }
 
-    /// The rows under an output row.
+    /// Returns the rows under an output row.
     #[inline(always)]
     pub fn strand<'a>(&'a self, plane: usize, taps: &'a Taps, output: usize) -> Strand<'a> {
         let ring = &self.rings[plane];

@@ -1,4 +1,4 @@
-//! Which samples make an output sample along one axis, and with what weights.
+//! Which samples make an output along one axis, and with what weights: "Taps" in `PIXELS.md`.
 
 use shardtool::simd::Simd;
 
@@ -25,10 +25,36 @@ pub struct Axis {
     pub samples: usize,
     /// How many outputs the stretch becomes.
     pub side: usize,
-    /// Whether the outputs are wanted in reverse order.
+    /// True if the outputs are wanted in reverse order.
     pub reversed: bool,
     /// Steps to one that weights of short lists are rounded to.
     pub steps: u32,
+}
+
+impl Axis {
+    /// Returns a row's axis: where lists are short, weights across fit into bytes.
+    pub fn across(start: f64, length: f64, samples: usize, side: usize, mirror: bool) -> Axis {
+        Axis {
+            start,
+            length,
+            samples,
+            side,
+            reversed: mirror,
+            steps: 1 << 8,
+        }
+    }
+
+    /// Returns a column's axis.
+    pub fn down(start: f64, length: f64, samples: usize, side: usize) -> Axis {
+        Axis {
+            start,
+            length,
+            samples,
+            side,
+            reversed: false,
+            steps: 1 << WEIGHT_BITS,
+        }
+    }
 }
 
 /// Every output's first sample and the weights from there on.
@@ -45,7 +71,7 @@ pub struct Taps {
 }
 
 impl Taps {
-    /// Whether the taps are few enough for the quick arithmetic.
+    /// Tells if the taps are few enough for the quick arithmetic.
     pub fn short(&self) -> bool {
         self.count <= SHORT
     }
@@ -86,6 +112,7 @@ impl Taps {
     }
 }
 
+/// What all outputs of an axis have in common.
 struct Law {
     start: f64,
     scale: f64,
@@ -99,16 +126,17 @@ struct Law {
     unit: f64,
 }
 
-/// The same code for wider registers: no operation differs, so neither does the outcome.
+/// Does what `fill` does, compiled for wider registers: no operation differs, so neither does the outcome.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn fill_avx2(taps: &mut Taps, law: &Law) {
     fill(taps, law);
 }
 
+/// Fills in first samples and weights.
 #[inline(always)]
 fn fill(taps: &mut Taps, law: &Law) {
-    // Adding this leaves a small number, rounded to the nearest integer, ties to even, in the sum's low bits.
+    // The low bits of a small number's sum with this are the number, rounded to the nearest integer, ties to even.
     const ROUND: f64 = (3_u64 << 51) as f64;
 
     let inverse = 1.0 / law.reach;
@@ -154,8 +182,9 @@ fn fill(taps: &mut Taps, law: &Law) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn axis(start: f64, length: f64, samples: usize, side: usize) -> Axis {
         Axis {

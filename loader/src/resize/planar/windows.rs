@@ -20,7 +20,7 @@ pub enum Layout {
     Pairs {
         /// One or two.
         pairs: usize,
-        /// Whether one load is enough.
+        /// True if one load is enough.
         shared: bool,
     },
     /// A window of 64 bytes brings all taps to each of 32 outputs.
@@ -31,7 +31,7 @@ pub enum Layout {
     /// A window brings four taps to each of 4 outputs; a second one, 4 samples further right, the other four. Where
     /// `shared`, the first window holds them all.
     Quads {
-        /// Whether one load is enough.
+        /// True if one load is enough.
         shared: bool,
     },
     /// A window brings 16 taps to one output; there are this many, each 16 samples further right.
@@ -59,8 +59,8 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Lays out taps. `order` says which lane of four comes where, as packing instructions mix them; `wide` whether bytes
-    /// can be shuffled across 64 of them, for which the order must be the natural one.
+    /// Lays out taps. `order` says which lane of four comes where, because packing instructions mix them. `wide` says
+    /// that bytes can be shuffled across 64 of them; the order must then be the natural one.
     pub fn prepare(&mut self, taps: &Taps, order: [usize; 4], wide: bool) {
         let tried = match taps.count {
             1..=4 => (wide && self.wide_pairs(taps)) || self.lane_pairs(taps, order),
@@ -80,6 +80,7 @@ impl Windows {
         self.reach = *last as usize + windows;
     }
 
+    /// Lays out pairs of taps for windows of a lane each; returns `false` where outputs lie too far apart.
     fn lane_pairs(&mut self, taps: &Taps, order: [usize; 4]) -> bool {
         let widest = self.pairs::<LANE, 2>(taps, order);
         let pairs = taps.count.div_ceil(2);
@@ -88,6 +89,7 @@ impl Windows {
         widest + 2 <= WINDOW
     }
 
+    /// Lays out pairs of taps for windows of four lanes each; returns `false` where outputs lie too far apart.
     fn wide_pairs(&mut self, taps: &Taps) -> bool {
         let widest = self.pairs::<BLOCK, 1>(taps, [0, 1, 2, 3]);
         let pairs = taps.count.div_ceil(2);
@@ -95,8 +97,8 @@ impl Windows {
         widest + 2 * pairs <= 2 * BLOCK
     }
 
-    /// Tables of pairs for windows of `LANE` outputs, of which vectors hold `LANES`. Returns how far apart the outputs
-    /// of a window begin at most; the tables are wrong where that is beyond what shuffles can express.
+    /// Makes tables of pairs for windows of `LANE` outputs, of which vectors hold `LANES`. Returns how far apart the
+    /// outputs of a window begin at most. Where that is beyond what shuffles can express, the tables are wrong.
     fn pairs<const LANE: usize, const LANES: usize>(
         &mut self,
         taps: &Taps,
@@ -139,7 +141,7 @@ impl Windows {
             for tap in 0..taps.count {
                 let row = tap * taps.padded + start;
                 for (output, &weight) in taps.weights[row..row + LANE].iter().enumerate() {
-                    // A whole one has no place in a byte: the sample is taken twice by half. Its other taps weigh 0.
+                    // A weight of one does not fit a byte: the sample is taken twice, by half. The other taps weigh 0.
                     if weight == 1 << WEIGHT_BITS {
                         firsts[output] += tap as u32;
                         second[output] = 0;
@@ -161,6 +163,7 @@ impl Windows {
         widest
     }
 
+    /// Lays out taps by fours; returns `false` where outputs lie too far apart or a weight does not fit a byte.
     fn quads(&mut self, taps: &Taps, order: [usize; 4]) -> bool {
         const HALF: usize = LANE / 2;
         self.bases.resize(taps.padded / HALF, 0);
@@ -182,9 +185,10 @@ impl Windows {
                         return false;
                     }
                     for tap in 0..8 {
-                        let weight = match tap < taps.count {
-                            true => taps.weights[tap * taps.padded + start + output] >> BYTE_SHIFT,
-                            false => 0,
+                        let weight = if tap < taps.count {
+                            taps.weights[tap * taps.padded + start + output] >> BYTE_SHIFT
+                        } else {
+                            0
                         };
                         if weight > 255 {
                             return false;
@@ -206,6 +210,7 @@ impl Windows {
         true
     }
 
+    /// Lays out taps by sixteens, one output at a time: the layout for every distance.
     fn dots(&mut self, taps: &Taps, order: [usize; 4]) {
         self.layout = Layout::Dots;
         self.dots = taps.count.div_ceil(WINDOW);
@@ -221,16 +226,17 @@ impl Windows {
             let output = lane(at / LANE, order) * LANE + at % LANE;
             *base = taps.first[output];
             for (tap, wide) in wide.iter_mut().enumerate() {
-                *wide = match tap < taps.count {
-                    true => taps.weights[tap * taps.padded + output],
-                    false => 0,
+                *wide = if tap < taps.count {
+                    taps.weights[tap * taps.padded + output]
+                } else {
+                    0
                 };
             }
         }
     }
 }
 
-/// Which lane of outputs lies in a slot.
+/// Returns which lane of outputs lies in a slot.
 fn lane(slot: usize, order: [usize; 4]) -> usize {
     const LANES: usize = BLOCK / LANE;
     slot / LANES * LANES + order[slot % LANES]

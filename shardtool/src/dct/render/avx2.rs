@@ -26,8 +26,8 @@ pub(super) fn ones(masks: &[u8]) -> usize {
     super::count_ones(masks)
 }
 
-/// Where the values of a mask's bits lie: for each bit the number of bits below it. For a bit that is not set it is 128,
-/// which makes a shuffle give 0.
+/// Where the values of a mask's bits lie: for each bit the number of bits below it. For a bit that is not set it is
+/// 128, which makes a shuffle give 0.
 static PLACES: [u64; 256] = {
     let mut places = [0; 256];
     let mut mask = 0;

@@ -48,8 +48,8 @@ pub struct Escape {
 /// A row of blocks as the paths take it. Slices begin at the first wanted block.
 ///
 /// The vector paths' unsafe loads and stores rest on these invariants: masks and values of frequencies below
-/// `scale.columns` go on for [`SLACK`] bytes behind what the wanted blocks use; `dc` holds at least `blocks`, rounded up
-/// to a whole [`GROUP`]; `stride` is [`Scale::stride`] of `blocks`.
+/// `scale.columns` go on for [`SLACK`] bytes behind what the wanted blocks use; `dc` holds at least `blocks`, rounded
+/// up to a whole [`GROUP`]; `stride` is [`Scale::stride`] of `blocks`.
 pub struct Row<'a> {
     pub masks: [&'a [u8]; 8],
     pub values: [&'a [u8]; 8],

@@ -3,8 +3,8 @@
 /// Defines `row`, `apply` and `inverse` of a vector path, and `BLOCKS`, how many blocks a register holds.
 ///
 /// The path defines `across` and `down`, which really differ. It names its instructions, for `#[target_feature]`, and
-/// imports them under short names: the type `Vector` and, for its 16-bit lanes, `adds`, `subs`, `mulhrs`, `splat`; further
-/// `zero`, `load`, `store` and `transpose`.
+/// imports them under short names: the type `Vector` and, for its 16-bit lanes, `adds`, `subs`, `mulhrs`, `splat`;
+/// further `zero`, `load`, `store` and `transpose`.
 macro_rules! shared {
     ($features:literal) => {
         /// Blocks in a register.

@@ -41,7 +41,8 @@ pub struct Streams<'a> {
     /// Where the masks of each horizontal frequency begin: a byte per block, in which a bit stands for each vertical
     /// frequency that is not zero.
     pub masks: [usize; 8],
-    /// Where the values of each horizontal frequency begin and end: the low bytes of all coefficients that are not zero.
+    /// Where the values of each horizontal frequency begin and end: the low bytes of all coefficients that are not
+    /// zero.
     pub values: [(usize, usize); 8],
     /// The coefficients beyond a byte.
     pub escapes: Escapes<'a>,
