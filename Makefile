@@ -63,7 +63,7 @@ bench: ## the codecs and libjpeg-turbo on the same crops, on one core (IMAGES=DI
 	@test -d "$(IMAGES)" || { \
 		echo "bench: IMAGES=DIR names a folder of JPEG files, ImageNet's for figures like README's" >&2; exit 2; }
 	$(CARGO) build --release -p loader --features compare
-	$(BIN)/loader bench --codec-compare --images "$(IMAGES)"
+	$(BIN)/loader compare --images "$(IMAGES)"
 
 # IMAGES=DIR: class folders of JPEGs. ARGS="--rounds 5 --only ffcv-jpeg,ours-jpeg": see loader/benches/rivals.py --help.
 .PHONY: bench-rivals

@@ -1,8 +1,8 @@
-//! The commands, and what those that look at steps share: which configuration, shards and steps are meant.
+//! The commands, and what they share: which configuration, shards, steps and threads are meant.
 
 pub mod bench;
 #[cfg(feature = "compare")]
-mod compare;
+pub mod compare;
 pub mod hash;
 pub mod run;
 pub mod show;
@@ -17,16 +17,17 @@ use loader::pipeline::{Attachment, OpenSplit, Pipeline, geometry};
 use loader::ring::Consumer;
 use loader::sampler::PretrainingSampler;
 use loader::share::RankShare;
+use shardtool::Escaped;
 
-/// Longer than any group takes: a pipeline that delivers nothing for so long never will.
+/// Time that is longer than any group takes: a pipeline that delivers nothing for so long never will.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What `bench`, `hash` and `show` look at.
+/// The steps that `bench`, `hash` and `show` look at.
 #[derive(Debug, clap::Args)]
 pub struct Selection {
-    /// Configuration file of the run, the same as the trainer's (needed)
+    /// Configuration file of the run, the same as the trainer's
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    config: PathBuf,
     /// Directory of the shards, instead of the configuration's
     #[arg(long, value_name = "DIR")]
     shards: Option<PathBuf>,
@@ -39,9 +40,26 @@ pub struct Selection {
     /// Number of ranks, which decides the global batch where optimization.global_batch does not
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     world: u64,
+    #[command(flatten)]
+    workers: Workers,
+}
+
+/// How many threads decode.
+#[derive(Debug, clap::Args)]
+pub struct Workers {
     /// Worker threads [default: loader.workers, else one per CPU this process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    #[arg(long, alias = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+}
+
+impl Workers {
+    /// Returns the number of worker threads: the argument's, the configuration's, or one per CPU.
+    pub fn count(&self, config: &LoaderConfig) -> usize {
+        self.workers
+            .map(usize::from)
+            .or(config.loader.workers)
+            .unwrap_or_else(shardtool::cpus::count)
+    }
 }
 
 /// A started pipeline and what it was started from.
@@ -54,8 +72,7 @@ pub struct Session {
 impl Selection {
     /// Reads the configuration, opens the shards and starts the workers.
     pub fn start(&self) -> anyhow::Result<Session> {
-        let config = self.config.as_ref().context("--config FILE is needed")?;
-        let mut config = LoaderConfig::load(config, &self.sets, self.shards.as_deref())?;
+        let mut config = LoaderConfig::load(&self.config, &self.sets, self.shards.as_deref())?;
         if let Some(split) = &self.split {
             config.loader.split.clone_from(split);
         }
@@ -65,12 +82,8 @@ impl Selection {
             source.split().len(),
             config.global_batch(self.world),
         )
-        .with_context(|| format!("split {:?}", config.loader.split))?;
-        let workers = self
-            .threads
-            .map(usize::from)
-            .or(config.loader.workers)
-            .unwrap_or_else(shardtool::cpus::count);
+        .with_context(|| format!("split {:?}", Escaped::new(&config.loader.split)))?;
+        let workers = self.workers.count(&config);
         let pipeline = Pipeline::start(source, workers, &config.loader)?;
         Ok(Session {
             config,

@@ -25,6 +25,8 @@ enum Command {
     Bench(cmd::bench::Args),
     Hash(cmd::hash::Args),
     Show(cmd::show::Args),
+    #[cfg(feature = "compare")]
+    Compare(cmd::compare::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,5 +36,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => cmd::bench::run(&args, out),
         Command::Hash(args) => cmd::hash::run(&args, out),
         Command::Show(args) => cmd::show::run(&args, out),
+        #[cfg(feature = "compare")]
+        Command::Compare(args) => cmd::compare::run(&args, out),
     })
 }

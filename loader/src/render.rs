@@ -12,8 +12,8 @@ use shardtool::simd::Simd;
 use crate::config::Fidelity;
 use crate::resize::PlanarResizer;
 
-/// How much finer than the square the planes are at [`Fidelity::Fast`], at least. Measured on 700 photographs (`loader bench
-/// --codec-compare`): from here on a finer margin costs time and gains little.
+/// How much finer than the square the planes are at [`Fidelity::Fast`], at least. Measured on 700 photographs (`loader
+/// compare`): from here on a finer margin costs time and gains little.
 pub const MARGIN: f64 = 1.2;
 
 /// Decodes, crops and resizes; keep one per thread. Its buffers grow to what the largest image needs and stay;

@@ -27,7 +27,7 @@ fn distortion_and_blur_change_pixels_and_nothing_else() {
         );
         // Neither threads nor the ring's depth decide what is drawn.
         let mut threaded = keys.to_vec();
-        threaded.extend(["--threads", "3", "--set", "loader.slots=2"]);
+        threaded.extend(["--workers", "3", "--set", "loader.slots=2"]);
         assert_eq!(site.hashes(0..5, &threaded), changed, "{keys:?}");
     }
 }

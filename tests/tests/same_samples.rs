@@ -6,9 +6,9 @@ use tests::{Site, run};
 #[test]
 fn threads_ring_depth_and_starting_point_do_not_matter() {
     let site = Site::new(24);
-    let expected = site.hashes(0..14, &["--threads", "1"]);
+    let expected = site.hashes(0..14, &["--workers", "1"]);
     assert_eq!(expected.len(), 14, "two epochs of six steps and two more");
-    assert_eq!(site.hashes(0..14, &["--threads", "2"]), expected);
+    assert_eq!(site.hashes(0..14, &["--workers", "2"]), expected);
     assert_eq!(
         site.hashes(0..14, &["--threads", "3", "--set", "loader.slots=2"]),
         expected

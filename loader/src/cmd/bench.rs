@@ -1,7 +1,6 @@
 //! `loader bench`: how fast the loader is when nobody makes it wait, and where its time goes.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,32 +9,14 @@ use loader::share::RankShare;
 use serde::Serialize;
 use shardtool::exit;
 use shardtool::program::Results;
-use shardtool::simd::Simd;
 
 use super::{PATIENCE, Selection};
 
 /// Measure the loader alone: a consumer that takes every group at once
-///
-/// With --codec-compare, the codecs and libjpeg-turbo are compared instead, each on the same crops of the same images.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
-    /// Compare codecs on one pinned core, on the images of --images (takes a loader built with --features compare)
-    #[arg(long, requires = "images", conflicts_with_all = ["config", "shards", "seconds"])]
-    codec_compare: bool,
-    /// Folder of images for --codec-compare
-    #[arg(long, value_name = "DIR", requires = "codec_compare")]
-    images: Option<PathBuf>,
-    /// Rounds of --codec-compare, of which the median counts
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
-    /// Margins of --codec-compare's scaled decoding, instead of the loader's
-    #[arg(long, value_name = "M,M…", value_delimiter = ',')]
-    margins: Vec<f64>,
-    /// Widest instructions that --codec-compare's own code may use: scalar, avx2 or avx512 [default: the machine's]
-    #[arg(long, value_name = "FAMILY")]
-    simd: Option<Simd>,
     /// How long to measure, once the first group is there
     #[arg(long, value_name = "S", default_value_t = 10.0)]
     seconds: f64,
@@ -78,9 +59,6 @@ struct StageTimes {
 
 /// Runs the command.
 pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
-    if let Some(images) = args.images.as_deref().filter(|_| args.codec_compare) {
-        return compare(args, images, out);
-    }
     let duration = Duration::try_from_secs_f64(args.seconds).context("--seconds")?;
     anyhow::ensure!(duration > Duration::ZERO, "--seconds must be above 0");
     let begin = Instant::now();
@@ -124,29 +102,6 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
         report.print(out)?;
     }
     Ok(exit::FINE)
-}
-
-#[cfg(feature = "compare")]
-fn compare(args: &Args, images: &Path, out: &mut Results) -> anyhow::Result<u8> {
-    let simd = args
-        .simd
-        .map_or(Simd::best(), |simd| simd.min(Simd::best()));
-    super::compare::run(
-        images,
-        args.rounds.into(),
-        &args.margins,
-        simd,
-        args.json,
-        out,
-    )
-}
-
-#[cfg(not(feature = "compare"))]
-fn compare(_: &Args, _: &Path, _: &mut Results) -> anyhow::Result<u8> {
-    anyhow::bail!(
-        "this loader was built without libjpeg-turbo to compare with: \
-         cargo build --release -p loader --features compare"
-    )
 }
 
 impl StageTimes {

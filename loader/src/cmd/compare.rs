@@ -1,4 +1,4 @@
-//! `loader bench --codec-compare`: the codecs and libjpeg-turbo side by side, on one core and on equal terms.
+//! `loader compare`: the codecs and libjpeg-turbo side by side, on one core and on equal terms.
 //!
 //! Every method makes the same crop of the same image into the same square. They take turns, a whole pass over the images
 //! each, so that what else goes on in the machine meets all of them; each method's median over the rounds counts. Before
@@ -9,7 +9,7 @@ mod methods;
 mod quality;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -26,6 +26,26 @@ use shardtool::turbo;
 use conversion::Conversion;
 use methods::{Method, Shards};
 use quality::Likeness;
+
+/// Compare the codecs and libjpeg-turbo on one pinned core, each on the same crops of the same images
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of JPEG files
+    #[arg(long, value_name = "DIR")]
+    images: PathBuf,
+    /// Rounds, of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Margins of scaled decoding, instead of the loader's
+    #[arg(long, value_name = "M,M…", value_delimiter = ',')]
+    margins: Vec<f64>,
+    /// Widest instructions that our own code may use: scalar, avx2 or avx512 [default: the machine's]
+    #[arg(long, value_name = "FAMILY")]
+    simd: Option<Simd>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
 
 /// Side of the squares in pixels, and the crops' share of the image: those of every official configuration at 224 px.
 const SIDE: u32 = 224;
@@ -68,22 +88,17 @@ struct Pass {
     stages: Times,
 }
 
-/// Runs the comparison.
-pub fn run(
-    images: &Path,
-    rounds: usize,
-    margins: &[f64],
-    simd: Simd,
-    json: bool,
-    out: &mut Results,
-) -> anyhow::Result<u8> {
-    let scratch = tempfile::tempdir().context("a place for shards")?;
-    let shards = Shards::build(images, scratch.path())?;
-    let margins = if margins.is_empty() {
-        &[MARGIN]
+/// Runs the command.
+pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
+    let rounds = usize::from(args.rounds);
+    let simd = args.simd.unwrap_or(Simd::best()).min(Simd::best());
+    let margins = if args.margins.is_empty() {
+        &[MARGIN][..]
     } else {
-        margins
+        &args.margins
     };
+    let scratch = tempfile::tempdir().context("a place for shards")?;
+    let shards = Shards::build(&args.images, scratch.path())?;
     let cpu = allowed_cpus().pop();
     cpu.into_iter().for_each(pin);
     let law = CropSampler::new(CROP_SCALE);
@@ -115,7 +130,7 @@ pub fn run(
         tracing::info!("round {} of {rounds}", round + 1);
     }
 
-    let conversion = conversion::measure(images, &shards, scratch.path(), rounds)?;
+    let conversion = conversion::measure(&args.images, &shards, scratch.path(), rounds)?;
 
     let baseline = methods.iter().position(Method::is_baseline);
     let baseline = median(&passes[baseline.expect("one of the methods")]).whole;
@@ -149,9 +164,10 @@ pub fn run(
         conversion,
     };
     ensure!(report.images > 0, "no images");
-    match json {
-        true => writeln!(out, "{}", serde_json::to_string(&report)?)?,
-        false => report.print(cpu, out)?,
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        report.print(cpu, out)?;
     }
     Ok(exit::FINE)
 }

@@ -14,6 +14,8 @@ use loader::serve::{Listener, ServeOptions, serve};
 use loader::storage;
 use shardtool::{Escaped, exit};
 
+use super::Workers;
+
 /// Serve shuffled, cropped and masked images to the trainers of this machine
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,9 +37,8 @@ pub struct Args {
     /// Keep serving when the last trainer has left
     #[arg(long)]
     stay: bool,
-    /// Worker threads [default: loader.workers, else one per CPU this process may use]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    workers: Workers,
     /// Seconds between two lines of statistics on stderr; 0 for none
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     statistics: f64,
@@ -69,14 +70,10 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             )
         }
     };
-    let workers = args
-        .threads
-        .or(config.loader.workers)
-        .unwrap_or_else(shardtool::cpus::count);
-    let pipeline = Pipeline::start(source, workers, &config.loader)?;
+    let pipeline = Pipeline::start(source, args.workers.count(&config), &config.loader)?;
     tracing::info!(
         "{samples} samples of split {:?} in groups of {}, {} worker threads; waiting for trainers at {place}",
-        config.loader.split,
+        Escaped::new(&config.loader.split),
         config.data.batch_size,
         pipeline.workers()
     );

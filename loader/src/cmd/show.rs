@@ -9,8 +9,8 @@ use anyhow::Context;
 use image::{Rgb, RgbImage};
 use loader::ring::SlotReader;
 use loader::share::RankShare;
-use shardtool::exit;
 use shardtool::program::Results;
+use shardtool::{Escaped, exit};
 
 use super::{PATIENCE, Selection, Session};
 
@@ -65,14 +65,14 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     let sheet = sheet(&tiles);
     sheet
         .save(&args.out)
-        .with_context(|| args.out.display().to_string())?;
+        .with_context(|| Escaped::new(&args.out).to_string())?;
     let targets = session.config.mask.num_pred_masks;
     let colours: Vec<&str> = (0..targets)
         .map(|target| COLOURS[target % COLOURS.len()].0)
         .collect();
     results.announce(format_args!(
         "{}: {drawn} images of step {}; context lit, targets outlined in {}",
-        args.out.display(),
+        Escaped::new(&args.out),
         args.step,
         colours.join(", ")
     ));
