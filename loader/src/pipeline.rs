@@ -29,7 +29,7 @@ mod work_times;
 mod worker;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;

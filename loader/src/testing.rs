@@ -1,21 +1,36 @@
-//! What several modules' tests need: configurations from text, reference data where present, statistics.
+//! What several modules' tests need: configurations from text, a data set, reference data where present, statistics.
+
+#[cfg(feature = "serve")]
+mod dataset;
+#[cfg(feature = "serve")]
+mod fixture;
 
 use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigFile, LoaderConfig};
 use crate::error::Error;
 
-/// A configuration of a `grid` × `grid` patch grid with 16-pixel patches and the official values, overrides applied.
+#[cfg(feature = "serve")]
+pub use dataset::SAMPLES;
+#[cfg(feature = "serve")]
+pub use fixture::{Copied, Fixture};
+
+/// Returns a configuration of a `grid` × `grid` patch grid with 16-pixel patches and the official values, overrides applied.
 pub fn config(grid: u32, sets: &[&str]) -> Result<LoaderConfig, Error> {
     let text = format!(
         "data: {{batch_size: 64, crop_size: {}}}\nmask: {{patch_size: 16}}",
         grid * 16
     );
-    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
-    LoaderConfig::from_file(&ConfigFile::parse(Path::new("test.yaml"), &text, &sets)?)
+    parsed(&text, sets)
 }
 
-/// A file of the reference data that may lie beside the checkout, or named by `IJEPA_SHARED`; loud where absent.
+/// Returns the configuration of a file's text, overrides applied.
+pub fn parsed(text: &str, sets: &[&str]) -> Result<LoaderConfig, Error> {
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    LoaderConfig::from_file(&ConfigFile::parse(Path::new("test.yaml"), text, &sets)?)
+}
+
+/// Returns a file of the reference data that may lie beside the checkout, or named by `IJEPA_SHARED`; loud where absent.
 pub fn reference(name: &str) -> Option<PathBuf> {
     let base = std::env::var_os("IJEPA_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
@@ -32,13 +47,13 @@ pub fn reference(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// A reference file of JSON.
+/// Returns a reference file of JSON.
 pub fn reference_json(name: &str) -> Option<serde_json::Value> {
     let text = std::fs::read_to_string(reference(name)?).expect("a readable reference file");
     Some(serde_json::from_str(&text).expect("reference JSON"))
 }
 
-/// Two-sample chi-square of counts over the same cells, in deviations from what chance gives. Cells too rare to judge
+/// Returns the two-sample chi-square of counts over the same cells, in deviations from what chance gives. Cells too rare to judge
 /// are joined with their neighbours. Both samples must be equally large.
 pub fn deviations_from_chance(one: &[u64], other: &[u64]) -> f64 {
     assert_eq!(one.iter().sum::<u64>(), other.iter().sum::<u64>());

@@ -1,13 +1,16 @@
 //! Memory per worker is fixed at its start, and bytes from outside cannot make it more.
 
-mod counting;
-mod made;
+#![cfg(feature = "serve")]
+
+mod support;
 
 use loader::config::Fidelity;
 use loader::render::{Renderer, View};
 use shardtool::codec::{Decoder, Largest};
 use shardtool::planes::{Area, Resolution};
 use shardtool::{Codec, Dataset};
+
+use support::{counting, shards};
 
 const SIDE: u32 = 224;
 
@@ -30,10 +33,10 @@ fn payloads() -> Vec<(Codec, (u32, u32), Vec<u8>)> {
     let mut payloads = Vec::new();
     for (number, (width, height)) in (0..).zip(sizes) {
         for sampling in samplings {
-            let payload = made::dct(width, height, sampling, number);
+            let payload = shards::dct(width, height, sampling, number);
             payloads.push((Codec::Dct, (width, height), payload));
         }
-        payloads.push((Codec::Raw, (width, height), made::raw(width, height)));
+        payloads.push((Codec::Raw, (width, height), shards::raw(width, height)));
     }
     payloads
 }
@@ -67,7 +70,7 @@ fn views(size: (u32, u32)) -> impl Iterator<Item = View> {
 #[test]
 fn rendering_allocates_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    made::dataset(directory.path(), &payloads());
+    shards::dataset(directory.path(), &payloads());
     let dataset = Dataset::open(directory.path()).unwrap();
     let split = dataset.split("train").unwrap();
     let entries = split.shards().iter().flat_map(|shard| shard.entries());
@@ -98,7 +101,7 @@ fn a_small_payload_gets_little_memory_whatever_it_claims() {
     let largest = (13_377, 13_377);
     let directory = tempfile::tempdir().unwrap();
     // Heads of the largest image, whose streams end soon, and pixels likewise.
-    let mut dct = made::dct(largest.0 / 16, largest.1 / 16, &[(1, 1); 3], 5);
+    let mut dct = shards::dct(largest.0 / 16, largest.1 / 16, &[(1, 1); 3], 5);
     let of_component = 2 + 12 + 4 * 10 + 21;
     let head = 3 + 3 * of_component + 65;
     for component in 0..3 {
@@ -112,7 +115,7 @@ fn a_small_payload_gets_little_memory_whatever_it_claims() {
     let mut raw = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
     raw.extend((3 * largest.0 * largest.1).to_le_bytes());
     raw.extend([3, 0, 0, 7].repeat(50));
-    made::dataset(
+    shards::dataset(
         directory.path(),
         &[(Codec::Dct, largest, dct), (Codec::Raw, largest, raw)],
     );

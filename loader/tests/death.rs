@@ -1,132 +1,30 @@
-//! What is left when a process of the pair is killed, stopped or told to end: nothing, and the next start needs no clean-up.
+//! What is left when a process of the pair is killed, stopped or told to end: nothing, and the next start needs no
+//! clean-up.
 //!
 //! The loader is the real program; the consumer is this process, or this program again where it has to be killed.
 
 #![cfg(feature = "serve")]
 
-#[path = "../src/pipeline/tests/dataset.rs"]
-mod dataset;
+mod support;
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use loader::LoaderConfig;
-use loader::link::{Endpoint, Error, Feed, Hello, PROTOCOL};
-use rustix::process::{Pid, Signal, kill_process};
+use loader::link::{Error, Feed};
+use rustix::process::Signal;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use support::process::{PATIENCE, Place, Running, connect, take};
+
 /// One test at a time: each counts the rings that this process has mapped.
 static ALONE: Mutex<()> = Mutex::new(());
-
-struct Place {
-    directory: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Place {
-        let directory = tempfile::tempdir().unwrap();
-        dataset::write_dataset(directory.path());
-        let text = format!(
-            "data: {{batch_size: 4, crop_size: 64}}\nmask: {{patch_size: 8, min_keep: 4}}\n\
-             loader: {{slots: 2, workers: 2, shards: {}}}\noptimization: {{global_batch: 8}}\n",
-            directory.path().display()
-        );
-        std::fs::write(directory.path().join("config.yaml"), text).unwrap();
-        Place { directory }
-    }
-
-    fn config(&self) -> PathBuf {
-        self.directory.path().join("config.yaml")
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("loader.sock")
-    }
-
-    fn start_loader(&self) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loader"));
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(self.config())
-            .arg("--socket")
-            .arg(self.socket());
-        Running(command.stdin(Stdio::null()).spawn().unwrap())
-    }
-
-    fn connect(&self, first_step: u64) -> Feed {
-        connect(&self.config(), &self.socket(), first_step)
-    }
-}
-
-fn connect(config: &Path, socket: &Path, first_step: u64) -> Feed {
-    let config = LoaderConfig::load(config, &[], None).unwrap();
-    let hello = Hello {
-        protocol: PROTOCOL,
-        pid: std::process::id(),
-        sampling_hash: config.sampling_hash(),
-        manifest_checksum: shardtool::Manifest::read(&config.shards_dir().unwrap())
-            .unwrap()
-            .checksum(),
-        rank: 0,
-        world: 1,
-        global_batch: 8,
-        first_step,
-        end_step: None,
-    };
-    Feed::connect(&Endpoint::Path(socket.to_owned()), &hello, PATIENCE).unwrap()
-}
-
-/// A child that does not outlive its test.
-struct Running(Child);
-
-impl Running {
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status;
-            }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "process {} does not end",
-                self.0.id()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The pixels and sample numbers of the next batch.
-fn take(feed: &mut Feed) -> (u64, Vec<u64>, Vec<u8>) {
-    let batch = feed.next().unwrap();
-    let copy = (
-        batch.step(),
-        batch.sample_ids().to_vec(),
-        batch.images().to_vec(),
-    );
-    feed.release(batch);
-    copy
-}
 
 fn end_of(feed: &mut Feed) -> Error {
     loop {
         match feed.next() {
-            Ok(batch) => feed.release(batch),
+            Ok(group) => feed.release(group),
             Err(error) => return error,
         }
     }
@@ -143,7 +41,7 @@ fn rings_mapped(process: &str) -> usize {
 fn a_killed_loader_is_replaced_without_a_trace() {
     let _alone = ALONE.lock().unwrap_or_else(|poison| poison.into_inner());
     let place = Place::new();
-    let mut first = place.start_loader();
+    let mut first = place.start_loader(Stdio::inherit());
     let mut feed = place.connect(0);
     let undisturbed: Vec<_> = (0..8).map(|_| take(&mut feed)).collect();
     first.signal(Signal::KILL);
@@ -158,7 +56,7 @@ fn a_killed_loader_is_replaced_without_a_trace() {
     assert_eq!(rings_mapped("self"), 0);
     // It could not remove its socket; the next one does.
     assert!(place.socket().exists());
-    let mut second = place.start_loader();
+    let mut second = place.start_loader(Stdio::inherit());
     let mut feed = place.connect(2);
     let again: Vec<_> = (0..4).map(|_| take(&mut feed)).collect();
     assert_eq!(again, undisturbed[4..]);
@@ -172,7 +70,7 @@ fn a_loader_that_is_told_to_stop_says_so_and_cleans_up() {
     let _alone = ALONE.lock().unwrap_or_else(|poison| poison.into_inner());
     for signal in [Signal::TERM, Signal::INT] {
         let place = Place::new();
-        let mut loader = place.start_loader();
+        let mut loader = place.start_loader(Stdio::inherit());
         let mut feed = place.connect(0);
         take(&mut feed);
         let start = Instant::now();
@@ -196,14 +94,14 @@ fn a_loader_that_is_told_to_stop_says_so_and_cleans_up() {
 fn a_stopped_loader_is_waited_for() {
     let _alone = ALONE.lock().unwrap_or_else(|poison| poison.into_inner());
     let place = Place::new();
-    let loader = place.start_loader();
+    let loader = place.start_loader(Stdio::inherit());
     let mut feed = place.connect(0);
     take(&mut feed);
     loader.signal(Signal::STOP);
     // What is in the ring still comes; then nothing does, and that is no death.
     let mut taken = 1;
-    while let Some(batch) = feed.next_within(Duration::from_millis(300)).unwrap() {
-        feed.release(batch);
+    while let Some(group) = feed.next_within(Duration::from_millis(300)).unwrap() {
+        feed.release(group);
         taken += 1;
         assert!(taken <= 1 + 2 + 1, "a stopped loader goes on");
     }
@@ -227,7 +125,7 @@ fn consumer_process() {
 fn a_killed_consumer_leaves_nothing_behind() {
     let _alone = ALONE.lock().unwrap_or_else(|poison| poison.into_inner());
     let place = Place::new();
-    let mut loader = place.start_loader();
+    let mut loader = place.start_loader(Stdio::inherit());
     // Keeps the loader alive, so that its memory can be looked at.
     let mut bystander = place.connect(0);
     let mut consumer = Command::new(std::env::current_exe().unwrap());

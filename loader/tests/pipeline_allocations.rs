@@ -2,8 +2,9 @@
 //!
 //! A test binary of its own, as the allocations of all threads are counted.
 
-mod counting;
-mod made;
+#![cfg(feature = "serve")]
+
+mod support;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use loader::pipeline::{OpenSplit, Pipeline, geometry};
 use loader::share::RankShare;
 use loader::{LoaderConfig, PretrainingSampler};
 use shardtool::Codec;
+
+use support::{counting, shards};
 
 /// Steps until everything that is made once is there, and steps that are counted.
 const WARM_UP: u64 = 20;
@@ -29,25 +32,22 @@ fn no_image_costs_an_allocation() {
         let size = (40 + 5 * number, 500 - 4 * number);
         let luma = if number % 2 == 0 { (2, 2) } else { (1, 1) };
         match number % 8 {
-            7 => (Codec::Raw, size, made::raw(size.0, size.1)),
+            7 => (Codec::Raw, size, shards::raw(size.0, size.1)),
             _ => {
-                let payload = made::dct(size.0, size.1, &[luma, (1, 1), (1, 1)], number);
+                let payload = shards::dct(size.0, size.1, &[luma, (1, 1), (1, 1)], number);
                 (Codec::Dct, size, payload)
             }
         }
     });
     let images: Vec<_> = images.collect();
-    made::dataset(directory.path(), &images);
-    for (fidelity, batch) in [(Fidelity::Fast, 32), (Fidelity::Exact, 64)] {
-        let text = format!(
-            "data: {{batch_size: {batch}, crop_size: 64, use_color_distortion: true, color_jitter_strength: 1.0, \
-             use_gaussian_blur: true}}\n\
-             mask: {{patch_size: 8, min_keep: 4}}\n\
-             loader: {{slots: 3}}"
-        );
+    shards::dataset(directory.path(), &images);
+    for (fidelity, group) in [(Fidelity::Fast, 32), (Fidelity::Exact, 64)] {
+        let distortions =
+            "use_color_distortion: true, color_jitter_strength: 1.0, use_gaussian_blur: true";
+        let text = shards::config(group, distortions, "slots: 3", "");
         let file = ConfigFile::parse(Path::new("test.yaml"), &text, &[]).unwrap();
         let config = LoaderConfig::from_file(&file).unwrap();
-        let sampler = PretrainingSampler::new(&config, images.len() as u64, batch).unwrap();
+        let sampler = PretrainingSampler::new(&config, images.len() as u64, group).unwrap();
         let sampler = Arc::new(sampler);
         let options = Loader {
             fidelity,
@@ -70,11 +70,11 @@ fn no_image_costs_an_allocation() {
         let allocations = take(COUNTED);
         // The workers are ahead by the slots of the ring.
         let groups = COUNTED as usize + 3;
-        println!("{allocations} allocations in {COUNTED} groups of {batch}");
+        println!("{allocations} allocations in {COUNTED} groups of {group}");
         assert!(
             allocations <= PER_GROUP * groups,
-            "{allocations} allocations in {COUNTED} groups of {batch}"
+            "{allocations} allocations in {COUNTED} groups of {group}"
         );
-        assert!(PER_GROUP < batch as usize);
+        assert!(PER_GROUP < group as usize);
     }
 }

@@ -1,112 +1,14 @@
 //! The pipeline on small generated data sets, with rings inside this process.
 
-mod dataset;
-
-use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
-
-use shardtool::Dataset;
-
 use std::time::Duration;
 
-use dataset::{SAMPLES, write_dataset};
-
 use super::*;
-use crate::config::{ConfigFile, LoaderConfig};
-use crate::ring::{FLAG_REPLACED, SlotReader};
+use crate::ring::FLAG_REPLACED;
+use crate::testing::{Copied, Fixture, SAMPLES};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A data set of `SAMPLES` JPEGs of different sizes in two classes, and a configuration for it.
-pub(crate) struct Fixture {
-    pub(crate) directory: tempfile::TempDir,
-    pub(crate) config: LoaderConfig,
-}
-
-impl Fixture {
-    pub(crate) fn new(sets: &[&str]) -> Fixture {
-        let directory = tempfile::tempdir().unwrap();
-        write_dataset(directory.path());
-        let text = "data: {batch_size: 4, crop_size: 64, use_horizontal_flip: true}\n\
-                    mask: {patch_size: 8, min_keep: 4}\n\
-                    loader: {slots: 2}\n\
-                    optimization: {global_batch: 8}";
-        let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
-        let file = ConfigFile::parse(Path::new("test.yaml"), text, &sets).unwrap();
-        let config = LoaderConfig::from_file(&file).unwrap();
-        Fixture { directory, config }
-    }
-
-    pub(crate) fn source(&self) -> OpenSplit {
-        OpenSplit::open(self.directory.path(), "train").unwrap()
-    }
-
-    pub(crate) fn sampler(&self) -> Arc<PretrainingSampler> {
-        let global_batch = self.config.global_batch(1);
-        Arc::new(PretrainingSampler::new(&self.config, SAMPLES, global_batch).unwrap())
-    }
-
-    fn geometry(&self) -> Geometry {
-        geometry(&self.config, &self.sampler())
-    }
-
-    fn pipeline(&self, workers: usize) -> Pipeline {
-        Pipeline::start(self.source(), workers, &Loader::default()).unwrap()
-    }
-
-    /// Flips one byte in the middle of each of these samples' payloads.
-    fn damage(&self, ids: impl IntoIterator<Item = u64>) {
-        let dataset = Dataset::open(self.directory.path()).unwrap();
-        let split = dataset.split("train").unwrap();
-        for id in ids {
-            let sample = split.sample(id);
-            let middle = sample.payload().len() / 2;
-            let mut file = std::fs::File::options()
-                .write(true)
-                .open(sample.shard().path())
-                .unwrap();
-            file.seek(SeekFrom::Start(sample.entry().offset + middle as u64))
-                .unwrap();
-            file.write_all(&[!sample.payload()[middle]]).unwrap();
-        }
-    }
-}
-
-/// All that a slot holds.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Copied {
-    step: u64,
-    group: u64,
-    images: Vec<u8>,
-    masks: Vec<Vec<i64>>,
-    labels: Vec<i64>,
-    ids: Vec<u64>,
-    flags: Vec<u8>,
-}
-
-impl Copied {
-    pub(crate) fn of(slot: &SlotReader) -> Copied {
-        Copied {
-            step: slot.step(),
-            group: slot.group(),
-            images: slot.images().to_vec(),
-            masks: [
-                slot.context(0),
-                slot.target(0),
-                slot.target(1),
-                slot.target(2),
-                slot.target(3),
-            ]
-            .map(<[i64]>::to_vec)
-            .to_vec(),
-            labels: slot.labels().to_vec(),
-            ids: slot.sample_ids().to_vec(),
-            flags: slot.flags().to_vec(),
-        }
-    }
-}
-
-/// The slots of a share, up to its end.
+/// Returns the slots of a share, up to its end.
 fn collect(fixture: &Fixture, pipeline: &Pipeline, share: RankShare) -> Vec<Copied> {
     let (mut consumer, _attachment) = pipeline
         .local(fixture.geometry(), fixture.sampler(), share)

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use super::*;
 use crate::config::Loader;
 use crate::link::{Endpoint, Error, Feed, Hello, NamedSocket, PROTOCOL, send_stream};
-use crate::pipeline::tests::{Copied, Fixture};
+use crate::testing::{Copied, Fixture};
 
 const LONG: Duration = Duration::from_secs(60);
 const QUIET: ServeOptions = ServeOptions {

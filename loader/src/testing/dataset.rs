@@ -1,4 +1,4 @@
-//! A small data set of JPEGs of different sizes in two classes, for the unit tests and for `tests/death.rs`.
+//! A small data set of JPEG images of different sizes in two classes.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use shardtool::dataset::{
 use shardtool::format::{NewSample, ShardWriter};
 
 /// Samples of the data set.
-pub(crate) const SAMPLES: u64 = 24;
+pub const SAMPLES: u64 = 24;
 
 /// Writes the data set into `directory`.
-pub(crate) fn write_dataset(directory: &Path) {
+pub fn write_dataset(directory: &Path) {
     let path = directory.join("train-00000.shard");
     let mut writer = ShardWriter::create(&path, &[], &[]).unwrap();
     for number in 0..SAMPLES as u32 {

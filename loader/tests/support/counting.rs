@@ -50,14 +50,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// How often any thread has allocated or reallocated so far.
-#[allow(dead_code)] // not every test binary asks
+/// Returns how often any thread has allocated or reallocated so far.
 pub fn all() -> usize {
     ALL.load(Ordering::Relaxed)
 }
 
-/// How often this thread does so during `work`, and the largest piece that it asks for.
-#[allow(dead_code)]
+/// Returns how often this thread does so during `work`, and the largest piece that it asks for.
 pub fn during(work: impl FnOnce()) -> (usize, usize) {
     let before = MINE.get();
     LARGEST.set(0);

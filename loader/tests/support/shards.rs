@@ -15,12 +15,12 @@ use shardtool::planes::Colour;
 use shardtool::rans::{EncodeTable, Encoder, Frequencies, normalize};
 use shardtool::simd::Simd;
 
-/// The only table: small values are frequent, any other is possible.
+/// Returns the only table: small values are frequent, any other is possible.
 pub fn frequencies() -> Frequencies {
     normalize(&std::array::from_fn(|value| 4096 >> value.min(12)), true)
 }
 
-/// A `dct` payload whose coefficients become fewer from frequency to frequency, as those of photographs do.
+/// Returns a `dct` payload whose coefficients become fewer from frequency to frequency, as those of photographs do.
 pub fn dct(width: u32, height: u32, factors: &[(u8, u8)], seed: u32) -> Vec<u8> {
     let mut state = seed | 1;
     let mut draw = |below: u32| {
@@ -81,12 +81,21 @@ pub fn dct(width: u32, height: u32, factors: &[(u8, u8)], seed: u32) -> Vec<u8> 
     payload
 }
 
-/// A `raw` payload.
+/// Returns a `raw` payload.
 pub fn raw(width: u32, height: u32) -> Vec<u8> {
     let pixels: Vec<u8> = (0..3 * width * height)
         .map(|byte| (byte * 7 + byte / (3 * width) * 5) as u8)
         .collect();
     zstd::bulk::compress(&pixels, 1).unwrap()
+}
+
+/// Returns the text of a configuration for small crops, in groups of `group` images, with these further keys.
+pub fn config(group: u64, data: &str, loader: &str, rest: &str) -> String {
+    format!(
+        "data: {{batch_size: {group}, crop_size: 64, {data}}}\n\
+         mask: {{patch_size: 8, min_keep: 4}}\n\
+         loader: {{{loader}}}\n{rest}"
+    )
 }
 
 /// Writes a data set of one split, `train`, of these payloads with the sizes of their images.

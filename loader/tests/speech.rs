@@ -1,0 +1,97 @@
+//! What the loader says never decides how it ends, and a result that cannot be written has a code of its own.
+
+#![cfg(feature = "serve")]
+
+mod support;
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use support::process::{Place, take};
+
+fn full() -> Stdio {
+    OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap()
+        .into()
+}
+
+#[test]
+fn a_full_disk_under_the_messages_does_not_end_the_loader() {
+    let place = Place::new();
+    let mut loader = place.start_loader(full());
+    let mut feed = place.connect(0);
+    (0..6).for_each(|_| drop(take(&mut feed)));
+    feed.goodbye();
+    assert!(loader.wait().success());
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn a_reader_of_the_messages_that_dies_does_not_end_the_loader() {
+    let place = Place::new();
+    let mut loader = place.start_loader(Stdio::piped());
+    let mut messages = BufReader::new(loader.0.stderr.take().unwrap());
+    let mut first = String::new();
+    messages.read_line(&mut first).unwrap();
+    assert!(first.contains("waiting for trainers at"), "{first}");
+    let mut feed = place.connect(0);
+    take(&mut feed);
+    // From here on every message meets a pipe without a reader: the next consumer, the end of both, the totals.
+    drop(messages);
+    let mut second = place.connect(1);
+    (0..4).for_each(|_| drop(take(&mut second)));
+    second.goodbye();
+    take(&mut feed);
+    feed.goodbye();
+    assert!(loader.wait().success());
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn results_that_cannot_be_written_have_codes_of_their_own() {
+    let place = Place::new();
+    let hash = |stdout: Stdio| {
+        let mut command = place.command("hash");
+        command.args(["--steps", "3"]).stdout(stdout);
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(hash(writer.into()), (Some(141), String::new()));
+    let (code, said) = hash(full());
+    assert_eq!(code, Some(2));
+    assert!(
+        said.starts_with("loader: standard output: ") && said.lines().count() == 1,
+        "{said}"
+    );
+}
+
+#[test]
+fn a_closing_word_that_cannot_be_written_changes_no_code() {
+    let place = Place::new();
+    let sheet = place.directory.path().join("sheet.png");
+    let mut command = place.command("show");
+    command.arg("--out").arg(&sheet).stdout(full());
+    assert!(command.status().unwrap().success());
+    assert!(sheet.exists());
+}
+
+#[test]
+fn a_control_character_in_a_name_stays_an_escape() {
+    let place = Place::new();
+    let mut command = place.command("hash");
+    let output = command.args(["--split", "tr\x1b[2Jain"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains(r"tr\u{1b}[2Jain") && !said.contains('\x1b'),
+        "{said}"
+    );
+}
