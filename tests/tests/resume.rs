@@ -39,12 +39,15 @@ fn an_interrupted_run_equals_an_undisturbed_one() {
     );
 }
 
-/// SIGUSR1 is what SLURM sends ahead of a time limit, SIGINT what a person does.
+/// SIGUSR1 is what SLURM sends ahead of a time limit, SIGINT what a person does, SIGHUP what a closed terminal does.
 #[test]
 fn every_signal_that_asks_for_a_stop_leaves_a_checkpoint_and_code_75() {
     let site = Site::new(32);
     let arguments = site.launch_arguments("run");
-    for (number, asked) in [Signal::USR1, Signal::INT].into_iter().enumerate() {
+    for (number, asked) in [Signal::USR1, Signal::INT, Signal::HUP]
+        .into_iter()
+        .enumerate()
+    {
         let log = site.path(&format!("{number}.log"));
         let mut launch = Running::start("trainer", &arguments, &log);
         site.wait_for_steps("run", 3 * (number + 1));
@@ -127,4 +130,20 @@ fn a_run_directory_is_never_overwritten() {
     let mut second = Running::start("trainer", &arguments, &site.path("second.log"));
     assert_eq!(second.wait().code(), Some(2), "{}", second.stderr());
     assert_eq!(site.exact_losses("run"), losses);
+}
+
+/// A terminal's Ctrl-C reaches launcher and trainer at the same moment, and the launcher passes it on besides.
+#[test]
+fn one_ctrl_c_to_all_processes_is_one_request() {
+    let site = Site::new(32);
+    let arguments = site.launch_arguments("run");
+    for number in 0..3 {
+        let log = site.path(&format!("{number}.log"));
+        let mut launch = Running::start("trainer", &arguments, &log);
+        site.wait_for_steps("run", 3 * (number + 1));
+        let trainer = child_of(launch.id(), "trainer");
+        signal(launch.id(), Signal::INT);
+        signal(trainer, Signal::INT);
+        assert_eq!(launch.wait().code(), Some(75), "{}", launch.stderr());
+    }
 }

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
+use exchange::model::SizesError;
 use shardtool::Escaped;
-
-use crate::method::model::SizesError;
 
 /// Why the method, a device or libtorch could not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -1,13 +1,14 @@
 //! A job's programs, and its end.
 
 use rustix::process::Signal;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::SIGCHLD;
 use signal_hook::iterator::Signals;
 
 use super::child::Tie;
 use super::loaders::Loaders;
 use super::supervise::supervise;
 use super::{Error, Program};
+use crate::stop;
 
 /// The loader and the trainer of one job.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl Job {
     /// its checkpoint, and has ended.
     pub fn run(&self) -> Result<u8, Error> {
         // From here on SIGCHLD wakes the loop, also for a child that ends at once.
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGCHLD])
+        let mut signals = Signals::new(stop::signals().chain([SIGCHLD]))
             .map_err(Error::system("cannot listen to signals"))?;
         // The loader does not see the terminal's Ctrl-C, and so serves the trainer's last step.
         let mut trainer = self.trainer.start(Tie::Asked)?;
