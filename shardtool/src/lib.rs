@@ -30,6 +30,8 @@ pub mod planes;
 pub mod program;
 pub mod rans;
 pub mod simd;
+#[cfg(feature = "build")]
+pub mod source;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "turbo")]

@@ -1,10 +1,14 @@
 //! One source file becomes one payload, or a reason why not.
 //!
-//! What a file is, is decided by its content. Everything kept has been decoded here by the very
-//! decoder that will read it later.
+//! A file's content decides what it is. Everything kept has been decoded here by the very decoder that will read it
+//! later.
 
-use super::jpeg;
-use super::source::SourceFile;
+mod jpeg;
+mod other;
+mod size;
+
+use std::panic::AssertUnwindSafe;
+
 use crate::Codec;
 use crate::codec::{Decoder, Region};
 use crate::dataset::CodecOptions;
@@ -12,22 +16,14 @@ use crate::dct::coefficients::Coefficients;
 use crate::dct::encode::{Coding, Encoder, Statistics};
 use crate::panics;
 use crate::simd::Simd;
+use crate::source::{Source, SourceFile};
 use crate::turbo::{self, Chroma};
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions};
-use image::ImageDecoder;
-use image::metadata::Orientation;
-use std::io::Cursor;
-use std::panic::AssertUnwindSafe;
-use std::path::Path;
-
-/// What a file of an unexpected type may make its decoder allocate.
-const MAX_ALLOCATION: u64 = 1 << 30;
+use other::Other;
+use size::Pixels;
 
 /// A file ready to be written.
 #[derive(Debug)]
-pub struct Image {
+pub struct Ingested {
     pub payload: Vec<u8>,
     pub codec: Codec,
     /// Size of what the payload holds.
@@ -58,16 +54,8 @@ pub struct Worker {
     resizer: fast_image_resize::Resizer,
 }
 
-/// Pixels on their way to a codec that keeps none.
-struct Pixels<'a> {
-    bytes: &'a [u8],
-    size: (u32, u32),
-    /// One byte a pixel instead of three.
-    gray: bool,
-}
-
 impl Worker {
-    /// A worker that codes `dct` streams as `coding` says.
+    /// Returns a worker that codes `dct` streams as `coding` says.
     pub fn new(options: CodecOptions, coding: Coding) -> Worker {
         Worker {
             options,
@@ -83,38 +71,44 @@ impl Worker {
     }
 
     /// Reads and codes one file.
-    pub fn ingest(&mut self, root: &Path, file: &SourceFile) -> Result<Image, String> {
-        self.guard(root, file, |worker, bytes| match jpeg::is_jpeg(&bytes) {
-            true => worker.convert_jpeg(bytes),
-            false => worker.convert_other(&bytes),
+    pub fn ingest(&mut self, source: &dyn Source, file: &SourceFile) -> Result<Ingested, String> {
+        self.guard(source, file, |worker, bytes| {
+            if jpeg::is_jpeg(&bytes) {
+                worker.convert_jpeg(bytes)
+            } else {
+                worker.convert_other(&bytes)
+            }
         })
     }
 
     /// Counts the streams of one file, if it can be had as coefficients.
-    pub fn count(&mut self, root: &Path, file: &SourceFile, statistics: &mut Statistics) {
+    pub fn count(&mut self, source: &dyn Source, file: &SourceFile, statistics: &mut Statistics) {
         // What is wrong with a file is found, and reported, when it is built.
-        let _ = self.guard(root, file, |worker, bytes| {
-            match jpeg::is_jpeg(&bytes) {
-                true => worker.jpeg_to_coefficients(&bytes).map(drop)?,
-                false => worker.other_to_coefficients(&bytes).map(drop)?,
+        let _ = self.guard(source, file, |worker, bytes| {
+            if jpeg::is_jpeg(&bytes) {
+                worker.jpeg_to_coefficients(&bytes)?;
+            } else {
+                worker.other_to_coefficients(&bytes)?;
             }
             let counted = worker.encoder.count(&worker.coefficients, statistics);
             counted.map_err(|error| error.to_string())
         });
     }
 
-    /// Reads a file and does something with it that may panic: a decoder that does so at one odd file must not end a build
-    /// of a million.
+    /// Reads a file and works on it, even if that panics.
+    ///
+    /// A decoder that panics at one odd file must not end a build of a million.
     fn guard<T>(
         &mut self,
-        root: &Path,
+        source: &dyn Source,
         file: &SourceFile,
         work: impl FnOnce(&mut Worker, Vec<u8>) -> Result<T, String>,
     ) -> Result<T, String> {
         if let Some(fault) = &file.fault {
             return Err(fault.clone());
         }
-        let bytes = std::fs::read(root.join(&file.path))
+        let bytes = source
+            .read(file)
             .map_err(|error| format!("cannot be read: {error}"))?;
         if bytes.is_empty() {
             return Err("empty file".to_owned());
@@ -129,7 +123,7 @@ impl Worker {
         })
     }
 
-    fn convert_jpeg(&mut self, bytes: Vec<u8>) -> Result<Image, String> {
+    fn convert_jpeg(&mut self, bytes: Vec<u8>) -> Result<Ingested, String> {
         if self.options.name == Codec::Dct {
             let converted = self.jpeg_to_coefficients(&bytes)?;
             return self.finish_dct(converted, Some(bytes));
@@ -144,7 +138,7 @@ impl Worker {
             Codec::Raw => compress(view.pixels, self.options.level)?,
             Codec::Jpeg | Codec::Dct => bytes,
         };
-        Ok(Image {
+        Ok(Ingested {
             payload,
             codec: self.options.name,
             stored: size,
@@ -155,14 +149,18 @@ impl Worker {
         })
     }
 
-    fn convert_other(&mut self, bytes: &[u8]) -> Result<Image, String> {
+    fn convert_other(&mut self, bytes: &[u8]) -> Result<Ingested, String> {
         if self.options.name == Codec::Dct {
             let converted = self.other_to_coefficients(bytes)?;
             return self.finish_dct(converted, None);
         }
-        let (image, kind, orientation) = decode_other(bytes)?;
+        let Other {
+            image,
+            kind,
+            orientation,
+        } = other::decode(bytes)?;
         let size = (image.width(), image.height());
-        Ok(Image {
+        Ok(Ingested {
             payload: compress(&image.into_rgb8(), self.options.level)?,
             codec: Codec::Raw,
             stored: size,
@@ -174,13 +172,17 @@ impl Worker {
         })
     }
 
-    /// Codes the coefficients at hand. Of a JPEG file that the codec's arithmetic cannot take, the file itself is kept.
-    fn finish_dct(&mut self, converted: Converted, jpeg: Option<Vec<u8>>) -> Result<Image, String> {
+    /// Codes the coefficients of a file. Where the codec's arithmetic cannot take those of a JPEG file, keeps the file.
+    fn finish_dct(
+        &mut self,
+        converted: Converted,
+        jpeg: Option<Vec<u8>>,
+    ) -> Result<Ingested, String> {
         let mut payload = Vec::new();
         let coded = self
             .encoder
             .encode(&self.coefficients, &self.coding, &mut payload);
-        let mut image = Image {
+        let mut image = Ingested {
             payload,
             codec: Codec::Dct,
             stored: (self.coefficients.width, self.coefficients.height),
@@ -201,7 +203,7 @@ impl Worker {
         Ok(image)
     }
 
-    /// A JPEG file's own coefficients where they can be had and its resolution is within the bound.
+    /// Finds a JPEG file's own coefficients, or codes its pixels where there are none or the image is beyond the bound.
     fn jpeg_to_coefficients(&mut self, bytes: &[u8]) -> Result<Converted, String> {
         jpeg::check_complete(bytes)?;
         let (source, orientation) = jpeg::read_header(bytes)?;
@@ -242,7 +244,7 @@ impl Worker {
         })
     }
 
-    /// A JPEG file's pixels: from libjpeg-turbo, or of the kinds it does not make RGB of (CMYK) from the other decoder.
+    /// Decodes a JPEG file: with libjpeg-turbo, or where that makes no RGB of it (CMYK) with the other decoder.
     fn decode_jpeg(
         &mut self,
         bytes: &[u8],
@@ -269,13 +271,19 @@ impl Worker {
         }
     }
 
+    /// Codes the pixels of a file that is not JPEG.
     fn other_to_coefficients(&mut self, bytes: &[u8]) -> Result<Converted, String> {
-        let (image, kind, orientation) = decode_other(bytes)?;
+        let Other {
+            image,
+            kind,
+            orientation,
+        } = other::decode(bytes)?;
         let source = (image.width(), image.height());
         let gray = !image.color().has_color();
-        let pixels = match gray {
-            true => image.into_luma8().into_raw(),
-            false => image.into_rgb8().into_raw(),
+        let pixels = if gray {
+            image.into_luma8().into_raw()
+        } else {
+            image.into_rgb8().into_raw()
         };
         self.pixels_to_coefficients(Pixels {
             bytes: &pixels,
@@ -296,16 +304,9 @@ impl Worker {
         })
     }
 
-    /// The size of an image whose shorter side is beyond the bound, once it is within.
-    fn bounded(&self, (width, height): (u32, u32)) -> Option<(u32, u32)> {
-        let bound = self.options.bound?.short_side;
-        let shorter = width.min(height);
-        // Rounded to the nearest; the shorter side becomes the bound itself.
-        let scale = |side: u32| {
-            let scaled = u64::from(side) * u64::from(bound) + u64::from(shorter) / 2;
-            (scaled / u64::from(shorter)) as u32
-        };
-        (shorter > bound).then(|| (scale(width), scale(height)))
+    /// Returns the size of an image made smaller, if it is beyond the bound.
+    fn bounded(&self, size: (u32, u32)) -> Option<(u32, u32)> {
+        size::bounded(size, self.options.bound?.short_side)
     }
 
     /// Codes pixels, made smaller if they are beyond the bound.
@@ -313,32 +314,7 @@ impl Worker {
         let Some((bound, size)) = self.options.bound.zip(self.bounded(pixels.size)) else {
             return encode(&pixels, QUALITY, Chroma::Yuv444, &mut self.coefficients);
         };
-        // The library is compiled for each type of pixel it is called with, which takes long: gray borrows RGB's.
-        let spread: Vec<u8>;
-        let packed = match pixels.gray {
-            true => {
-                spread = pixels.bytes.iter().flat_map(|&gray| [gray; 3]).collect();
-                &spread
-            }
-            false => pixels.bytes,
-        };
-        let (width, height) = pixels.size;
-        let wrong = |error: &dyn std::error::Error| error.to_string();
-        let source = TypedImageRef::<U8x3>::from_buffer(width, height, packed);
-        let mut smaller = TypedImage::<U8x3>::new(size.0, size.1);
-        // Lanczos, as Pillow's thumbnails are made: the sharpest of the usual filters.
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
-        self.resizer
-            .resize_typed(
-                &source.map_err(|error| wrong(&error))?,
-                &mut smaller,
-                &options,
-            )
-            .map_err(|error| wrong(&error))?;
-        let mut bytes: Vec<u8> = smaller.pixels().iter().flat_map(|pixel| pixel.0).collect();
-        if pixels.gray {
-            bytes = bytes.into_iter().step_by(3).collect();
-        }
+        let bytes = size::shrink(&mut self.resizer, &pixels, size)?;
         let smaller = Pixels {
             bytes: &bytes,
             size,
@@ -367,41 +343,15 @@ fn encode(
     into: &mut Coefficients,
 ) -> Result<(), String> {
     let (width, height) = pixels.size;
-    let encoded = match pixels.gray {
-        true => turbo::encode_gray(pixels.bytes, width, height, quality, into),
-        false => turbo::encode_rgb(pixels.bytes, width, height, quality, chroma, into),
+    let encoded = if pixels.gray {
+        turbo::encode_gray(pixels.bytes, width, height, quality, into)
+    } else {
+        turbo::encode_rgb(pixels.bytes, width, height, quality, chroma, into)
     };
     encoded.map_err(|error| error.to_string())
-}
-
-/// Decodes a file that is not JPEG; gives its type and orientation as well.
-fn decode_other(bytes: &[u8]) -> Result<(image::DynamicImage, String, u8), String> {
-    let format = image::guess_format(bytes).map_err(|_| "not an image of a known type")?;
-    let kind = format!("{format:?}").to_ascii_uppercase();
-    let wrong = |error: image::ImageError| format!("{kind}: {error}");
-    let reader = image::ImageReader::with_format(Cursor::new(bytes), format);
-    let mut decoder = reader.into_decoder().map_err(wrong)?;
-    let (width, height) = decoder.dimensions();
-    check_size(width, height)?;
-    let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(MAX_ALLOCATION);
-    decoder.set_limits(limits).map_err(wrong)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let image = image::DynamicImage::from_decoder(decoder).map_err(wrong)?;
-    Ok((image, kind, orientation.to_exif()))
 }
 
 fn compress(pixels: &[u8], level: i32) -> Result<Vec<u8>, String> {
     let payload = zstd::bulk::compress(pixels, level);
     payload.map_err(|error| format!("cannot be compressed: {error}"))
-}
-
-/// Refuses images that a shard's index has no room for.
-pub fn check_size(width: u32, height: u32) -> Result<(), String> {
-    match crate::format::fits(width, height) {
-        true => Ok(()),
-        false => Err(format!(
-            "{width}x{height} pixels, more than an image may have"
-        )),
-    }
 }

@@ -4,18 +4,18 @@
 //! by the next build if its writer died; `photos.shards.replaced` is the dataset that `--force`
 //! moved aside, for the moment between two renames.
 
-use super::ingest::Image;
-use super::labels::Labels;
-use super::source::SourceFile;
-use super::{Error, Outcome, REPORT_FILE, Report};
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::ingest::Ingested;
+use super::{Difference, Error, Outcome, REPORT_FILE, Report};
 use crate::Error as DatasetError;
 use crate::dataset::{
     CodecOptions, Dataset, MANIFEST_FILE, ShardRecord, SourceRecord, SplitRecord,
 };
 use crate::format::{LabelType, NewSample, ShardWriter};
-use std::fs::{self, File, TryLockError};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use crate::source::{Labels, SourceFile};
 
 /// Where the output goes.
 pub enum Destination {
@@ -55,20 +55,22 @@ pub fn prepare(
     Staging::create(out).map(Destination::Free)
 }
 
-/// The dataset in the output's place, if a build would give the same; else in what it differs.
-fn existing(out: &Path, source: &SourceRecord, codec: &CodecOptions) -> Result<Outcome, String> {
-    let dataset = Dataset::open(out).map_err(|error| format!("is damaged ({error})"))?;
+/// Returns the dataset in the output's place, if a build would give the same; else in what it differs.
+fn existing(
+    out: &Path,
+    source: &SourceRecord,
+    codec: &CodecOptions,
+) -> Result<Outcome, Difference> {
+    let dataset = Dataset::open(out).map_err(Difference::Damaged)?;
     let manifest = dataset.manifest().clone();
     if manifest.source != *source {
-        return Err("was built from other files".to_owned());
+        return Err(Difference::Files);
     }
     if manifest.codec != *codec {
-        return Err("was built with other options".to_owned());
+        return Err(Difference::Options);
     }
-    let json =
-        fs::read(out.join(REPORT_FILE)).map_err(|error| format!("has no report ({error})"))?;
-    let report: Report =
-        serde_json::from_slice(&json).map_err(|error| format!("has a damaged report ({error})"))?;
+    let json = fs::read(out.join(REPORT_FILE)).map_err(Difference::NoReport)?;
+    let report: Report = serde_json::from_slice(&json).map_err(Difference::DamagedReport)?;
     let shards = dataset.splits().iter().flat_map(|split| split.shards());
     let entries = shards.flat_map(|shard| shard.entries());
     Ok(Outcome {
@@ -148,8 +150,9 @@ impl Staging {
         Ok(())
     }
 
-    /// Gives up: removes what has been written. The error that led here matters more than one of
-    /// this, and the next build removes what is left.
+    /// Removes what has been written.
+    ///
+    /// The error that led here matters more than a failure of this, and the next build removes what is left.
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -188,7 +191,7 @@ impl<'a> SplitWriter<'a> {
         }
     }
 
-    pub fn append(&mut self, file: &SourceFile, image: &Image) -> Result<(), Error> {
+    pub fn append(&mut self, file: &SourceFile, image: &Ingested) -> Result<(), Error> {
         let labels = self.labels.of(&file.path);
         let full = |writer: &ShardWriter| {
             let size = writer.bytes() + image.payload.len() as u64;

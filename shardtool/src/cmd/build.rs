@@ -2,10 +2,12 @@
 
 use super::{Meter, count, size};
 use anyhow::ensure;
+use bytesize::ByteSize;
 use shardtool::build::{self, Note, OnError, Options};
 use shardtool::dataset::{Bound, CodecOptions, EntropyCoding};
 use shardtool::exit;
 use shardtool::program::Results;
+use shardtool::source::{Folder, LABELS_FILE};
 use shardtool::{Codec, Escaped, cpus};
 use std::path::PathBuf;
 
@@ -87,24 +89,13 @@ fn codec(name: &str) -> Result<Codec, String> {
     found.ok_or_else(|| "expected dct, jpeg or raw".to_owned())
 }
 
-/// Reads `64MiB`, `1GiB`, `500000`.
+/// Reads `64MiB`, `1GiB`, `1.5GB`, `500000`.
 fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit: u64 = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "kB" | "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        unit => return Err(format!("unknown unit {unit:?}; try 256MiB")),
-    };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "expected a size such as 256MiB")?;
-    let size = number.checked_mul(unit).filter(|&size| size > 0);
-    size.ok_or_else(|| "expected a size such as 256MiB".to_owned())
+    let size: Result<ByteSize, _> = text.parse();
+    let size = size.ok().map(|size| size.as_u64());
+    // Saturated is too large, and a shard of nothing too small.
+    size.filter(|&size| (1..u64::MAX).contains(&size))
+        .ok_or_else(|| "expected a size such as 256MiB".to_owned())
 }
 
 pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
@@ -114,7 +105,6 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     };
     let workers = args.workers.map_or_else(cpus::count, usize::from);
     let options = Options {
-        images: args.images.clone(),
         out: out.clone(),
         codec: args.codec_options()?,
         workers,
@@ -123,7 +113,8 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         force: args.force,
     };
     let mut meter = Meter::new("building", 0);
-    let result = build::run(&options, &mut |progress| {
+    let source = Folder::scan(&args.images)?;
+    let result = build::run(&source, &options, &mut |progress| {
         meter.update(progress.done, progress.total, progress.rejected);
     });
     let seconds = meter.finish();
@@ -171,7 +162,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         let lines = count(report.labels_without_image.len() as u64, "line");
         results.announce(format_args!(
             "  {lines} of {} without an image, such as {}",
-            build::LABELS_FILE,
+            LABELS_FILE,
             Escaped::new(first)
         ));
     }
@@ -201,20 +192,11 @@ fn summarize(results: &mut Results, what: &str, notes: &[Note], in_report: &str)
 
 /// Adds the cure to the one system error that a build must expect.
 fn explain_full_disk(error: build::Error) -> anyhow::Error {
-    let full = match &error {
-        build::Error::Dataset(shardtool::Error::Io { cause, .. }) => {
-            matches!(
-                cause.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            )
-        }
-        _ => false,
-    };
+    const CURE: &str = "the disk is full; what was written has been removed; \
+        free space or name another place with --out";
+    let full = error.is_disk_full();
     let error = anyhow::Error::from(error);
-    match full {
-        true => error.context("the disk is full; what was written has been removed; free space or name another place with --out"),
-        false => error,
-    }
+    if full { error.context(CURE) } else { error }
 }
 
 #[cfg(test)]
@@ -226,7 +208,8 @@ mod tests {
         assert_eq!(bytes("256MiB"), Ok(256 << 20));
         assert_eq!(bytes("1GB"), Ok(1_000_000_000));
         assert_eq!(bytes("17"), Ok(17));
-        for wrong in ["", "MiB", "0", "1.5GiB", "12 parsecs", "99999999999GiB"] {
+        assert_eq!(bytes("1.5KiB"), Ok(1536));
+        for wrong in ["", "MiB", "0", "-1", "12 parsecs", "99999999999GiB"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use shardtool::Codec;
 use shardtool::build;
 use shardtool::dct::coefficients::Coefficients;
+use shardtool::source::Folder;
 use shardtool::turbo;
 
 use super::methods::{Shards, options};
@@ -29,7 +30,7 @@ pub fn measure(
 ) -> anyhow::Result<Conversion> {
     let mut reader = turbo::Reader::new();
     let mut coefficients = Coefficients::empty();
-    let mut options = options(images, &scratch.join("conversion"), Codec::Dct);
+    let mut options = options(&scratch.join("conversion"), Codec::Dct);
     (options.force, options.workers) = (true, 1);
     let (mut reading, mut building) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -39,7 +40,7 @@ pub fn measure(
         }
         reading.push(start.elapsed());
         let start = Instant::now();
-        build::run(&options, &mut |_| {})?;
+        build::run(&Folder::scan(images)?, &options, &mut |_| {})?;
         building.push(start.elapsed());
     }
     let median = |times: &mut Vec<Duration>| {

@@ -12,6 +12,7 @@ use shardtool::codec::{Region, RgbView};
 use shardtool::dataset::{Bound, CodecOptions, EntropyCoding};
 use shardtool::planes::Resolution;
 use shardtool::simd::Simd;
+use shardtool::source::Folder;
 use shardtool::turbo;
 use shardtool::{Codec, Dataset, Sample};
 
@@ -46,12 +47,13 @@ impl Shards {
             ("dct-zstd", Codec::Dct, Some(EntropyCoding::Zstd), None),
             ("dct-320", Codec::Dct, rans, Some(bound)),
         ];
+        let folder = Folder::scan(images)?;
         let build = |(name, codec, entropy, bound): (&str, Codec, _, Option<Bound>)| {
             let out = scratch.join(name);
-            let mut options = options(images, &out, codec);
+            let mut options = options(&out, codec);
             (options.codec.entropy, options.codec.bound) = (entropy, bound);
             tracing::info!("building {name}");
-            build::run(&options, &mut |_| {}).with_context(|| format!("build {name}"))?;
+            build::run(&folder, &options, &mut |_| {}).with_context(|| format!("build {name}"))?;
             Ok::<_, anyhow::Error>(Dataset::open(&out)?)
         };
         let [jpeg, raw, dct, zstd, bounded] = kinds.map(build);
@@ -97,9 +99,8 @@ impl Shards {
 }
 
 /// How a folder is built with a codec's usual options.
-pub fn options(images: &Path, out: &Path, codec: Codec) -> Options {
+pub fn options(out: &Path, codec: Codec) -> Options {
     Options {
-        images: images.to_owned(),
         out: out.to_owned(),
         codec: CodecOptions {
             name: codec,

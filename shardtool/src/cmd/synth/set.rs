@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use scene::{Draw, Scene};
 use shape::Shape;
-use shardtool::build::LABELS_FILE;
+use shardtool::source::LABELS_FILE;
 
 /// The most classes a set can have: one per shape.
 pub const MOST_CLASSES: u32 = Shape::ALL.len() as u32;

@@ -1,14 +1,15 @@
 //! What the markers of a JPEG file say, whatever its kind: none of the decoders knows every one.
 
-use super::ingest::check_size;
 use image::metadata::Orientation;
 
-/// Whether a file is JPEG, by its first bytes.
+use super::size::check_size;
+
+/// Tells if a file is JPEG, by its first bytes.
 pub fn is_jpeg(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0xff, 0xd8, 0xff])
 }
 
-/// Size and EXIF orientation.
+/// Returns size and EXIF orientation.
 pub fn read_header(bytes: &[u8]) -> Result<((u32, u32), u8), String> {
     let no_frame = || "JPEG: no frame header".to_owned();
     let mut orientation = Orientation::NoTransforms;
@@ -49,8 +50,9 @@ pub fn read_header(bytes: &[u8]) -> Result<((u32, u32), u8), String> {
     }
 }
 
-/// Refuses a JPEG file that ends before its end-of-image marker. The decoder would fill the
-/// missing part with gray; Pillow, and with it torchvision, refuses such a file too.
+/// Refuses a JPEG file that ends before its end-of-image marker.
+///
+/// The decoder would fill the missing part with gray; Pillow, and with it torchvision, refuses such a file too.
 pub fn check_complete(bytes: &[u8]) -> Result<(), String> {
     const END_OF_IMAGE: u8 = 0xd9;
     let truncated = || format!("truncated: no end-of-image marker in {} bytes", bytes.len());

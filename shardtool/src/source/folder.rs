@@ -1,59 +1,46 @@
-//! Lists a source folder: splits, classes, files in their final order. Reads no image.
+//! A folder of images: a sub-folder for each class, or `train/` and `val/` with such sub-folders.
 
-use super::labels::Labels;
-use super::{Error, LABELS_FILE, Note};
-use crate::Error as DatasetError;
-use crate::dataset::SourceRecord;
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use xxhash_rust::xxh3::Xxh3;
+use std::path::{Path, PathBuf};
+
+use super::{Error, LABELS_FILE, Labels, Listing, Note, Source, SourceFile, SourceSplit, record};
 
 /// File name extensions of images: torchvision's `IMG_EXTENSIONS`.
 const EXTENSIONS: [&str; 9] = [
     "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp",
 ];
 
-/// A listed folder.
+/// A listed folder; `shardtool/README.md` says how it is read.
 #[derive(Debug)]
-pub struct Source {
-    pub record: SourceRecord,
-    pub classes: Vec<String>,
-    pub splits: Vec<SourceSplit>,
-    pub labels: Labels,
-    pub ignored: Vec<Note>,
+pub struct Folder {
+    root: PathBuf,
+    listing: Listing,
 }
 
-#[derive(Debug)]
-pub struct SourceSplit {
-    pub name: String,
-    /// Sorted by class and path.
-    pub files: Vec<SourceFile>,
-}
+impl Source for Folder {
+    fn place(&self) -> &Path {
+        &self.root
+    }
 
-/// A file that is taken for an image.
-#[derive(Debug)]
-pub struct SourceFile {
-    /// Path below the source folder, with `/` between components.
-    pub path: String,
-    pub class: Option<u32>,
-    size: u64,
-    /// Found out while listing: why it cannot be kept.
-    pub fault: Option<String>,
-}
+    fn listing(&self) -> &Listing {
+        &self.listing
+    }
 
-impl SourceFile {
-    pub fn note(&self, reason: String) -> Note {
-        Note {
-            path: self.path.clone(),
-            reason,
-        }
+    fn read(&self, file: &SourceFile) -> io::Result<Vec<u8>> {
+        std::fs::read(self.root.join(&file.path))
     }
 }
 
-impl Source {
-    pub fn scan(root: &Path) -> Result<Source, Error> {
+impl Folder {
+    /// Lists a folder.
+    ///
+    /// # Errors
+    /// If it is no folder, cannot be listed, contains itself through a link, or has a faulty `labels.csv`.
+    pub fn scan(root: &Path) -> Result<Folder, Error> {
         if !root.is_dir() {
             return Err(Error::NotAFolder(root.to_owned()));
         }
@@ -94,55 +81,31 @@ impl Source {
         ignored.sort_by(|a, b| a.path.cmp(&b.path));
 
         let (labels, labels_bytes) = Labels::read(&root.join(LABELS_FILE))?;
-        let record = record(root, &splits, &labels_bytes)?;
-        if record.files == 0 {
-            return Err(Error::NoImages(root.to_owned()));
-        }
-        Ok(Source {
-            record,
-            classes,
-            splits,
-            labels,
-            ignored,
+        let full = std::fs::canonicalize(root).map_err(Error::io(root, "open"))?;
+        let name = full.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        Ok(Folder {
+            root: root.to_owned(),
+            listing: Listing {
+                record: record(name, &splits, &labels_bytes),
+                classes,
+                splits,
+                labels,
+                ignored,
+            },
         })
     }
-
-    /// All files, in sample order.
-    pub fn files(&self) -> impl Iterator<Item = &SourceFile> {
-        self.splits.iter().flat_map(|split| &split.files)
-    }
 }
 
-/// The identity of a source folder; `FORMAT.md` defines the listing's checksum.
-fn record(root: &Path, splits: &[SourceSplit], labels: &[u8]) -> Result<SourceRecord, Error> {
-    let mut listing = Xxh3::new();
-    let (mut files, mut bytes) = (0, 0);
-    for file in splits.iter().flat_map(|split| &split.files) {
-        listing.update(file.path.as_bytes());
-        listing.update(format!("\0{}\n", file.size).as_bytes());
-        files += 1;
-        bytes += file.size;
-    }
-    listing.update(labels);
-    let full = std::fs::canonicalize(root).map_err(DatasetError::io(root, "open"))?;
-    let name = full.file_name().unwrap_or_default();
-    Ok(SourceRecord {
-        name: name.to_string_lossy().into_owned(),
-        files,
-        bytes,
-        listing: listing.digest(),
-    })
-}
-
-/// An image, before class names have numbers.
-struct Image {
+/// A file that is taken for an image, before class names have numbers.
+struct Candidate {
     path: String,
     class: Option<String>,
     size: u64,
     fault: Option<String>,
 }
 
-impl Image {
+impl Candidate {
     fn into_file(self, classes: &[String]) -> SourceFile {
         let number = |name: String| classes.binary_search(&name).expect("listed") as u32;
         SourceFile {
@@ -157,7 +120,7 @@ impl Image {
 /// The images of one split.
 #[derive(Default)]
 struct Tree {
-    images: Vec<Image>,
+    images: Vec<Candidate>,
     ignored: Vec<Note>,
 }
 
@@ -214,12 +177,7 @@ impl Tree {
         Ok(())
     }
 
-    fn add(
-        &mut self,
-        path: impl AsRef<Path>,
-        class: Option<&str>,
-        meta: std::io::Result<Metadata>,
-    ) {
+    fn add(&mut self, path: impl AsRef<Path>, class: Option<&str>, meta: io::Result<Metadata>) {
         let path = path.as_ref();
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         if !EXTENSIONS.iter().any(|known| extension == *known) {
@@ -232,7 +190,7 @@ impl Tree {
             Ok(_) => Some("not a regular file".to_owned()),
             Err(error) => Some(format!("cannot be read: {error}")),
         };
-        self.images.push(Image {
+        self.images.push(Candidate {
             path: path.to_string_lossy().into_owned(),
             class: class.map(str::to_owned),
             size: meta.map_or(0, |meta| meta.len()),
@@ -241,27 +199,27 @@ impl Tree {
     }
 }
 
-/// Names in a directory, without hidden ones.
-fn list(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
-    let entries = std::fs::read_dir(dir).map_err(DatasetError::io(dir, "list"))?;
+/// Returns the names in a directory, without hidden ones.
+fn list(dir: &Path) -> Result<Vec<OsString>, Error> {
+    let entries = std::fs::read_dir(dir).map_err(Error::io(dir, "list"))?;
     let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
     let mut names = names
         .collect::<Result<Vec<_>, _>>()
-        .map_err(DatasetError::io(dir, "list"))?;
+        .map_err(Error::io(dir, "list"))?;
     names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
     Ok(names)
 }
 
-fn join(below: &str, name: &std::ffi::OsStr) -> std::path::PathBuf {
+fn join(below: &str, name: &OsStr) -> PathBuf {
     match below {
         "" => name.into(),
         _ => Path::new(below).join(name),
     }
 }
 
-/// What tells a directory from every other: device and inode.
+/// Returns what tells a directory from every other: device and inode.
 fn identity(dir: &Path) -> Result<(u64, u64), Error> {
-    let meta = std::fs::metadata(dir).map_err(DatasetError::io(dir, "open"))?;
+    let meta = std::fs::metadata(dir).map_err(Error::io(dir, "open"))?;
     Ok((meta.dev(), meta.ino()))
 }
 

@@ -1,0 +1,101 @@
+//! Why no dataset was built.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::Note;
+use crate::{Error as DatasetError, Escaped, source};
+
+/// Why no dataset was built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The source cannot be listed.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The source has no image.
+    #[error("{}: no image files found", Escaped::new(.0))]
+    NoImages(PathBuf),
+    /// None of the images could be kept.
+    #[error(
+        "{}: none of {found} image files could be kept; the first: {first}",
+        Escaped::new(path)
+    )]
+    NoneKept {
+        /// Where the source is.
+        path: PathBuf,
+        /// Number of candidates.
+        found: u64,
+        /// Path and reason of the first.
+        first: Note,
+    },
+    /// A file was rejected, and the build was told to stop at the first.
+    #[error("{}: {reason}", Escaped::new(path))]
+    Rejected {
+        /// The source file.
+        path: PathBuf,
+        /// Why it cannot be kept.
+        reason: String,
+    },
+    /// The output exists and is another dataset.
+    #[error(
+        "{}: exists already and {difference}; --force replaces it, --out names another place",
+        Escaped::new(path)
+    )]
+    Exists {
+        /// The output directory.
+        path: PathBuf,
+        /// In what it differs from what would be built.
+        difference: Difference,
+    },
+    /// The output exists and is no dataset; it is never deleted.
+    #[error(
+        "{}: exists already and is not a dataset; remove it or name another place with --out",
+        Escaped::new(path)
+    )]
+    Foreign {
+        /// The output path.
+        path: PathBuf,
+    },
+    /// Another build is writing the same dataset.
+    #[error("{}: another build is writing here", Escaped::new(.0))]
+    Busy(PathBuf),
+}
+
+/// In what a dataset that exists differs from the one that would be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Difference {
+    /// It cannot be opened.
+    #[error("is damaged ({0})")]
+    Damaged(DatasetError),
+    /// Its source had other files, other sizes of them, or other labels.
+    #[error("was built from other files")]
+    Files,
+    /// It was built with other options.
+    #[error("was built with other options")]
+    Options,
+    /// Its report cannot be read.
+    #[error("has no report ({0})")]
+    NoReport(io::Error),
+    /// Its report is not one of this program.
+    #[error("has a damaged report ({0})")]
+    DamagedReport(serde_json::Error),
+}
+
+impl Error {
+    /// Tells if the disk, or the user's share of it, is full.
+    pub fn is_disk_full(&self) -> bool {
+        let Error::Dataset(DatasetError::Io { cause, .. }) = self else {
+            return false;
+        };
+        let kind = cause.kind();
+        matches!(
+            kind,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+}

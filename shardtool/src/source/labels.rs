@@ -1,0 +1,279 @@
+//! `labels.csv`: further labels of the images; `shardtool/README.md` describes it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use csv::{ReaderBuilder, StringRecord};
+
+use super::{Error, SourceFile};
+use crate::Escaped;
+use crate::dataset::LabelColumn;
+use crate::format::{Label, LabelType, MAX_LABELS, PATH_COLUMN};
+
+/// The label columns of a source and their values by path.
+#[derive(Debug, Default)]
+pub struct Labels {
+    names: Vec<String>,
+    kinds: Vec<LabelType>,
+    /// For each path the fields of its line, without the path.
+    rows: HashMap<String, Vec<String>>,
+}
+
+/// What is wrong with a line of a labels file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LabelFault {
+    /// The line is not UTF-8.
+    #[error("not UTF-8")]
+    NotUtf8,
+    /// The header does not begin with the column of paths.
+    #[error("the first column must be {PATH_COLUMN:?}")]
+    NoPathColumn,
+    /// A column's name is empty, too long, or used twice.
+    #[error("column \"{}\" is not a distinct name of 1 to 255 bytes", Escaped::new(.0))]
+    ColumnName(String),
+    /// There are more columns than a shard can hold.
+    #[error("more than {MAX_LABELS} columns")]
+    TooManyColumns,
+    /// A quote is not closed, or text follows a closed one.
+    #[error("a quote is not closed, or text follows a closed one")]
+    Quotes,
+    /// A line has not as many fields as the header.
+    #[error("{got} fields, the header has {expected}")]
+    FieldCount {
+        /// Number of fields in the header.
+        expected: usize,
+        /// Number of fields in this line.
+        got: usize,
+    },
+    /// A path has two lines.
+    #[error("a second line for \"{}\"", Escaped::new(.0))]
+    SecondLine(String),
+}
+
+/// A fault and its line number, from 1.
+type Located = (u64, LabelFault);
+
+impl Labels {
+    /// Reads the file and returns its bytes too; a missing file gives no columns.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or with the first faulty line.
+    pub fn read(path: &Path) -> Result<(Labels, Vec<u8>), Error> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Default::default());
+            }
+            Err(error) => return Err(Error::io(path, "read")(error)),
+        };
+        let labels = Labels::parse(&bytes).map_err(|(line, fault)| Error::Labels {
+            path: path.to_owned(),
+            line,
+            fault,
+        })?;
+        Ok((labels, bytes))
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Labels, Located> {
+        let mut lines = Lines::new(bytes)?;
+        let mut record = StringRecord::new();
+        let line = lines.next(&mut record)?.unwrap_or(1);
+        let mut fields = record.iter();
+        if fields.next() != Some(PATH_COLUMN) {
+            return Err((line, LabelFault::NoPathColumn));
+        }
+        let names: Vec<String> = fields.map(str::to_owned).collect();
+        let mut seen = HashSet::from([PATH_COLUMN]);
+        for name in &names {
+            if !(1..=255).contains(&name.len()) || !seen.insert(name) {
+                return Err((line, LabelFault::ColumnName(name.clone())));
+            }
+        }
+        if seen.len() > MAX_LABELS as usize {
+            return Err((line, LabelFault::TooManyColumns));
+        }
+
+        let mut rows = HashMap::new();
+        while let Some(line) = lines.next(&mut record)? {
+            let (expected, got) = (names.len() + 1, record.len());
+            if got != expected {
+                return Err((line, LabelFault::FieldCount { expected, got }));
+            }
+            let mut fields = record.iter().map(str::to_owned);
+            let path = fields.next().expect("there is one field or more");
+            if rows.contains_key(&path) {
+                return Err((line, LabelFault::SecondLine(path)));
+            }
+            rows.insert(path, fields.collect::<Vec<_>>());
+        }
+        let kinds = (0..names.len())
+            .map(|i| kind_of(rows.values().map(|row| row[i].as_str())))
+            .collect();
+        Ok(Labels { names, kinds, rows })
+    }
+
+    /// Returns the columns of the dataset: the path, then those of the file.
+    pub fn columns(&self) -> Vec<LabelColumn> {
+        let path = (PATH_COLUMN.to_owned(), LabelType::Utf8);
+        let others = self.names.iter().cloned().zip(self.kinds.iter().copied());
+        std::iter::once(path)
+            .chain(others)
+            .map(|(name, kind)| LabelColumn { name, kind })
+            .collect()
+    }
+
+    /// Returns the values of an image, in the order of [`Labels::columns`].
+    pub fn of<'a>(&'a self, path: &'a str) -> Vec<Option<Label<'a>>> {
+        let mut values = vec![Some(Label::Text(path))];
+        match self.rows.get(path) {
+            None => values.resize(self.names.len() + 1, None),
+            Some(row) => {
+                let cells = row.iter().zip(&self.kinds);
+                values.extend(cells.map(|(cell, kind)| match kind {
+                    LabelType::Int64 => cell.parse().ok().map(Label::Int),
+                    LabelType::Float64 => cell.parse().ok().map(Label::Float),
+                    LabelType::Utf8 => (!cell.is_empty()).then_some(Label::Text(cell)),
+                }));
+            }
+        }
+        values
+    }
+
+    /// Returns the sorted paths of lines for which there is no image.
+    pub fn without_image<'a>(&self, files: impl Iterator<Item = &'a SourceFile>) -> Vec<String> {
+        let files: HashSet<&str> = files.map(|file| file.path.as_str()).collect();
+        let paths = self
+            .rows
+            .keys()
+            .filter(|path| !files.contains(path.as_str()));
+        let mut paths: Vec<String> = paths.cloned().collect();
+        paths.sort();
+        paths
+    }
+}
+
+/// Returns the narrowest type that holds every value; empty ones are missing and fit any.
+fn kind_of<'a>(values: impl Iterator<Item = &'a str> + Clone) -> LabelType {
+    let all = |fits: fn(&str) -> bool| values.clone().all(|value| value.is_empty() || fits(value));
+    if all(|value| value.parse::<i64>().is_ok()) {
+        LabelType::Int64
+    } else if all(|value| value.parse::<f64>().is_ok()) {
+        LabelType::Float64
+    } else {
+        LabelType::Utf8
+    }
+}
+
+/// The lines of a file, read by the `csv` crate and held to its rules of quoting, which the crate takes lightly.
+struct Lines<'a> {
+    text: &'a str,
+    reader: csv::Reader<&'a [u8]>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(bytes: &'a [u8]) -> Result<Lines<'a>, Located> {
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let before = &bytes[..error.valid_up_to()];
+            (1 + newlines(before), LabelFault::NotUtf8)
+        })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(text.as_bytes());
+        Ok(Lines { text, reader })
+    }
+
+    /// Reads the next line that is not empty, and returns its number.
+    fn next(&mut self, record: &mut StringRecord) -> Result<Option<u64>, Located> {
+        let start = self.reader.position().clone();
+        let read = self.reader.read_record(record);
+        let end = self.reader.position().byte() as usize;
+        let raw = &self.text[start.byte() as usize..end];
+        let text = raw.trim_start_matches(['\r', '\n']); // without the empty lines before it
+        let line = start.line() + newlines(&raw.as_bytes()[..raw.len() - text.len()]);
+        // Of a text that is UTF-8, with any number of fields, the crate refuses nothing.
+        if !read.map_err(|_| (line, LabelFault::Quotes))? {
+            return Ok(None);
+        }
+        if !is_quoted_well(record, text) {
+            return Err((line, LabelFault::Quotes));
+        }
+        Ok(Some(line))
+    }
+}
+
+/// Tells if `text` is `record` with its fields in double quotes or not, and commas between them.
+fn is_quoted_well(record: &StringRecord, text: &str) -> bool {
+    let mut rest = text;
+    for (number, field) in record.iter().enumerate() {
+        if number > 0 {
+            let Some(behind) = rest.strip_prefix(',') else {
+                return false;
+            };
+            rest = behind;
+        }
+        let quoted = format!("\"{}\"", field.replace('"', "\"\""));
+        let behind = rest.strip_prefix(&quoted);
+        let Some(behind) = behind.or_else(|| rest.strip_prefix(field)) else {
+            return false;
+        };
+        rest = behind;
+    }
+    rest.trim_end_matches(['\r', '\n']).is_empty()
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_take_the_narrowest_type() {
+        let csv = "path,count,distance,note\na.jpg,3,1.5,near\n\"b,\"\"x\"\".jpg\",,2,\n";
+        let labels = Labels::parse(csv.as_bytes()).unwrap();
+        let kinds: Vec<_> = labels.columns().iter().map(|column| column.kind).collect();
+        use LabelType::*;
+        assert_eq!(kinds, [Utf8, Int64, Float64, Utf8]);
+        let a = labels.of("a.jpg");
+        assert_eq!(a[1..3], [Some(Label::Int(3)), Some(Label::Float(1.5))]);
+        assert_eq!(a[3], Some(Label::Text("near")));
+        let b = labels.of("b,\"x\".jpg");
+        assert_eq!(b[1..], [None, Some(Label::Float(2.0)), None]);
+        assert_eq!(labels.of("c.jpg")[1..], [None, None, None]);
+    }
+
+    #[test]
+    fn faults_name_the_line() {
+        let line = |csv: &[u8]| Labels::parse(csv).unwrap_err().0;
+        assert_eq!(line(b""), 1);
+        assert_eq!(line(b"file,count\n"), 1);
+        assert_eq!(line(b"path,a,a\n"), 1);
+        assert_eq!(line(b"path,path\n"), 1);
+        assert_eq!(line(b"path,a\nx.jpg,1\ny.jpg\n"), 3);
+        assert_eq!(line(b"path,a\nx.jpg,1\nx.jpg,2\n"), 3);
+        assert_eq!(line(b"path,a\n\"x.jpg,1\n"), 2);
+        assert_eq!(line(b"path,a\n\"x\"y,1\n"), 2);
+        assert_eq!(line(b"path,a\n\xff,1\n"), 2);
+        assert_eq!(line(b"path,a\r\nx.jpg,1\r\n\r\n\r\ny.jpg\r\n"), 5);
+        assert_eq!(line(b"path,a\n\"x\n.jpg\",1\n\ny.jpg\n"), 5);
+        assert_eq!(line(b"path,a\nx.jpg,1\ny.jpg,\"2"), 3);
+    }
+
+    #[test]
+    fn lines_may_be_empty_and_fields_may_hold_newlines_quotes_and_commas() {
+        let csv = "\u{feff}path,a\r\n\r\nx.jpg,\"1\n2\"\r\ny.jpg,a\"b\n\"z,.jpg\",\"\"";
+        let labels = Labels::parse(csv.as_bytes()).unwrap();
+        assert_eq!(labels.of("x.jpg")[1], Some(Label::Text("1\n2")));
+        assert_eq!(labels.of("y.jpg")[1], Some(Label::Text("a\"b")));
+        assert_eq!(labels.of("z,.jpg")[1], None);
+        assert_eq!(
+            labels.without_image([].iter()),
+            ["x.jpg", "y.jpg", "z,.jpg"]
+        );
+    }
+}
