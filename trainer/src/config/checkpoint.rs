@@ -8,15 +8,15 @@ use super::Error;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Checkpoint {
-    /// Write one after every so many epochs.
+    /// Epochs between two checkpoints.
     pub every_epochs: u64,
-    /// And after every so many steps.
+    /// Steps between two checkpoints, besides those of the epochs. By default none.
     pub every_steps: Option<u64>,
-    /// And when so many minutes have passed since the last one.
+    /// Minutes after the last checkpoint at which another is written. By default none.
     pub every_minutes: Option<f64>,
-    /// How many of the latest to keep.
+    /// Number of the latest checkpoints to keep.
     pub keep: usize,
-    /// One after every multiple of so many epochs, kept for good; 0 for none. The official code keeps every 50th, too.
+    /// Epochs between two checkpoints that are kept for good; 0 for none. The official code keeps every 50th as well.
     pub keep_every_epochs: u64,
 }
 

@@ -11,9 +11,9 @@ use super::Error;
 /// The official `logging` section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Logging {
-    /// The run directory.
+    /// The run directory, where log, checkpoints and pictures go.
     pub folder: PathBuf,
-    /// Prefix of the files in it.
+    /// Prefix of the names of the files in it.
     pub write_tag: String,
 }
 

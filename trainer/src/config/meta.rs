@@ -8,24 +8,27 @@ use crate::torch::device::Bfloat16;
 /// The official `meta` section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
-    /// Copies the shards to the node's own storage first. The loader reads it: [`LoaderConfig::copy_data`](loader::LoaderConfig).
+    /// Copy the shards to storage of the node's own first; `loader.local_dir` says where.
+    ///
+    /// The loader reads it: [`LoaderConfig::copy_data`](loader::LoaderConfig).
     #[serde(default)]
     pub copy_data: bool,
     /// Continue from a checkpoint; its absence is then an error.
     #[serde(default)]
     pub load_checkpoint: bool,
-    /// `vit_tiny` … `vit_giant`.
+    /// The encoder: `vit_tiny`, `vit_small`, `vit_base`, `vit_large`, `vit_huge` or `vit_giant`.
     pub model_name: String,
     /// Blocks of the predictor.
     pub pred_depth: i64,
     /// Width of the predictor.
     pub pred_emb_dim: i64,
-    /// Name of the checkpoint to continue from, inside `logging.folder`; the latest one if absent.
+    /// Name of the checkpoint to continue from, inside `logging.folder`. By default the latest.
     #[serde(default)]
     pub read_checkpoint: Option<String>,
-    /// Matrix products in bfloat16 under autocast, where the device has instructions for them: [`Bfloat16`]. The official
-    /// code also scales the loss up and gradients down again (GradScaler), as float16 needs it; bfloat16 has float32's
-    /// range and does not, so no step is ever skipped here.
+    /// Compute matrix products in bfloat16, where the device has instructions for it.
+    ///
+    /// That is autocast, see [`Bfloat16`]. The official code also scales the loss up and gradients down again
+    /// (GradScaler), as float16 needs it. bfloat16 has float32's range and needs none, so no step is ever skipped for it.
     pub use_bfloat16: bool,
 }
 

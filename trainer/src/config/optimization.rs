@@ -7,28 +7,29 @@ use super::Error;
 /// The official `optimization` section, and `global_batch`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Optimization {
-    /// First and last momentum of the target encoder.
+    /// Momentum of the target encoder in the first and the last step.
     pub ema: [f64; 2],
-    /// Epochs of the run.
+    /// Number of epochs of the run.
     pub epochs: u64,
-    /// Last learning rate.
+    /// Learning rate at the end of the schedule.
     pub final_lr: f64,
-    /// Last weight decay.
+    /// Weight decay at the end of the schedule.
     pub final_weight_decay: f64,
-    /// Images per optimizer step, a key of ours; `data.batch_size` times the number of ranks if absent. The loader reads
-    /// it: [`LoaderConfig::global_batch`](loader::LoaderConfig).
+    /// Images of a step, a key of ours. By default `data.batch_size` times the number of ranks; fewer ranks accumulate.
+    ///
+    /// The loader reads it: [`LoaderConfig::global_batch`](loader::LoaderConfig).
     #[serde(default)]
     pub global_batch: Option<u64>,
-    /// Stretches the schedules beyond the end of the run.
+    /// Length of the schedules over the length of the run, which ends before them.
     #[serde(default = "one")]
     pub ipe_scale: f64,
     /// Learning rate after the warm-up.
     pub lr: f64,
-    /// Learning rate before the warm-up.
+    /// Learning rate at the first step.
     pub start_lr: f64,
-    /// Epochs of warm-up; may be a fraction.
+    /// Number of epochs in which the learning rate rises from `start_lr` to `lr`; may be a fraction.
     pub warmup: f64,
-    /// First weight decay.
+    /// Weight decay at the first step.
     pub weight_decay: f64,
 }
 

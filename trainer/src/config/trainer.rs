@@ -8,27 +8,30 @@ use super::Error;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Trainer {
-    /// Seed of the initial weights. Order, crops and masks have `loader.seed`.
+    /// Seed of the initial weights; that of order, crops and masks is `loader.seed`.
     pub seed: u64,
-    /// Threads of libtorch on the CPU; by default one per CPU this process may run on.
+    /// Threads of libtorch on the CPU. By default one per CPU that this process may run on.
     pub threads: Option<usize>,
     /// Steps between two log lines.
     pub log_every: u64,
-    /// The global batch of the results this file claims to reproduce; a run with another one warns.
+    /// Global batch of the results that this file claims to reproduce; a run with another warns. By default no claim.
     pub reproduces_global_batch: Option<u64>,
-    /// End the run before this step, with a checkpoint; the schedules stay those of the whole run.
+    /// Step before which to end the run with a checkpoint; schedules stay those of the whole run. By default the last.
     pub stop_at_step: Option<u64>,
-    /// Seconds to wait for a loader, at the start and after it died.
+    /// Seconds to wait for a loader, at the start and after one died.
     pub loader_patience: u64,
-    /// Compute the intermediate results of each block anew in the backward pass instead of keeping them: a step takes
-    /// longer and much less memory. Changes no result where operators repeat themselves, as they do on a CPU.
+    /// Compute each block a second time in the backward pass instead of keeping it: much less memory, longer steps.
+    ///
+    /// This changes no result where operators repeat themselves, as they do on a CPU.
     pub activation_checkpointing: bool,
-    /// Let a GPU round the inputs of float32 products to TF32. The official runs compute products in bfloat16 and do
+    /// Let a GPU round the inputs of float32 products to TF32.
+    ///
+    /// The official runs compute products in bfloat16 and do
     /// not care.
     pub tf32: bool,
     /// What to do about a step whose loss or gradient is not finite.
     pub on_nonfinite: OnNonfinite,
-    /// Such steps that may be skipped in a row before the run stops all the same.
+    /// Number of such steps in a row that are skipped before the run stops all the same.
     pub max_skipped: u64,
 }
 
@@ -36,9 +39,9 @@ pub struct Trainer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnNonfinite {
-    /// End the run with a diagnostic dump.
+    /// End the run and write what was computed beside the log.
     Stop,
-    /// Move nothing and go on with the next step.
+    /// Leave the weights as they are and go on with the next step.
     Skip,
 }
 
