@@ -5,33 +5,35 @@ use serde::{Deserialize, Serialize};
 use super::check::{between, share};
 use crate::error::Error;
 
-/// The official `data` section.
+/// The official `data` section: images, crops and what is done to them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Data {
-    /// Images in a group: the official batch of one GPU, and one ring slot.
+    /// Images of a group: what one GPU sees at once in the official runs, the unit of mask truncation, one ring slot.
     pub batch_size: u64,
-    /// Strength of the colour distortion.
+    /// Strength of the colour distortion, 0 to 2.5.
     #[serde(default)]
     pub color_jitter_strength: f64,
-    /// Range of the crop's share of the image's area.
+    /// Range of the crop's area as a share of the image's.
     #[serde(default = "official_crop_scale")]
     pub crop_scale: [f64; 2],
     /// Side of the square crop given to the model, in pixels.
     #[serde(default = "official_crop_size")]
     pub crop_size: u32,
-    /// Folder of the images below `root_path`.
+    /// Folder of the images below `root_path`. Their shards lie beside it, as `<image_folder>.shards`.
     #[serde(default)]
     pub image_folder: Option<String>,
     /// The official hint for the number of workers; `loader.workers` decides.
     #[serde(default)]
     pub num_workers: Option<u64>,
-    /// Accepted and without effect: slots are always page-locked by the trainer.
+    /// Accepted and without effect: rings are page-locked wherever a GPU reads them.
     #[serde(default)]
     pub pin_mem: bool,
     /// Directory above `image_folder`.
     #[serde(default)]
     pub root_path: Option<String>,
-    /// Change brightness, contrast, saturation and hue of most crops and take the colours of some: [`crate::augment`].
+    /// Change brightness, contrast, saturation and hue of most crops, and take the colours of some.
+    ///
+    /// See [`crate::augment`].
     #[serde(default)]
     pub use_color_distortion: bool,
     /// Blur half of the crops.

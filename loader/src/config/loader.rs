@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 use super::check::between;
 use crate::error::Error;
 
-/// The `loader` section.
+/// The `loader` section: keys of the data path that the official files do not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Loader {
-    /// Directory of the shards; by default `<root_path>/<image_folder>.shards`.
+    /// Directory of the shards. By default `<root_path>/<image_folder>.shards` of the section `data`.
     pub shards: Option<PathBuf>,
-    /// Directory on the node's own storage into which `meta.copy_data` copies them; by default `$SLURM_TMPDIR`, the
-    /// job's directory in `/scratch/slurm_tmpdir`, or `$TMPDIR`.
+    /// Directory on the node's own storage to which `meta.copy_data` copies. By default `$SLURM_TMPDIR`,
+    /// `/scratch/slurm_tmpdir/$SLURM_JOB_ID` or `$TMPDIR`, the first that there is.
     pub local_dir: Option<PathBuf>,
-    /// Split to train on.
+    /// Split of the data set to train on.
     pub split: String,
     /// Seed of order, crops, flips and mask positions.
     pub seed: u64,
-    /// Worker threads; by default one per CPU this process may run on.
+    /// Worker threads, 1 to 4096. By default one per CPU that this process may run on.
     pub workers: Option<usize>,
-    /// Slots of a ring: how many groups may be ready ahead of the trainer.
+    /// Slots of a ring, 2 to 1024: how many groups may be ready ahead of the trainer.
     pub slots: usize,
     /// The law of the masks.
     pub mask_law: MaskLaw,
@@ -66,9 +66,10 @@ impl Default for Loader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MaskLaw {
-    /// As the released code draws them, quirks included: the law behind every published checkpoint.
+    /// The released code's law, quirks included: that of every published checkpoint.
     Released,
-    /// As the paper's text describes them.
+    /// The law that the paper's text describes: any position, scale and shape independent, and a random subset of the
+    /// context kept where it is truncated.
     Unbiased,
 }
 
@@ -76,9 +77,9 @@ pub enum MaskLaw {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fidelity {
-    /// With the whole inverse DCT of the image as stored.
+    /// The whole inverse DCT of the image as stored.
     Exact,
-    /// With the smallest inverse DCT that is a little finer than the crop needs: about half the work, and frequencies
-    /// that resizing would remove anyway are not all removed in quite the same way.
+    /// The smallest inverse DCT that is a little finer than the crop needs, which is about half the work. Some of the
+    /// frequencies that resizing takes away anyway are taken away a little differently.
     Fast,
 }

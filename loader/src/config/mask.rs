@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{between, fault, ordered, share};
 use crate::error::Error;
 
-/// The official `mask` section.
+/// The official `mask` section: context and target blocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mask {
     /// Let the context overlap the targets.
@@ -14,21 +14,21 @@ pub struct Mask {
     /// Range of a target block's height over its width.
     #[serde(default = "official_aspect_ratio")]
     pub aspect_ratio: [f64; 2],
-    /// Range of the context block's share of the grid.
+    /// Range of a context block's share of the grid of patches.
     #[serde(default = "official_enc_mask_scale")]
     pub enc_mask_scale: [f64; 2],
-    /// A block must keep more patches than this.
+    /// Number of patches of which a block must keep more. It must be below the smallest target block.
     #[serde(default = "official_min_keep")]
     pub min_keep: usize,
-    /// Context blocks per image.
+    /// Number of context blocks of an image, at most 64.
     #[serde(default = "official_num_enc_masks")]
     pub num_enc_masks: usize,
-    /// Target blocks per image.
+    /// Number of target blocks of an image, at most 64.
     #[serde(default = "official_num_pred_masks")]
     pub num_pred_masks: usize,
-    /// Side of a patch, in pixels.
+    /// Side of a patch, in pixels; `data.crop_size` is a multiple of it.
     pub patch_size: u32,
-    /// Range of a target block's share of the grid.
+    /// Range of a target block's share of the grid of patches.
     #[serde(default = "official_pred_mask_scale")]
     pub pred_mask_scale: [f64; 2],
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
-/// The `checkpoint` section: keys the official files do not have.
+/// The `checkpoint` section: keys that the official files do not have, of when to write checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Checkpoint {

@@ -8,7 +8,7 @@ use shardtool::Escaped;
 
 use super::Error;
 
-/// The official `logging` section.
+/// The official `logging` section: where a run writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Logging {
     /// The run directory, where log, checkpoints and pictures go.

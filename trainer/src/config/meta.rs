@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use crate::torch::device::Bfloat16;
 
-/// The official `meta` section.
+/// The official `meta` section: networks, precision and where to begin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     /// Copy the shards to storage of the node's own first; `loader.local_dir` says where.
@@ -28,7 +28,7 @@ pub struct Meta {
     /// Compute matrix products in bfloat16, where the device has instructions for it.
     ///
     /// That is autocast, see [`Bfloat16`]. The official code also scales the loss up and gradients down again
-    /// (GradScaler), as float16 needs it. bfloat16 has float32's range and needs none, so no step is ever skipped for it.
+    /// (GradScaler), as float16 needs it. bfloat16 has float32's range and needs none: no step is ever skipped for it.
     pub use_bfloat16: bool,
 }
 

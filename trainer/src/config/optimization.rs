@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
-/// The official `optimization` section, and `global_batch`.
+/// The official `optimization` section, and `global_batch`: how long a run is, and its schedules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Optimization {
-    /// Momentum of the target encoder in the first and the last step.
+    /// Momentum of the target encoder at the start and at the end of its schedule.
     pub ema: [f64; 2],
     /// Number of epochs of the run.
     pub epochs: u64,
@@ -20,16 +20,16 @@ pub struct Optimization {
     /// The loader reads it: [`LoaderConfig::global_batch`](loader::LoaderConfig).
     #[serde(default)]
     pub global_batch: Option<u64>,
-    /// Length of the schedules over the length of the run, which ends before them.
+    /// Length of the schedules as a multiple of the length of the run. Below 1, the run goes on at their ends.
     #[serde(default = "one")]
     pub ipe_scale: f64,
     /// Learning rate after the warm-up.
     pub lr: f64,
-    /// Learning rate at the first step.
+    /// Learning rate from which the warm-up starts.
     pub start_lr: f64,
     /// Number of epochs in which the learning rate rises from `start_lr` to `lr`; may be a fraction.
     pub warmup: f64,
-    /// Weight decay at the first step.
+    /// Weight decay at the start of the schedule.
     pub weight_decay: f64,
 }
 

@@ -1,5 +1,7 @@
 use super::*;
 
+mod page;
+
 const OFFICIAL: &str = "
 data: {batch_size: 128, color_jitter_strength: 0.0, crop_scale: [0.3, 1.0], crop_size: 224,
   image_folder: imagenet_full_size/061417/, num_workers: 10, pin_mem: true,
@@ -123,6 +125,9 @@ fn the_configs_shipped_are_sound() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let config =
             Config::load(&path, &[], None).unwrap_or_else(|error| panic!("{name}: {error:#}"));

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
-/// The `trainer` section: keys the official files do not have.
+/// The `trainer` section: keys of the training loop that the official files do not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Trainer {
@@ -35,7 +35,9 @@ pub struct Trainer {
     pub max_skipped: u64,
 }
 
-/// What to do about a step whose loss or gradient is not finite; see [`crate::train`].
+/// What to do about a step whose loss or gradient is not finite.
+///
+/// See [`crate::train`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnNonfinite {
@@ -63,9 +65,10 @@ impl Default for Trainer {
 }
 
 impl Trainer {
-    /// Keys that may differ between a checkpoint and the run that continues it: they move speed and output, not results.
-    /// The two about steps that are not finite are here because a run that stopped at one may have to go on by skipping
-    /// it.
+    /// Keys that may differ between a checkpoint and the run that continues it.
+    ///
+    /// They move speed and output, not results. The two about steps that are not finite are here because a run that
+    /// stopped at one may have to go on by skipping it.
     pub const FREE_ON_RESUME: &[&str] = &[
         "activation_checkpointing",
         "log_every",
