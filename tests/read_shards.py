@@ -4,9 +4,10 @@
 usage: read_shards.py DATASET [SIDE]
 
 Prints one JSON list a line for each sample: split, number, path, class, source size, stored size, codec, orientation,
-labels, "ok" or "damaged", the payload's xxh3-64 and SHA-256 as found, and for an undamaged `dct` sample the xxh3-64 of its
-coefficients and of its samples: as fine as stored, or as coarse as `fast` has them for a square of SIDE pixels. Every
-violation is a line on stderr.
+labels, "ok" or "damaged", the payload's xxh3-64 and SHA-256 as found. For an undamaged `dct` sample the xxh3-64 of its
+coefficients, of its samples and of a square that a part of it is resized to, mirrored for odd numbers, follow. Samples
+are as fine as stored and the square has 5 pixels a side, or both are as `fast` has them for a square of SIDE pixels.
+Every violation is a line on stderr.
 Exit codes: 0 fine, 1 violations, 2 could not run.
 """
 
@@ -25,6 +26,7 @@ except ImportError as missing:
     sys.exit(2)
 
 import read_dct
+import read_pixels
 from read_dct import Violation, must
 
 MAGIC = bytes.fromhex("89494A5348415244")
@@ -271,7 +273,7 @@ class Reader:
     def compare(self, shard, listed, manifest):
         must(len(shard.data) == listed["bytes"], f"{len(shard.data)} bytes, the manifest says {listed['bytes']}")
         must(shard.count == listed["samples"], f"{shard.count} samples, the manifest says {listed['samples']}")
-        must(shard.checksum == int(listed["checksum"], 16), "not the shard that the manifest lists: its checksum differs")
+        must(shard.checksum == int(listed["checksum"], 16), "not the shard that the manifest lists: another checksum")
         for i, number in enumerate(shard.classes):
             known = number == UNLABELLED or number < len(manifest["classes"])
             must(known, f"sample {i}: class {number} of {len(manifest['classes'])}")
@@ -294,8 +296,14 @@ class Reader:
             {name: values[i] for name, values in shard.labels.items()},
             state, f"{checksum(shard.payload(i)):016x}", hashlib.sha256(shard.payload(i)).hexdigest(),
             *(f"{checksum(data):016x}" for data in (
-                (image.coefficients(), image.samples(self.side)) if image else ())),
+                (image.coefficients(), image.samples(self.side), self.square(image, shard, i, number))
+                if image else ())),
         ]))
+
+    def square(self, image, shard, i, number):
+        width, height = shard.source_width[i], shard.source_height[i]
+        crop = width // 5, height // 7, max(1, width * 3 // 5), max(1, height * 2 // 3)
+        return read_pixels.square(image, (width, height), crop, self.side or 5, self.side is not None, number % 2 == 1)
 
 
 def main():

@@ -1,5 +1,6 @@
 //! FORMAT.md and PIXELS.md are enough: a reader that a stranger could have written from them, `tests/read_shards.py`,
-//! agrees with shardtool's own on the golden datasets, coefficients and samples included, and reports damage.
+//! agrees with shardtool on the golden datasets, coefficients and samples included, and with the loader on pixels. It
+//! reports damage.
 //!
 //! Needs Python 3 with `zstandard` and `xxhash`, which `make python` installs; skipped, loudly, where they are absent.
 
@@ -7,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use loader::crop::CropBox;
+use loader::render::{Renderer, View};
 use serde_json::{Map, Value, json};
 use shardtool::codec::{Decoder, Picture};
 use shardtool::format::{Label, checksum};
@@ -103,6 +106,38 @@ fn expected(dataset: &Dataset, split: &str, number: u64, sample: Sample<'_>) -> 
     ])
 }
 
+/// Returns the checksum of the loader's square of a part of a sample, as the Python reader cuts it.
+fn square(
+    renderer: &mut Renderer,
+    number: u64,
+    sample: Sample<'_>,
+    resolution: Resolution,
+) -> String {
+    let entry = sample.entry();
+    let source = (entry.source_width, entry.source_height);
+    let crop = CropBox {
+        left: source.0 / 5,
+        top: source.1 / 7,
+        width: (source.0 * 3 / 5).max(1),
+        height: (source.1 * 2 / 3).max(1),
+    };
+    let side = match resolution {
+        Resolution::Full => 5,
+        Resolution::Fit { side, .. } => side,
+    };
+    let view = View {
+        area: crop.on_grid(source, (entry.stored_width, entry.stored_height)),
+        resolution,
+        side,
+        mirror: number % 2 == 1,
+    };
+    let mut planes = vec![0; 3 * (side * side) as usize];
+    renderer
+        .render(&sample, view, &mut planes)
+        .expect("the golden dataset is whole");
+    format!("{:016x}", checksum(&planes))
+}
+
 /// Checksums of a `dct` sample's coefficients and of its samples, of bytes as the Python reader lays them out.
 fn contents(decoder: &mut Decoder, sample: Sample<'_>, resolution: Resolution) -> [String; 2] {
     let mut coefficients = Vec::new();
@@ -148,6 +183,7 @@ fn compare(path: &Path, resolution: Resolution) {
     }
     let dataset = Dataset::open(path).expect("the dataset opens");
     let mut decoder = Decoder::new();
+    let mut renderer = Renderer::new();
     let mut wanted = Vec::new();
     for split in dataset.splits() {
         for number in 0..split.len() {
@@ -157,6 +193,7 @@ fn compare(path: &Path, resolution: Resolution) {
                 let contents = contents(&mut decoder, sample, resolution);
                 let line = line.as_array_mut().expect("a list");
                 line.extend(contents.map(Value::from));
+                line.push(square(&mut renderer, number, sample, resolution).into());
             }
             wanted.push(line);
         }
