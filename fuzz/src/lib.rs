@@ -1,5 +1,6 @@
 //! What the targets share: how they take their inputs apart, and what it means that two decoders agree.
 
+use shardtool::Corrupt;
 use shardtool::dct::decode::Decoder;
 use shardtool::dct::tables::Tables;
 use shardtool::planes::{Area, Plane, Planes, Resolution};
@@ -113,7 +114,7 @@ pub fn decode_dct(
 ) {
     let mut definition = Decoder::new(Simd::Scalar);
     let expected = definition.decode(payload, tables, size, area, resolution);
-    let agree = |got: Result<Planes<'_>, String>, who: &str| match (&expected, &got) {
+    let agree = |got: Result<Planes<'_>, Corrupt>, who: &str| match (&expected, &got) {
         (Ok(expected), Ok(got)) => {
             assert_eq!(expected.colour, got.colour, "{who}");
             for (expected, got) in expected.planes.iter().zip(&got.planes) {

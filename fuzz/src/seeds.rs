@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use exchange::official::pickle::Dtype;
-use exchange::official::write::{self, Key, Node};
-use exchange::official::zip;
+use exchange::official::archive;
+use exchange::official::pickle::{Dtype, Key, Node};
+use exchange::official::zip::{self, ZipWriter};
 use fuzz::Input;
 use shardtool::Codec;
 use shardtool::dct::coefficients::Coefficients;
@@ -155,7 +155,7 @@ fn main() {
     let mut small = vec![b'a'];
     let storages = [[0; 8]; 6];
     let storages = storages.iter().map(|bytes| bytes.as_slice().into());
-    write::archive(write::Zip::new(&mut small), "x", &checkpoint(), storages)
+    archive::write(ZipWriter::new(&mut small), "x", &checkpoint(), storages)
         .expect("room in memory");
     corpus.write("archive", &[&small]);
 }

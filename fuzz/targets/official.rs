@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use exchange::official::archive::Archive;
+use exchange::official::Archive;
 use exchange::official::checkpoint::Checkpoint;
 use exchange::official::pickle::Tree;
 use libfuzzer_sys::fuzz_target;
