@@ -1,10 +1,10 @@
 //! Checkpoints in and out: the official code's and Hugging Face's.
 //!
-//! Both move weights between files, without libtorch. The formats of others are read and written by the crate
+//! Both directions move weights between files, without libtorch. The formats of others are read and written by the crate
 //! [`exchange`](::exchange).
 
 mod error;
 pub mod export;
 pub mod import;
 
-pub use error::Error;
+pub use error::{Error, StepsFault};

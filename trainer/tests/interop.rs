@@ -9,8 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use exchange::official::pickle::Dtype;
-use exchange::official::write::{Key, Node, Zip, archive};
+use exchange::official::archive;
+use exchange::official::pickle::{Dtype, Key, Node};
+use exchange::official::zip::ZipWriter;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -50,6 +51,11 @@ logging: {{folder: {}, write_tag: jepa}}
 
 /// An official checkpoint of random weights and moments.
 fn official_checkpoint(path: &Path) {
+    official_checkpoint_with(path, 8);
+}
+
+/// An official checkpoint whose patches have this side, in the shape of their projection alone.
+fn official_checkpoint_with(path: &Path, patch: usize) {
     let mut storages: Vec<Vec<u8>> = Vec::new();
     let mut tensor = |name: &str, shape: &[usize]| {
         // Layer norms keep their inputs' size, so that features do as well.
@@ -78,8 +84,11 @@ fn official_checkpoint(path: &Path) {
     ];
     let mut root: Vec<(Key, Node)> = Vec::new();
     for (network, forms) in networks {
-        let entries = forms.iter().map(|Parameter { name, shape }| {
-            (Key::Text(format!("module.{name}")), tensor(name, shape))
+        let entries = forms.into_iter().map(|Parameter { name, mut shape }| {
+            if name == "patch_embed.proj.weight" {
+                shape[2..].fill(patch);
+            }
+            (Key::Text(format!("module.{name}")), tensor(&name, &shape))
         });
         root.push((network.into(), Node::Ordered(entries.collect())));
     }
@@ -125,8 +134,8 @@ fn official_checkpoint(path: &Path) {
     ]);
     let file = fs::File::create(path).unwrap();
     let storages = storages.iter().map(|bytes| bytes.into());
-    archive(
-        Zip::new(std::io::BufWriter::new(file)),
+    archive::write(
+        ZipWriter::new(std::io::BufWriter::new(file)),
         "a",
         &Node::Dict(root),
         storages,
@@ -368,7 +377,8 @@ fn what_does_not_fit_is_named() {
     let other = ["--steps-per-epoch", "5", "--set", "meta.pred_emb_dim=96"];
     let said = refused(&[&import[..], &other].concat());
     assert!(
-        said.contains("jepa-ep3.pth.tar: it holds") && said.contains("predictor_dim: 96"),
+        said.contains("jepa-ep3.pth.tar: it holds other networks")
+            && said.contains("predictor width 48 instead of 96 (meta.pred_emb_dim)"),
         "{said}"
     );
     // Another batch and other epochs are allowed, and told.
@@ -391,6 +401,14 @@ fn what_does_not_fit_is_named() {
     assert_eq!((state.epoch, state.step), (EPOCH, 21));
     let said = refused(&[&import[..], &other].concat());
     assert!(said.contains("holds checkpoints already"), "{said}");
+    // Patches without pixels.
+    let hostile = text(&folder.join("hostile.pth.tar"));
+    official_checkpoint_with(Path::new(&hostile), 0);
+    let said = refused(&["import", &hostile, "--out", &text(&folder.join("hostile"))]);
+    assert!(
+        said.contains("hostile.pth.tar: tensor `patch_embed.proj.weight` is [192, 3, 0, 0]"),
+        "{said}"
+    );
     // The encoder of a fixture whose sizes no official model has.
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("exchange/tests/official/tiny.pth.tar");
     let said = refused(&["import", &text(&tiny), "--out", &text(&folder.join("tiny"))]);

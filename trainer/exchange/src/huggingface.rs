@@ -6,23 +6,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use shardtool::Escaped;
 
+use crate::Error;
 use crate::model::{LAYER_NORM_EPS, MEAN, ModelConfig, STD};
 use crate::parameters::{self, Parameter};
-use crate::weights::{Data, Mapped, Tensors};
+use crate::weights::{self, Data, Mapped, Tensors, Unfit};
 
 const CONFIG: &str = "config.json";
 const MODEL: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
 const PREDICTOR: &str = "predictor.safetensors";
-/// Layers of a model that is read.
-const MAX_DEPTH: i64 = 1000;
 
 /// The names of what is not in a block: ours, theirs.
 const OUTER: [(&str, &str); 3] = [
@@ -41,7 +38,7 @@ const INNER: [(&str, &str); 5] = [
 /// What the fused projection `attn.qkv` is made of, in its order.
 const QKV: [&str; 3] = ["query", "key", "value"];
 
-/// The names there of the tensor `ours`; several of one that is split along its first dimension.
+/// Returns the names there of the tensor `ours`; several of one that is split along its first dimension.
 fn theirs(ours: &str) -> Vec<String> {
     let renamed = |names: &[(&str, &str)], name: &str| {
         let found = names.iter().find_map(|(ours, theirs)| {
@@ -66,12 +63,17 @@ fn theirs(ours: &str) -> Vec<String> {
 }
 
 /// Writes the layout into the directory `out`, which is there and empty.
+///
+/// The tensors must be those of `model`, as [`weights::check`] makes sure.
+///
+/// # Errors
+/// [`Error::Io`] with the file that could not be written.
 pub fn write(
     out: &Path,
     model: &ModelConfig,
     encoder: &Tensors<'_>,
     predictor: Option<&Tensors<'_>>,
-) -> Result<()> {
+) -> Result<(), Error> {
     let config = json!({
         "architectures": ["IJepaModel"],
         "attention_probs_dropout_prob": 0.0,
@@ -103,8 +105,7 @@ pub fn write(
     });
     for (name, value) in [(CONFIG, config), (PREPROCESSOR, preprocessor)] {
         let path = out.join(name);
-        fs::write(&path, format!("{value:#}\n"))
-            .with_context(|| format!("{}", Escaped::new(&path)))?;
+        fs::write(&path, format!("{value:#}\n")).map_err(|cause| Error::io(&path, cause))?;
     }
 
     let mut renamed = Tensors::new();
@@ -120,16 +121,16 @@ pub fn write(
     let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
     let path = out.join(MODEL);
     safetensors::serialize_to_file(renamed, metadata.clone(), &path)
-        .with_context(|| format!("{}", Escaped::new(&path)))?;
+        .map_err(|cause| Error::safetensors(&path, cause))?;
     if let Some(predictor) = predictor {
         let path = out.join(PREDICTOR);
         safetensors::serialize_to_file(predictor.clone(), metadata, &path)
-            .with_context(|| format!("{}", Escaped::new(&path)))?;
+            .map_err(|cause| Error::safetensors(&path, cause))?;
     }
     Ok(())
 }
 
-/// The decimal number that was meant: 0.485 rather than the float32 beside it.
+/// Returns the decimal number that was meant: 0.485 rather than the float32 beside it.
 fn shortest(value: f32) -> f64 {
     value.to_string().parse().expect("a printed number")
 }
@@ -139,18 +140,23 @@ fn shortest(value: f32) -> f64 {
 pub struct Directory {
     /// Sizes of the encoder; the predictor's are 0.
     pub model: ModelConfig,
+    path: PathBuf,
     files: Vec<Mapped>,
     predictor: Option<Mapped>,
 }
 
 impl Directory {
-    /// Whether `path` looks like such a directory.
+    /// Tells whether `path` looks like such a directory.
     pub fn is_one(path: &Path) -> bool {
         path.join(CONFIG).is_file()
     }
 
     /// Opens the directory `path` and checks that its model computes what ours does.
-    pub fn open(path: &Path) -> Result<Directory> {
+    ///
+    /// # Errors
+    /// [`Error::Setting`] or [`Error::Length`] for a model of another kind, [`Error::Index`] for one in parts that are
+    /// not where they should be.
+    pub fn open(path: &Path) -> Result<Directory, Error> {
         let file = path.join(CONFIG);
         let config = read_json(&file)?;
         let expected = [
@@ -164,18 +170,21 @@ impl Directory {
             // What a file leaves out has that library's default, which is ours but for the epsilon.
             let default = (key != "layer_norm_eps").then_some(&value);
             let found = config.get(key).or(default);
-            ensure!(
-                found == Some(&value),
-                "{}: `{key}` is {}, and these networks have {value}",
-                Escaped::new(&file),
-                found.map_or("missing".to_owned(), Value::to_string)
-            );
+            if found != Some(&value) {
+                return Err(Error::Setting {
+                    path: file,
+                    key,
+                    found: found.map_or("missing".to_owned(), Value::to_string),
+                    expected: value.to_string(),
+                });
+            }
         }
-        let size = |key: &str| {
+        let size = |key: &'static str| {
             let value = config.get(key).and_then(Value::as_i64);
             // Shapes are compared with these, so they must only be sane enough to be multiplied.
             let value = value.filter(|value| (1..=1 << 20).contains(value));
-            value.with_context(|| format!("{}: `{key}` is no length", Escaped::new(&file)))
+            let path = file.clone();
+            value.ok_or(Error::Length { path, key })
         };
         let model = ModelConfig {
             image_size: size("image_size")?,
@@ -187,77 +196,92 @@ impl Directory {
             predictor_dim: 0,
             predictor_depth: 0,
         };
-        ensure!(
-            model.depth <= MAX_DEPTH,
-            "{}: {} layers; the deepest official model has 40",
-            Escaped::new(&file),
-            model.depth
-        );
+        if model.depth > weights::MAX_DEPTH as i64 {
+            let network = "encoder";
+            return Err(Error::unfit(&file, Unfit::TooDeep { network }));
+        }
+        model
+            .check_encoder()
+            .map_err(|cause| Error::unfit(&file, cause.into()))?;
         let predictor = path.join(PREDICTOR);
         Ok(Directory {
             model,
+            path: path.to_owned(),
             files: files(path)?,
-            predictor: predictor
-                .exists()
-                .then(|| Mapped::open(&predictor))
-                .transpose()?,
+            predictor: predictor.exists().then(|| map(&predictor)).transpose()?,
         })
     }
 
-    /// The encoder under its official names.
-    pub fn encoder(&self) -> Result<Tensors<'_>> {
+    /// Returns the encoder under its official names.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if a tensor is missing or unknown, [`Error::Safetensors`] or [`Error::Tensor`] if a file is
+    /// damaged.
+    pub fn encoder(&self) -> Result<Tensors<'_>, Error> {
+        let network = "encoder";
         let mut given = Tensors::new();
         for file in &self.files {
             given.extend(file.tensors()?);
         }
         let mut encoder = Tensors::new();
         for Parameter { name, .. } in parameters::encoder(&self.model) {
-            let parts = theirs(&name).into_iter().map(|name| {
+            let mut parts = Vec::new();
+            for name in theirs(&name) {
                 let part = given.remove(&name);
-                part.with_context(|| format!("tensor `{name}` is missing"))
-            });
-            let parts = parts.collect::<Result<_>>()?;
-            let joined = Data::join(parts).with_context(|| format!("parts of `{name}`"))?;
+                let missing = || Error::unfit(&self.path, Unfit::Missing { network, name });
+                parts.push(part.ok_or_else(missing)?);
+            }
+            let joined = Data::join(parts).map_err(|cause| Error::Tensor {
+                path: self.path.clone(),
+                name: name.clone(),
+                cause,
+            })?;
             encoder.insert(name, joined);
         }
-        match given.keys().next() {
+        match given.into_keys().next() {
             None => Ok(encoder),
-            Some(name) => bail!(
-                "tensor `{}` is not known to this model",
-                name.escape_debug()
-            ),
+            Some(name) => Err(Error::unfit(&self.path, Unfit::Unknown { network, name })),
         }
     }
 
-    /// The predictor, where there is one.
-    pub fn predictor(&self) -> Result<Option<Tensors<'_>>> {
+    /// Returns the predictor under its official names, where there is one.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`] or [`Error::Tensor`] if its file is damaged.
+    pub fn predictor(&self) -> Result<Option<Tensors<'_>>, Error> {
         self.predictor.as_ref().map(Mapped::tensors).transpose()
     }
 }
 
-/// The files with the encoder's tensors: one, or those that an index names.
-fn files(path: &Path) -> Result<Vec<Mapped>> {
+/// Maps the files with the encoder's tensors: one, or those that an index names.
+fn files(path: &Path) -> Result<Vec<Mapped>, Error> {
     let index = path.join(INDEX);
     if !index.exists() {
-        let file = path.join(MODEL);
-        let mapped = Mapped::open(&file).with_context(|| format!("{}", Escaped::new(&file)))?;
-        return Ok(vec![mapped]);
+        return Ok(vec![map(&path.join(MODEL))?]);
     }
+    let refuse = |reason| Error::Index {
+        path: index.clone(),
+        reason,
+    };
     let value = read_json(&index)?;
-    let map = value.get("weight_map").and_then(Value::as_object);
-    let map = map.with_context(|| format!("{}: no `weight_map`", Escaped::new(&index)))?;
-    let names: BTreeSet<Option<&str>> = map.values().map(Value::as_str).collect();
+    let map_of = value.get("weight_map").and_then(Value::as_object);
+    let map_of = map_of.ok_or_else(|| refuse("no `weight_map`"))?;
+    let names: BTreeSet<Option<&str>> = map_of.values().map(Value::as_str).collect();
     let open = |name: Option<&str>| {
         let name = name.filter(|name| Path::new(name).file_name() == Some(name.as_ref()));
-        let name = name
-            .with_context(|| format!("{}: a file that is not beside it", Escaped::new(&index)))?;
-        let file = path.join(name);
-        Mapped::open(&file).with_context(|| format!("{}", Escaped::new(&file)))
+        map(&path.join(name.ok_or_else(|| refuse("a file that is not beside it"))?))
     };
     names.into_iter().map(open).collect()
 }
 
-fn read_json(path: &Path) -> Result<Value> {
-    let text = fs::read_to_string(path).with_context(|| format!("{}", Escaped::new(path)))?;
-    serde_json::from_str(&text).with_context(|| format!("{}", Escaped::new(path)))
+fn map(path: &Path) -> Result<Mapped, Error> {
+    Mapped::open(path).map_err(|cause| Error::io(path, cause))
+}
+
+fn read_json(path: &Path) -> Result<Value, Error> {
+    let text = fs::read_to_string(path).map_err(|cause| Error::io(path, cause))?;
+    serde_json::from_str(&text).map_err(|cause| Error::Json {
+        path: path.to_owned(),
+        cause,
+    })
 }

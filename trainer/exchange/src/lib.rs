@@ -1,7 +1,49 @@
 //! I-JEPA weights in other programs' files, without libtorch.
+//!
+//! | room | what stands there |
+//! |---|---|
+//! | [`model`], [`parameters`] | the sizes of the networks, and the one list of their parameters: names, order, shapes |
+//! | [`official`] | the official code's `.pth.tar` files: zip, pickle, and what the dictionary in them means |
+//! | [`huggingface`] | the directories of `transformers`' `IJepaModel` |
+//! | [`weights`] | tensors as they lie in mapped files, held against the list of parameters |
+//!
+//! The trainer imports and exports with these, its networks are made from the list of parameters, and fuzzing reads
+//! hostile files with them. Nothing that a file contains is executed, and none can cost more memory or time than its size
+//! explains.
+//!
+//! Reading an official checkpoint takes three calls:
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use exchange::Error;
+//! use exchange::official::{Archive, Cause, Checkpoint};
+//! use exchange::weights::Mapped;
+//!
+//! fn names(path: &Path) -> Result<Vec<String>, Error> {
+//!     let file = Mapped::open(path).map_err(|cause| Error::Io { path: path.into(), cause })?;
+//!     let archive = Archive::read(file.bytes(), true).map_err(|fault| Error::official(path, fault))?;
+//!     let read = Checkpoint::read(&archive).map_err(|fault| Error::official(path, fault))?;
+//!     Ok(read.target_encoder.into_iter().map(|(name, _)| name).collect())
+//! }
+//!
+//! # let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/official");
+//! let names_of_tiny = names(&folder.join("tiny.pth.tar"))?;
+//! assert_eq!(names_of_tiny[..2], ["pos_embed", "patch_embed.proj.weight"]);
+//!
+//! // A caller can tell kinds of faults apart.
+//! match names(&folder.join("README.md")) {
+//!     Err(Error::Official { fault, .. }) if matches!(fault.cause, Cause::Foreign(_)) => {}
+//!     other => panic!("a text is no checkpoint, but: {other:?}"),
+//! }
+//! # Ok::<(), Error>(())
+//! ```
 
+mod error;
 pub mod huggingface;
 pub mod model;
 pub mod official;
 pub mod parameters;
 pub mod weights;
+
+pub use error::Error;

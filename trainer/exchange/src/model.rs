@@ -212,11 +212,26 @@ impl ModelConfig {
     }
 
     /// Makes sure that networks of these sizes can be made.
+    ///
+    /// # Errors
+    /// [`SizesError`] with the size that makes no network.
     pub fn check(&self) -> Result<(), SizesError> {
+        self.check_encoder()?;
+        self.check_width("predictor", self.predictor_dim)?;
+        if self.predictor_depth < 1 {
+            return Err(SizesError::Empty);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that an encoder of these sizes can be made, whatever the predictor's are.
+    ///
+    /// # Errors
+    /// [`SizesError`] with the size that makes no encoder.
+    pub fn check_encoder(&self) -> Result<(), SizesError> {
         let Self {
             image_size,
             patch_size,
-            heads,
             ..
         } = *self;
         if patch_size < 1 || image_size < patch_size {
@@ -225,24 +240,57 @@ impl ModelConfig {
                 image_size,
             });
         }
-        for (network, width) in [
-            ("encoder", self.embed_dim),
-            ("predictor", self.predictor_dim),
-        ] {
-            if width < 1 || heads < 1 || width % heads != 0 {
-                return Err(SizesError::Heads {
-                    network,
-                    width,
-                    heads,
-                });
-            }
-            if width % 4 != 0 {
-                return Err(SizesError::Positions { network, width });
-            }
-        }
-        if self.depth < 1 || self.predictor_depth < 1 || self.mlp_dim < 1 {
+        self.check_width("encoder", self.embed_dim)?;
+        if self.depth < 1 || self.mlp_dim < 1 {
             return Err(SizesError::Empty);
         }
         Ok(())
+    }
+
+    fn check_width(&self, network: &'static str, width: i64) -> Result<(), SizesError> {
+        let heads = self.heads;
+        if width < 1 || heads < 1 || width % heads != 0 {
+            return Err(SizesError::Heads {
+                network,
+                width,
+                heads,
+            });
+        }
+        if width % 4 != 0 {
+            return Err(SizesError::Positions { network, width });
+        }
+        Ok(())
+    }
+
+    /// Names the sizes in which `self` differs from `other`, and the configuration keys that state them.
+    ///
+    /// ```
+    /// use exchange::model::ModelConfig;
+    ///
+    /// let narrow = ModelConfig::preset("vit_tiny", 224, 16, 96, 6)?;
+    /// let wide = ModelConfig::preset("vit_tiny", 224, 16, 192, 6)?;
+    /// assert_eq!(narrow.differences(&wide), ["predictor width 96 instead of 192 (meta.pred_emb_dim)"]);
+    /// # Ok::<(), exchange::model::SizesError>(())
+    /// ```
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let sizes = |model: &Self| {
+            [
+                ("image side", model.image_size, "data.crop_size"),
+                ("patch side", model.patch_size, "mask.patch_size"),
+                ("encoder width", model.embed_dim, "meta.model_name"),
+                ("encoder depth", model.depth, "meta.model_name"),
+                ("heads", model.heads, "meta.model_name"),
+                ("MLP width", model.mlp_dim, "meta.model_name"),
+                ("predictor width", model.predictor_dim, "meta.pred_emb_dim"),
+                ("predictor depth", model.predictor_depth, "meta.pred_depth"),
+            ]
+        };
+        let pairs = sizes(self).into_iter().zip(sizes(other));
+        let differing = pairs.filter(|((_, ours, _), (_, theirs, _))| ours != theirs);
+        differing
+            .map(|((what, ours, key), (_, theirs, _))| {
+                format!("{what} {ours} instead of {theirs} ({key})")
+            })
+            .collect()
     }
 }

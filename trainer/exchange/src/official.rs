@@ -1,17 +1,20 @@
-//! Checkpoints of the official code (`.pth.tar`), read without executing anything and written so that it can go on from
-//! them.
+//! Checkpoints of the official code (`.pth.tar`), read without executing anything, and written for it to go on from.
 //!
 //! Such a file is what `torch.save` makes of a dictionary: a [`zip`] file ([`archive`]) of a [`pickle`] and the tensors'
-//! elements. [`checkpoint`] knows what the dictionary means. [`write`](mod@write) is the other direction. The readers
-//! depend on nothing of libtorch, so that they can be fuzzed alone; whatever bytes come in, they neither panic nor take
-//! memory beyond a small multiple of the pickle's size.
+//! elements. [`checkpoint`] knows what the dictionary means; [`archive::write`] is the other direction.
+//!
+//! Whatever bytes come in, the readers do not panic. They take no memory beyond a small multiple of the pickle's size,
+//! and time that grows with the size of the file alone. Fuzzing holds them to it.
 
 pub mod archive;
 pub mod checkpoint;
-pub mod fault;
+mod fault;
 pub mod pickle;
-pub mod write;
 pub mod zip;
+
+pub use archive::{Archive, Elements};
+pub use checkpoint::Checkpoint;
+pub use fault::{Cause, Fault};
 
 #[cfg(test)]
 mod tests;

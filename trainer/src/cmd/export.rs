@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use shardtool::exit;
 use shardtool::program::Results;
+use shardtool::{Escaped, exit};
 use trainer::exchange::export::{self, ExportedCheckpoint, Which};
 
 /// Write a checkpoint for transformers or for the official code
@@ -60,7 +60,7 @@ pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
     }
     results.announce(format_args!(
         "{}: epoch {}, step {}, {}",
-        args.out.display(),
+        Escaped::new(&args.out),
         source.state.epoch,
         source.state.step,
         model.describe()

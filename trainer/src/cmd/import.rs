@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use shardtool::exit;
 use shardtool::program::Results;
+use shardtool::{Escaped, exit};
 use trainer::config::Config;
 use trainer::exchange::import::{Options, import};
 
@@ -48,15 +48,18 @@ pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
     }
     results.announce(format_args!(
         "{}: epoch {}, step {}, {}",
-        imported.path.display(),
+        Escaped::new(&imported.path),
         imported.epoch,
         imported.step,
         imported.model.describe()
     ));
     match config {
+        None if imported.model.predictor_depth == 0 => results.announce(format_args!(
+            "weights only, and no predictor: for export and features, not to continue training from"
+        )),
         Some(_) => results.announce(format_args!(
             "continue with: trainer train --resume {} …",
-            args.out.display()
+            Escaped::new(&args.out)
         )),
         None => results.announce(format_args!(
             "weights only: training can continue from an import with --config"

@@ -1,10 +1,11 @@
 //! What can be wrong with weights from elsewhere, or with writing ours for others.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use shardtool::Escaped;
 
+use super::import::OptimizerFault;
 use crate::{checkpoint, config};
 
 /// Why weights could not be imported or exported.
@@ -19,13 +20,87 @@ pub enum Error {
         /// What the system says.
         cause: io::Error,
     },
-    /// The source is damaged, unsafe to read, or not what it should be.
-    #[error("{}: {reason}", Escaped::new(path))]
-    Refused {
+    /// A file of weights is damaged, unsafe to read, or not what it should be; or one could not be written.
+    #[error(transparent)]
+    File(#[from] ::exchange::Error),
+    /// The source is a directory, and none in Hugging Face's layout.
+    #[error(
+        "{}: a directory without config.json; give a .pth.tar file or a Hugging Face model's directory",
+        Escaped::new(path)
+    )]
+    NoModel {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The state of the optimiser in an official checkpoint is not that of these networks.
+    #[error("{}: opt: {cause}", Escaped::new(path))]
+    Optimizer {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        cause: OptimizerFault,
+    },
+    /// Training shall continue from weights that lack the predictor.
+    #[error(
+        "{}: no predictor, so training cannot continue from it; import it without --config",
+        Escaped::new(path)
+    )]
+    NoPredictor {
         /// The source.
         path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
+    },
+    /// The configuration describes other networks than the source holds.
+    #[error(
+        "{}: it holds other networks than the configuration describes: {}",
+        Escaped::new(path),
+        differences.join(", ")
+    )]
+    OtherNetworks {
+        /// The source.
+        path: PathBuf,
+        /// The sizes that differ, as [`ModelConfig::differences`](::exchange::model::ModelConfig::differences) says.
+        differences: Vec<String>,
+    },
+    /// Nothing tells how many steps an epoch has.
+    #[error(
+        "the steps of an epoch are those of the configuration's shards; --steps-per-epoch N says it without them: {cause}"
+    )]
+    StepsUnknown {
+        /// Why the shards do not tell.
+        cause: StepsFault,
+    },
+    /// The shards have fewer images than a step takes, or no step was asked for.
+    #[error("an epoch of 0 steps")]
+    NoSteps,
+    /// The run directory holds checkpoints, which an import would put itself among.
+    #[error(
+        "{}: holds checkpoints already; give another directory",
+        Escaped::new(path)
+    )]
+    HasCheckpoints {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// What shall be written is there already.
+    #[error("{}: exists already", Escaped::new(path))]
+    Exists {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// What shall be written has no name, as `..` has none.
+    #[error("{}: not a name for a file", Escaped::new(path))]
+    NoName {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The official code needs a predictor, and the checkpoint has none.
+    #[error(
+        "{}: the checkpoint has no predictor, which the official code needs",
+        Escaped::new(path)
+    )]
+    NothingToPredict {
+        /// The checkpoint.
+        path: PathBuf,
     },
     /// The checkpoint to export, or the one to write.
     #[error(transparent)]
@@ -35,24 +110,22 @@ pub enum Error {
     Config(#[from] config::Error),
 }
 
-impl Error {
-    /// Sorts what went wrong with `path`.
-    pub(super) fn about(path: &Path, error: anyhow::Error) -> Error {
-        let error = match error.downcast::<checkpoint::Error>() {
-            Ok(error) => return error.into(),
-            Err(error) => error,
-        };
-        let error = match error.downcast::<config::Error>() {
-            Ok(error) => return error.into(),
-            Err(error) => error,
-        };
-        let path = path.to_owned();
-        match error.downcast::<io::Error>() {
-            Ok(cause) => Error::Io { path, cause },
-            Err(error) => Error::Refused {
-                path,
-                reason: format!("{error:#}"),
-            },
-        }
-    }
+/// Why a configuration's shards do not tell the steps of an epoch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepsFault {
+    /// The configuration names no shards that are there.
+    #[error(transparent)]
+    NoShards(#[from] loader::Error),
+    /// The manifest of the shards cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] shardtool::Error),
+    /// The shards have no split of this name.
+    #[error("{}: no split `{}`", Escaped::new(path), Escaped::new(split))]
+    NoSplit {
+        /// The shards.
+        path: PathBuf,
+        /// The split.
+        split: String,
+    },
 }

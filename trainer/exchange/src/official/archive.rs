@@ -1,5 +1,6 @@
-//! PyTorch's archives: a zip file whose one folder holds a pickle, `data.pkl`, and a record of raw numbers for each
-//! storage that the pickle refers to, `data/KEY`.
+//! PyTorch's archives: zip files of a pickle and of the numbers it refers to.
+//!
+//! The one folder inside holds the pickle, `data.pkl`, and a record of raw numbers for each storage, `data/KEY`.
 //!
 //! The folder is named after the file at the time of writing, so any name goes. `byteorder` says how numbers are
 //! written; without it they are little-endian. The other records (`version`, `.data/serialization_id`, …) carry
@@ -9,27 +10,31 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
 
-use super::fault::Fault;
-use super::pickle::{Dtype, Item, Storage, Tensor, Tree};
-use super::zip::{self, Entry};
+use shardtool::Escaped;
+
+use super::fault::{Cause, Fault};
+use super::pickle::{self, Dtype, Item, Node, Storage, Tensor, Tree};
+use super::zip::{self, Entry, ZipWriter};
+use crate::weights::{Data, DataError};
 
 /// How older versions of PyTorch began a file: a pickle of this number, without an archive around it.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 
-/// Bytes of all tensors together over those of the file.
+/// Most bytes of all tensors together, over those of the file.
 const SHARING: u64 = 4;
 
 /// An archive and the pickle in it.
 #[derive(Debug)]
 pub struct Archive<'a> {
     tree: Tree<'a>,
-    /// By their names without the folder.
+    /// The records by name, without the folder.
     records: HashMap<&'a str, Entry<'a>>,
     big_endian: bool,
     /// Whether records are compared with their checksums.
     checked: bool,
-    /// Records whose checksum was found right.
+    /// Names of records whose checksum was found right.
     sound: RefCell<HashSet<&'a str>>,
     /// Bytes that may still be taken: a file whose tensors all share a storage must not become a thousand times as large.
     allowance: Cell<u64>,
@@ -38,21 +43,40 @@ pub struct Archive<'a> {
 /// A tensor's elements, row by row, little-endian.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elements<'a> {
-    /// Their type.
+    /// Type of an element.
     pub dtype: Dtype,
     /// Lengths, outermost dimension first.
     pub shape: Vec<u64>,
-    /// The elements.
+    /// The elements' bytes.
     pub bytes: Cow<'a, [u8]>,
 }
 
+impl<'a> TryFrom<Elements<'a>> for Data<'a> {
+    type Error = DataError;
+
+    fn try_from(elements: Elements<'a>) -> Result<Data<'a>, DataError> {
+        let dtype = match elements.dtype {
+            Dtype::F16 => safetensors::Dtype::F16,
+            Dtype::BF16 => safetensors::Dtype::BF16,
+            Dtype::F32 => safetensors::Dtype::F32,
+            Dtype::F64 => safetensors::Dtype::F64,
+            Dtype::I64 => safetensors::Dtype::I64,
+        };
+        let shape = elements.shape.iter().map(|&length| length as usize);
+        Data::new(dtype, shape.collect(), elements.bytes)
+    }
+}
+
 impl<'a> Archive<'a> {
-    /// Reads the archive `file`. With `checked`, whatever is read of it must have its checksum; PyTorch can be told to
-    /// write none.
+    /// Reads the archive `file`.
+    ///
+    /// With `checked`, whatever is read of it must have its checksum; PyTorch can be told to write none.
+    ///
+    /// # Errors
+    /// A [`Fault`] with the byte at which the file breaks a rule.
     pub fn read(file: &'a [u8], checked: bool) -> Result<Archive<'a>, Fault> {
         if file.starts_with(LEGACY) {
-            return Err(Fault::new(
-                0,
+            return Err(foreign(
                 "written in the format before PyTorch 1.6; `torch.save(torch.load(old, weights_only=True), new)` \
                  writes it in today's",
             ));
@@ -64,16 +88,13 @@ impl<'a> Archive<'a> {
         let folder = pickle
             .filter(|folder| !folder.contains('/'))
             .ok_or_else(|| {
-                Fault::new(
-                    0,
-                    "a zip file, but not one of PyTorch's: it has no record `data.pkl`",
-                )
+                foreign("a zip file, but not one of PyTorch's: it has no record `data.pkl`")
             })?;
         let mut records = HashMap::with_capacity(entries.len());
         for entry in entries {
             let name = entry.name.strip_prefix(folder);
             let Some(name) = name.and_then(|name| name.strip_prefix('/')) else {
-                let name = entry.name.escape_debug();
+                let (name, folder) = (Escaped::new(entry.name), Escaped::new(folder));
                 return Err(Fault::new(
                     entry.offset,
                     format!("record `{name}` outside the folder `{folder}`"),
@@ -83,7 +104,7 @@ impl<'a> Archive<'a> {
             if records.insert(name, entry).is_some() {
                 return Err(Fault::new(
                     offset,
-                    format!("two records `{}`", name.escape_debug()),
+                    format!("two records `{}`", Escaped::new(name)),
                 ));
             }
         }
@@ -99,7 +120,7 @@ impl<'a> Archive<'a> {
             }
         };
         if records.contains_key("constants.pkl") {
-            return Err(Fault::new(0, "a TorchScript program, not a checkpoint"));
+            return Err(foreign("a TorchScript program, not a checkpoint"));
         }
         let pickle = &records["data.pkl"];
         if checked {
@@ -115,12 +136,16 @@ impl<'a> Archive<'a> {
         })
     }
 
-    /// What the pickle describes.
+    /// Returns what the pickle describes.
     pub fn root(&self) -> Item<'_, 'a> {
         self.tree.root()
     }
 
-    /// The elements of a tensor that the pickle describes.
+    /// Returns the elements of a tensor that the pickle describes.
+    ///
+    /// # Errors
+    /// [`Cause::Tensor`] or [`Cause::Checksum`] if its record is missing or damaged, [`Cause::TooMuch`] if the tensors
+    /// together would have far more bytes than the file.
     pub fn elements(&self, tensor: &Tensor<'a>) -> Result<Elements<'a>, Fault> {
         let storage = self.storage(&tensor.storage)?;
         let size = tensor.storage.dtype.size() as usize;
@@ -129,10 +154,9 @@ impl<'a> Archive<'a> {
             .get()
             .checked_sub(tensor.elements() * size as u64);
         self.allowance.set(left.ok_or_else(|| {
-            Fault::new(
-                0,
-                format!("the tensors have more than {SHARING} times as many bytes as the file"),
-            )
+            let cause =
+                format!("the tensors have more than {SHARING} times as many bytes as the file");
+            Fault::new(0, Cause::TooMuch(cause))
         })?);
         let mut bytes = if is_contiguous(tensor) {
             // Inside the storage: the pickle's reader has made sure.
@@ -159,23 +183,20 @@ impl<'a> Archive<'a> {
             .records
             .get_key_value(format!("data/{key}").as_str())
             .ok_or_else(|| {
-                Fault::new(
-                    0,
-                    format!("the storage `{}` has no record", key.escape_debug()),
-                )
+                let cause = format!("the storage `{}` has no record", Escaped::new(key));
+                Fault::new(0, Cause::Tensor(cause))
             });
         let (name, entry) = name?;
         // The product was checked when the tensor was read.
         if entry.content.len() as u64 != storage.length * storage.dtype.size() {
-            return Err(Fault::new(
-                entry.offset,
-                format!(
-                    "record `{name}` has {} bytes, expected {} elements of {}",
-                    entry.content.len(),
-                    storage.length,
-                    storage.dtype.size()
-                ),
-            ));
+            let cause = format!(
+                "record `{}` has {} bytes, expected {} elements of {}",
+                Escaped::new(*name),
+                entry.content.len(),
+                storage.length,
+                storage.dtype.size()
+            );
+            return Err(Fault::new(entry.offset, Cause::Tensor(cause)));
         }
         if self.checked && !self.sound.borrow().contains(name) {
             check(entry)?;
@@ -185,21 +206,47 @@ impl<'a> Archive<'a> {
     }
 }
 
+/// Writes an archive into `zip`: the pickle of `root`, then the storages in the order of their numbers.
+///
+/// `folder` is the name of the folder inside. Storages are asked for one after the other and go straight to the output;
+/// only the pickle, which comes first, is put together in memory.
+///
+/// # Errors
+/// What the output says.
+pub fn write<'a, W: Write>(
+    mut zip: ZipWriter<W>,
+    folder: &str,
+    root: &Node,
+    storages: impl Iterator<Item = Cow<'a, [u8]>>,
+) -> io::Result<()> {
+    zip.add(&format!("{folder}/data.pkl"), &pickle::write(root))?;
+    zip.add(&format!("{folder}/byteorder"), b"little")?;
+    for (number, bytes) in storages.enumerate() {
+        zip.add(&format!("{folder}/data/{number}"), &bytes)?;
+    }
+    zip.add(&format!("{folder}/version"), b"3\n")?;
+    zip.finish()
+}
+
+fn foreign(what: &'static str) -> Fault {
+    Fault::new(0, Cause::Foreign(what))
+}
+
+/// Compares a record with its checksum.
 fn check(entry: &Entry<'_>) -> Result<(), Fault> {
     let found = crc32fast::hash(entry.content);
     if found != entry.crc {
-        return Err(Fault::new(
-            entry.offset,
-            format!(
-                "record `{}` is damaged: its checksum is {found:08x}, expected {:08x}",
-                entry.name, entry.crc
-            ),
-        ));
+        let cause = Cause::Checksum {
+            record: entry.name.to_owned(),
+            found,
+            expected: entry.crc,
+        };
+        return Err(Fault::new(entry.offset, cause));
     }
     Ok(())
 }
 
-/// Whether the elements lie in the storage one after the other.
+/// Tells whether the elements lie in the storage one after the other.
 fn is_contiguous(tensor: &Tensor<'_>) -> bool {
     let mut expected = 1;
     tensor.elements() == 0
@@ -215,7 +262,7 @@ fn is_contiguous(tensor: &Tensor<'_>) -> bool {
             })
 }
 
-/// The elements in order, of a tensor that was transposed, sliced or expanded when it was saved.
+/// Puts in order the elements of a tensor that was transposed, sliced or expanded when it was saved.
 fn gather(tensor: &Tensor<'_>, storage: &[u8], size: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(tensor.elements() as usize * size);
     let mut index = vec![0u64; tensor.shape.len()];

@@ -12,6 +12,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::archive::{Archive, Elements};
+use shardtool::Escaped;
+
 use super::fault::Fault;
 use super::pickle::{Dtype, Item, Value};
 
@@ -34,7 +36,7 @@ pub struct Checkpoint<'a> {
     pub optimizer: Option<Optimizer<'a>>,
     /// Whole epochs done.
     pub epoch: Option<u64>,
-    /// Mean loss of the last one.
+    /// Mean loss of the last epoch.
     pub loss: Option<f64>,
     /// Images of a step on one rank.
     pub batch_size: Option<u64>,
@@ -49,14 +51,14 @@ pub struct Checkpoint<'a> {
 pub struct Optimizer<'a> {
     /// Parameters in each group; they are numbered one group after the other.
     pub groups: Vec<Group>,
-    /// By number of the parameter; those that were never trained have none.
+    /// Moments by number of the parameter; those that were never trained have none.
     pub moments: BTreeMap<u64, Moments<'a>>,
 }
 
 /// Parameters that share their settings.
 #[derive(Debug)]
 pub struct Group {
-    /// How many.
+    /// Number of its parameters.
     pub parameters: u64,
     /// Decays of the first and second moments.
     pub betas: [f64; 2],
@@ -71,12 +73,15 @@ pub struct Moments<'a> {
     pub step: f64,
     /// Running mean of the gradient.
     pub exp_avg: Elements<'a>,
-    /// Running mean of its square.
+    /// Running mean of the gradient's square.
     pub exp_avg_sq: Elements<'a>,
 }
 
 impl<'a> Checkpoint<'a> {
     /// Takes the checkpoint out of its archive.
+    ///
+    /// # Errors
+    /// A [`Fault`] with the byte of the value that an official checkpoint does not have in its place.
     pub fn read(archive: &Archive<'a>) -> Result<Checkpoint<'a>, Fault> {
         const KNOWN: [&str; 10] = [
             "encoder",
@@ -121,7 +126,7 @@ impl<'a> Checkpoint<'a> {
 fn state_dict<'a>(archive: &Archive<'a>, dict: Item<'_, 'a>) -> Result<Named<'a>, Fault> {
     let wrapped = match dict.entries()?.next() {
         Some((key, _)) => key.text()?.starts_with(WRAPPED),
-        None => return Err(dict.fault("a network without parameters")),
+        None => return Err(dict.content("a network without parameters")),
     };
     let mut seen = HashSet::new();
     let mut tensors = Vec::new();
@@ -131,14 +136,14 @@ fn state_dict<'a>(archive: &Archive<'a>, dict: Item<'_, 'a>) -> Result<Named<'a>
             (true, Some(name)) => name,
             (false, None) => full,
             _ => {
-                let full = full.escape_debug();
-                return Err(key.fault(format!(
+                let full = Escaped::new(full);
+                return Err(key.content(format!(
                     "some names begin with `{WRAPPED}` and others do not: `{full}`"
                 )));
             }
         };
         if !seen.insert(name) {
-            return Err(key.fault(format!("two tensors `{}`", name.escape_debug())));
+            return Err(key.content(format!("two tensors `{}`", Escaped::new(name))));
         }
         tensors.push((name.to_owned(), archive.elements(value.tensor()?)?));
     }
@@ -154,7 +159,7 @@ impl<'a> Optimizer<'a> {
             let count = numbers.len() as u64;
             for number in numbers {
                 if number.count()? != parameters {
-                    return Err(number.fault(format!(
+                    return Err(number.content(format!(
                         "parameters out of order, expected number {parameters}"
                     )));
                 }
@@ -167,7 +172,7 @@ impl<'a> Optimizer<'a> {
                 .collect::<Result<_, _>>()?;
             let betas = betas
                 .try_into()
-                .map_err(|_| group.fault("`betas` are not two numbers: not AdamW's state"))?;
+                .map_err(|_| group.content("`betas` are not two numbers: not AdamW's state"))?;
             groups.push(Group {
                 parameters: count,
                 betas,
@@ -178,13 +183,13 @@ impl<'a> Optimizer<'a> {
         for (key, value) in opt.get("state")?.entries()? {
             let number = key.count()?;
             if number >= parameters {
-                return Err(key.fault(format!("moments of parameter {number} of {parameters}")));
+                return Err(key.content(format!("moments of parameter {number} of {parameters}")));
             }
             for (name, _) in value.entries()? {
                 let name_text = name.text()?;
                 if !["step", "exp_avg", "exp_avg_sq"].contains(&name_text) {
-                    let name_text = name_text.escape_debug();
-                    return Err(name.fault(format!(
+                    let name_text = Escaped::new(name_text);
+                    return Err(name.content(format!(
                         "`{name_text}` is not part of the official AdamW's state"
                     )));
                 }
@@ -196,14 +201,14 @@ impl<'a> Optimizer<'a> {
                 exp_avg_sq: tensor("exp_avg_sq")?,
             };
             if moments.insert(number, read).is_some() {
-                return Err(key.fault(format!("moments of parameter {number} stand twice")));
+                return Err(key.content(format!("moments of parameter {number} stand twice")));
             }
         }
         Ok(Optimizer { groups, moments })
     }
 }
 
-/// Steps done: a number, or since PyTorch 1.12 a tensor of one.
+/// Reads the steps done: a number, or since PyTorch 1.12 a tensor of one.
 fn step<'a>(archive: &Archive<'a>, item: Item<'_, 'a>) -> Result<f64, Fault> {
     let Value::Tensor(tensor) = item.value() else {
         return item.number();
@@ -214,14 +219,14 @@ fn step<'a>(archive: &Archive<'a>, item: Item<'_, 'a>) -> Result<f64, Fault> {
         (Dtype::F64, bytes) => f64::from_le_bytes(
             bytes
                 .try_into()
-                .map_err(|_| item.fault("a step that is no number"))?,
+                .map_err(|_| item.content("a step that is no number"))?,
         ),
         (Dtype::I64, bytes) => i64::from_le_bytes(
             bytes
                 .try_into()
-                .map_err(|_| item.fault("a step that is no number"))?,
+                .map_err(|_| item.content("a step that is no number"))?,
         ) as f64,
-        _ => return Err(item.fault("a step that is no number")),
+        _ => return Err(item.content("a step that is no number")),
     };
     Ok(number)
 }

@@ -1,72 +1,38 @@
-//! Tensors of mapped files.
+//! A tensor of a mapped file.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
 use half::{bf16, f16};
-use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, View};
 
-use super::Tensors;
-
-/// A file mapped into memory.
-#[derive(Debug)]
-pub struct Mapped {
-    map: Mmap,
-    path: PathBuf,
+/// Why bytes are no tensor of weights.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The numbers are of a type that weights do not have.
+    #[error("of {0:?}, expected float32 or a half precision")]
+    Type(Dtype),
+    /// There are more or fewer bytes than the shape needs.
+    #[error("{found} bytes for {shape:?} of {stored:?}")]
+    Length {
+        /// Number of bytes.
+        found: usize,
+        /// Lengths of the tensor.
+        shape: Vec<usize>,
+        /// Type of its numbers.
+        stored: Dtype,
+    },
+    /// Parts that should make one tensor do not fit together.
+    #[error("parts of different types or shapes")]
+    Parts,
 }
 
-impl Mapped {
-    /// Maps the file `path`.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn open(path: &Path) -> std::io::Result<Mapped> {
-        let file = File::open(path)?;
-        // SAFETY: the map is read only. Another process that shortens the file meanwhile would end this one by SIGBUS;
-        // nobody changes a finished checkpoint, and no way of reading 10 GB without copying them knows better.
-        let map = unsafe { Mmap::map(&file) }?;
-        Ok(Mapped {
-            map,
-            path: path.to_owned(),
-        })
-    }
-
-    /// Its content.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map
-    }
-
-    /// Its name.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The tensors in it, if it is a safetensors file of floating-point numbers.
-    pub fn tensors(&self) -> Result<Tensors<'_>> {
-        let file = self.path.display();
-        let tensors = SafeTensors::deserialize(&self.map).with_context(|| format!("{file}"))?;
-        let mut found = BTreeMap::new();
-        for (name, view) in tensors.tensors() {
-            let data = Data::new(
-                view.dtype(),
-                view.shape().to_vec(),
-                Cow::Borrowed(view.data()),
-            );
-            let data = data.with_context(|| format!("{file}: tensor `{}`", name.escape_debug()))?;
-            found.insert(name, data);
-        }
-        Ok(found)
-    }
-}
-
-/// A tensor of float32 numbers, row by row. Those stored in half precision are widened, exactly, when they are read.
+/// A tensor of float32 numbers, row by row.
+///
+/// Numbers stored in half precision are widened, exactly, when they are read.
 #[derive(Clone, Debug)]
 pub struct Data<'a> {
-    /// Type of the numbers as they are stored.
+    /// Type of the numbers in the file.
     stored: Dtype,
     shape: Vec<usize>,
     /// The tensor's bytes, one piece after the other.
@@ -74,21 +40,31 @@ pub struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// A tensor of `shape` whose little-endian numbers of type `stored` are `bytes`.
-    pub fn new(stored: Dtype, shape: Vec<usize>, bytes: Cow<'a, [u8]>) -> Result<Data<'a>> {
+    /// Makes a tensor of `shape` whose little-endian numbers of type `stored` are `bytes`.
+    ///
+    /// # Errors
+    /// [`DataError::Type`] for other than floating-point numbers of at most 32 bits, [`DataError::Length`] for too many
+    /// or too few bytes.
+    pub fn new(
+        stored: Dtype,
+        shape: Vec<usize>,
+        bytes: Cow<'a, [u8]>,
+    ) -> Result<Data<'a>, DataError> {
         let size = match stored {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::BF16 => 2,
-            other => bail!("of {other:?}, expected float32 or a half precision"),
+            other => return Err(DataError::Type(other)),
         };
         let elements = shape
             .iter()
             .try_fold(1usize, |product, &length| product.checked_mul(length));
-        ensure!(
-            elements.and_then(|elements| elements.checked_mul(size)) == Some(bytes.len()),
-            "{} bytes for {shape:?} of {stored:?}",
-            bytes.len()
-        );
+        if elements.and_then(|elements| elements.checked_mul(size)) != Some(bytes.len()) {
+            return Err(DataError::Length {
+                found: bytes.len(),
+                shape,
+                stored,
+            });
+        }
         Ok(Data {
             stored,
             shape,
@@ -96,7 +72,7 @@ impl<'a> Data<'a> {
         })
     }
 
-    /// Zeros.
+    /// Makes a tensor of zeros.
     pub fn zeros(shape: &[usize]) -> Data<'static> {
         let elements: usize = shape.iter().product();
         Data {
@@ -106,7 +82,7 @@ impl<'a> Data<'a> {
         }
     }
 
-    /// One number.
+    /// Makes a tensor of one number, without dimensions.
     pub fn scalar(value: f32) -> Data<'static> {
         Data {
             stored: Dtype::F32,
@@ -115,12 +91,15 @@ impl<'a> Data<'a> {
         }
     }
 
-    /// Lengths, outermost dimension first.
+    /// Returns the lengths, outermost dimension first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Part number `part` of `parts` equal ones along the outermost dimension.
+    /// Returns part number `part` of `parts` equal ones along the outermost dimension.
+    ///
+    /// # Panics
+    /// If the tensor was made by [`join`](Data::join).
     pub fn part(&self, part: usize, parts: usize) -> Data<'_> {
         let bytes = match &self.pieces[..] {
             [piece] => piece,
@@ -136,15 +115,17 @@ impl<'a> Data<'a> {
         }
     }
 
-    /// The `parts`, of the same shape and type, one after the other along the outermost dimension.
-    pub fn join(parts: Vec<Data<'a>>) -> Result<Data<'a>> {
-        let first = parts.first().context("nothing to join")?;
+    /// Joins `parts`, of one shape and type, one after the other along the outermost dimension.
+    ///
+    /// # Errors
+    /// [`DataError::Parts`] if their shapes or types differ.
+    pub fn join(parts: Vec<Data<'a>>) -> Result<Data<'a>, DataError> {
+        let first = parts.first().ok_or(DataError::Parts)?;
         let (stored, mut shape) = (first.stored, first.shape.clone());
         let same = |part: &Data<'_>| part.stored == stored && part.shape == shape;
-        ensure!(
-            parts.iter().all(same) && !shape.is_empty(),
-            "parts of different types or shapes"
-        );
+        if shape.is_empty() || !parts.iter().all(same) {
+            return Err(DataError::Parts);
+        }
         shape[0] *= parts.len();
         Ok(Data {
             stored,
@@ -153,7 +134,7 @@ impl<'a> Data<'a> {
         })
     }
 
-    /// The numbers as float32, little-endian.
+    /// Returns the numbers as float32, little-endian.
     pub fn to_bytes(&self) -> Cow<'_, [u8]> {
         let widen = |to_f32: fn([u8; 2]) -> f32| {
             let pairs = self.pieces.iter().flat_map(|piece| piece.chunks_exact(2));

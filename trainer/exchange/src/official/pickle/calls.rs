@@ -1,14 +1,16 @@
 //! What the pickle calls, and what the calls would make: the only part of the language that could do harm.
 
-use super::super::fault::Fault;
-use super::machine::Machine;
-use super::{Global, Id, Storage, Tensor, Value};
+use shardtool::Escaped;
 
-/// Dimensions of a tensor.
+use super::machine::Machine;
+use super::value::{Global, Id, Storage, Tensor, Value};
+use crate::official::fault::{Cause, Fault};
+
+/// Most dimensions of a tensor.
 const MAX_DIMENSIONS: usize = 8;
 
 impl<'a> Machine<'a> {
-    /// A call, of one of the two names that may be called.
+    /// Describes what a call would make, of one of the two names that may be called.
     pub(super) fn call(&mut self) -> Result<(), Fault> {
         let (arguments, callee) = (self.pop()?, self.pop()?);
         let Value::Tuple(arguments) = self.value(arguments) else {
@@ -63,10 +65,15 @@ impl<'a> Machine<'a> {
             )));
         }
         if !is_inside(&tensor) {
-            return Err(self.fault(format!(
+            let cause = format!(
                 "a tensor of {:?} (strides {:?}, offset {}) that its storage `{}` of {} elements does not hold",
-                tensor.shape, tensor.stride, tensor.offset, tensor.storage.key, tensor.storage.length
-            )));
+                tensor.shape,
+                tensor.stride,
+                tensor.offset,
+                Escaped::new(tensor.storage.key),
+                tensor.storage.length
+            );
+            return Err(self.fault(Cause::Tensor(cause)));
         }
         Ok(tensor)
     }
@@ -86,14 +93,15 @@ impl<'a> Machine<'a> {
         lengths.ok_or_else(|| self.fault("a tensor with a length that is no int of 0 or more"))
     }
 
-    /// Attributes of an object: those of a state dictionary, which nothing here needs.
+    /// Passes over the attributes of a state dictionary, which nothing here needs.
     pub(super) fn build(&mut self) -> Result<(), Fault> {
         let attributes = self.pop()?;
         let Value::Dict(attributes) = self.value(attributes) else {
             return Err(self.fault("attributes that are no dict"));
         };
         let allowed = |key: &Id| matches!(self.value(*key), Value::Text("_metadata"));
-        if !attributes.iter().all(|(key, _)| allowed(key)) {
+        // Looking at many of them again at each place that refers to them would take hours.
+        if attributes.len() > 1 || !attributes.iter().all(|(key, _)| allowed(key)) {
             return Err(self.fault("attributes other than a state dictionary's `_metadata`"));
         }
         match self.top()? {
@@ -105,7 +113,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A reference to a storage: `("storage", type, key, device, length)`.
+    /// Takes up a reference to a storage: `("storage", type, key, device, length)`.
     pub(super) fn storage(&mut self) -> Result<(), Fault> {
         let reference = self.pop()?;
         let storage = match self.value(reference) {
@@ -137,7 +145,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Whether all elements lie in the storage, and are no more than it has (as those of an expanded tensor would be).
+/// Tells whether all elements lie in the storage, and are no more than it has (as those of an expanded tensor would be).
 fn is_inside(tensor: &Tensor<'_>) -> bool {
     let length = tensor.storage.length;
     let elements = tensor

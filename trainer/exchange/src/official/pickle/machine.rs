@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::super::fault::Fault;
-use super::{Dtype, Global, Id, MAX_VALUES, Node, Value, op};
+use super::tree::Made;
+use super::value::{Dtype, Global, Id, Value};
+use super::{MAX_VALUES, op};
+use crate::official::fault::{Cause, Fault};
 
-/// Longest module or attribute name.
+/// Longest module or attribute name, in bytes.
 const MAX_NAME: usize = 256;
 
 /// The machine in the middle of a program.
@@ -16,7 +18,7 @@ pub struct Machine<'a> {
     at: usize,
     /// First byte of the instruction in progress.
     start: usize,
-    nodes: Vec<Node<'a>>,
+    nodes: Vec<Made<'a>>,
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
@@ -24,6 +26,7 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
+    /// Makes a machine for the program `bytes`, which stands at byte `base` of its file.
     pub fn new(bytes: &'a [u8], base: u64) -> Machine<'a> {
         Machine {
             bytes,
@@ -38,8 +41,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Every value the program makes, and the number of the one it ends with.
-    pub fn run(mut self) -> Result<(Vec<Node<'a>>, Id), Fault> {
+    /// Runs the program; returns every value it makes, and the number of the one it ends with.
+    pub fn run(mut self) -> Result<(Vec<Made<'a>>, Id), Fault> {
         if self.bytes.get(..2) != Some(&[op::PROTO, 2]) {
             return Err(self.fault("not a pickle of protocol 2"));
         }
@@ -148,14 +151,11 @@ impl<'a> Machine<'a> {
             op::REDUCE => self.call(),
             op::BUILD => self.build(),
             op::BINPERSID => self.storage(),
-            _ => Err(self.fault(format!(
-                "the pickle instruction 0x{code:02x}{} has no place in a checkpoint",
-                op::name(code)
-            ))),
+            _ => Err(self.fault(Cause::UnsafeInstruction(code))),
         }
     }
 
-    pub(super) fn fault(&self, cause: impl Into<String>) -> Fault {
+    pub(super) fn fault(&self, cause: impl Into<Cause>) -> Fault {
         Fault::new(self.base + self.start as u64, cause)
     }
 
@@ -176,7 +176,8 @@ impl<'a> Machine<'a> {
     fn count(&mut self) -> Result<(), Fault> {
         self.pushed += 1;
         if self.pushed > MAX_VALUES {
-            return Err(self.fault(format!("more than {MAX_VALUES} values in a pickle")));
+            let cause = format!("more than {MAX_VALUES} values in a pickle");
+            return Err(self.fault(Cause::TooMuch(cause)));
         }
         Ok(())
     }
@@ -184,7 +185,7 @@ impl<'a> Machine<'a> {
     pub(super) fn push(&mut self, value: Value<'a>) -> Result<(), Fault> {
         self.count()?;
         self.stack.push(self.nodes.len() as Id);
-        self.nodes.push(Node {
+        self.nodes.push(Made {
             value,
             offset: self.start as u32,
         });
@@ -276,7 +277,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A little-endian integer of its own length.
+    /// Reads a little-endian integer that says its own length.
     fn long(&mut self) -> Result<i64, Fault> {
         let [length] = self.take()?;
         if length > 8 {
@@ -310,10 +311,7 @@ impl<'a> Machine<'a> {
             ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
             ("torch", "LongStorage") => Global::Storage(Dtype::I64),
             _ => {
-                return Err(self.fault(format!(
-                    "the pickle names `{}`, which has no place in a checkpoint (nothing of it was executed)",
-                    format_args!("{module}.{name}").to_string().escape_debug()
-                )));
+                return Err(self.fault(Cause::UnsafeName(format!("{module}.{name}"))));
             }
         })
     }

@@ -32,7 +32,7 @@ pub const REDUCE: u8 = b'R';
 pub const BUILD: u8 = b'b';
 pub const BINPERSID: u8 = b'Q';
 
-/// For messages: what Python calls the instructions that make objects or come from other protocols.
+/// Returns what Python calls an instruction that makes objects or comes from another protocol, for messages.
 pub fn name(code: u8) -> &'static str {
     match code {
         b'i' => " (INST)",

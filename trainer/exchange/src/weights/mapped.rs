@@ -1,0 +1,77 @@
+//! Files mapped into memory.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::tensor::SafeTensors;
+
+use super::{Data, Tensors};
+use crate::Error;
+
+/// A file mapped into memory.
+#[derive(Debug)]
+pub struct Mapped {
+    map: Mmap,
+    path: PathBuf,
+}
+
+impl Mapped {
+    /// Maps the file `path`.
+    ///
+    /// # Errors
+    /// What the system says, or that it is no regular file: opening a pipe would wait for ever.
+    pub fn open(path: &Path) -> io::Result<Mapped> {
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
+        }
+        let file = File::open(path)?;
+        // SAFETY: the map is read only. Another process that shortens the file meanwhile would end this one by SIGBUS;
+        // nobody changes a finished checkpoint, and no way of reading 10 GB without copying them knows better.
+        let map = unsafe { Mmap::map(&file) }?;
+        Ok(Mapped {
+            map,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Returns the content.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// Returns the path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the tensors in the file, a safetensors file of floating-point numbers.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`] if it is none, [`Error::Tensor`] if a tensor is of numbers that weights do not have.
+    pub fn tensors(&self) -> Result<Tensors<'_>, Error> {
+        let tensors = SafeTensors::deserialize(&self.map)
+            .map_err(|cause| Error::safetensors(&self.path, cause))?;
+        let mut found = BTreeMap::new();
+        for (name, view) in tensors.tensors() {
+            let data = Data::new(
+                view.dtype(),
+                view.shape().to_vec(),
+                Cow::Borrowed(view.data()),
+            );
+            let data = data.map_err(|cause| Error::Tensor {
+                path: self.path.clone(),
+                name: name.clone(),
+                cause,
+            })?;
+            found.insert(name, data);
+        }
+        Ok(found)
+    }
+}
