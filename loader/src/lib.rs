@@ -7,6 +7,9 @@
 //! `serve`. The last three names in plain type belong to the producing side (feature `serve`), which the trainer does
 //! without. [`storage`] copies shards to local storage first, where that is asked for.
 
+// A message that cannot be written must end nothing: speech goes through `tracing` and `shardtool::program`.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod augment;
 pub mod config;
 pub mod crop;

@@ -2,6 +2,9 @@
 //!
 //! Results go to stdout, progress and faults to stderr. [`shardtool::exit`] has the exit codes.
 
+// A message that cannot be written must end nothing: speech goes through `tracing` and `shardtool::program`.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 mod cmd;
 
 use std::process::ExitCode;

@@ -11,6 +11,8 @@
 //!
 //! The specification, which the code follows and a stranger could read alone:
 #![doc = include_str!("../FORMAT.md")]
+// A message that cannot be written must end nothing: speech goes through `tracing` and `shardtool::program`.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 #[cfg(feature = "build")]
 pub mod build;

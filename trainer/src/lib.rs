@@ -16,6 +16,9 @@
 //! | [`exchange`] | checkpoints from and for the official code and Hugging Face |
 //! | [`proof`] | replays of the official code, tests of a device, benchmarks |
 
+// A message that cannot be written must end nothing: speech goes through `tracing` and `shardtool::program`.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod checkpoint;
 pub mod config;
 pub mod distributed;

@@ -93,7 +93,7 @@ pub(super) fn install(name: &'static str, verbosity: &Verbosity) {
 /// Keeps where a panic happened, and says all that is known of it to who asked for details.
 fn note_panic(info: &PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    let message = crate::panics::message_of_hook(info);
+    let message = crate::panics::message(info.payload());
     tracing::debug!("panic at {place}: {message}");
     let trace = Backtrace::capture();
     if trace.status() == BacktraceStatus::Captured {

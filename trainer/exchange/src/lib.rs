@@ -39,6 +39,9 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+// A message that cannot be written must end nothing: speech goes through `tracing` and `shardtool::program`.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 mod error;
 pub mod huggingface;
 pub mod model;
