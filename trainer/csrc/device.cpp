@@ -16,6 +16,12 @@ char* ijepa_allow_tf32(int allowed) {
   });
 }
 
+// Whether attention may use cuDNN, which makes a plan for each shape it meets: with masks of other lengths at every step,
+// minutes of them.
+char* ijepa_allow_cudnn_attention(int allowed) {
+  return guarded([&] { at::globalContext().setSDPUseCuDNN(allowed != 0); });
+}
+
 // Allows some implementations of attention: bit 0 the plain one, 1 flash, 2 memory-efficient, 3 cuDNN's (the numbers of
 // at::SDPBackend). `previous` receives those allowed before.
 char* ijepa_attention_backends(unsigned allowed, unsigned* previous) {

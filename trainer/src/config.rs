@@ -147,6 +147,19 @@ impl Config {
         self.logging.folder()
     }
 
+    /// Reads a configuration back from what [`Config::resolved`] gave, as a checkpoint holds it.
+    ///
+    /// # Errors
+    /// If it is not whole, as that of weights which were imported without one.
+    pub fn from_resolved(resolved: &Map<String, Value>) -> Result<Config, Error> {
+        let text = Value::Object(resolved.clone()).to_string();
+        Config::from_file(&ConfigFile::parse(
+            Path::new("checkpoint.json"),
+            &text,
+            &[],
+        )?)
+    }
+
     /// Returns the sizes of the networks.
     ///
     /// # Errors

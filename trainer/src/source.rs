@@ -12,7 +12,7 @@ pub(crate) mod device_buffers;
 pub(crate) mod group;
 pub(crate) mod held;
 
-pub use group::{Group, Raw};
+pub use group::{Group, Normaliser, Raw};
 
 use std::ops::Range;
 use std::sync::{Arc, mpsc};

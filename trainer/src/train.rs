@@ -305,11 +305,8 @@ impl Run {
 
     /// Adds the gradients of a group's share of the loss, the mean over `groups`.
     fn backward(&mut self, loss: &Tensor, groups: u64) -> Result<(), Error> {
-        let backward = || loss.f_div_scalar(groups as f64)?.f_backward();
-        Ok(self
-            .clock
-            .phase(Phase::Backward, backward)
-            .map_err(crate::Error::from)?)
+        let backward = || ijepa::backward(loss, groups);
+        Ok(self.clock.phase(Phase::Backward, backward)?)
     }
 
     /// Moves encoder and predictor.

@@ -12,7 +12,6 @@ use exchange::huggingface;
 use exchange::model::ModelConfig;
 use exchange::parameters;
 use exchange::weights::{self, Mapped, Tensors};
-use loader::config::ConfigFile;
 
 use super::Error;
 use crate::checkpoint::{self, State};
@@ -67,10 +66,7 @@ impl ExportedCheckpoint {
 
     /// Returns the configuration it was trained under, if all of it is known.
     fn config(&self) -> Option<Config> {
-        let text =
-            serde_json::to_string(&self.state.config).expect("a JSON value always serialises");
-        let file = ConfigFile::parse(Path::new("checkpoint.json"), &text, &[]).ok()?;
-        Config::from_file(&file).ok()
+        Config::from_resolved(&self.state.config).ok()
     }
 
     /// Returns the sizes of the networks, after every tensor was found to fit them.

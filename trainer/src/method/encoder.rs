@@ -14,6 +14,8 @@
 //! | P | width of the predictor |
 //! | H, K | attention heads, width of a head |
 
+use std::collections::BTreeMap;
+
 use tch::{Device, Tensor};
 
 use crate::Error;
@@ -21,7 +23,7 @@ use crate::method::gather::{apply_masks, patchify};
 use crate::method::hooks::{Hooks, NoHooks};
 use crate::method::model::{CHANNELS, ModelConfig};
 use crate::method::transformer::{Block, LayerNorm, Linear, Parameters, Scope, zeroed};
-use crate::method::{parameters, positions};
+use crate::method::{parameters, positions, state_dict};
 
 /// Encodes the patches of an image, all of them (the target encoder) or those a mask keeps (the context encoder).
 pub struct Encoder {
@@ -172,6 +174,14 @@ impl Encoder {
     fn embed(&self, patches: &Tensor) -> Result<Tensor, Error> {
         let Linear { weight, bias } = &self.patch_embed;
         Ok(patches.f_linear(&weight.f_flatten(1, -1)?, Some(bias))?)
+    }
+
+    /// Copies `state`, under official names without a network's, into the encoder.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::UnknownTensor`] or [`Error::TensorForm`]; nothing is copied then.
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), Error> {
+        state_dict::load(&self.parameters, state)
     }
 
     /// Turns activation checkpointing on or off: the backward pass computes the blocks' intermediate results again,

@@ -1,6 +1,7 @@
 //! Learning rate, weight decay and momentum as pure functions of the 0-based step.
 //!
-//! The arithmetic is the official one, operation by operation, so that float64 results are equal to the last bit. The
+//! Paper, appendix A.1; official code: `WarmupCosineSchedule` and `CosineWDSchedule` of `src/utils/schedulers.py`, and
+//! `momentum_scheduler` of `src/train.py`. The arithmetic is the official one, operation by operation, so that float64 results are equal to the last bit. The
 //! official schedulers count before they compute, so step 0 already stands one step into the warm-up.
 
 use std::f64::consts::PI;
@@ -53,7 +54,29 @@ pub struct Rates {
 }
 
 impl Schedule {
-    /// `steps_per_epoch` is what the loader says: whole global batches in the data set.
+    /// Makes the schedules of a run; `steps_per_epoch` is what the loader says: whole global batches in the data set.
+    ///
+    /// ```
+    /// use trainer::method::schedule::{Schedule, ScheduleConfig};
+    ///
+    /// let published = ScheduleConfig {
+    ///     epochs: 300,
+    ///     warmup: 40.0,
+    ///     ipe_scale: 1.0,
+    ///     start_lr: 2e-4,
+    ///     lr: 1e-3,
+    ///     final_lr: 1e-6,
+    ///     weight_decay: 0.04,
+    ///     final_weight_decay: 0.4,
+    ///     ema: [0.996, 1.0],
+    /// };
+    /// let rates = Schedule::new(&published, 625)?.at(24_999);
+    /// assert_eq!(rates.lr, 1e-3); // the warm-up is over
+    /// # Ok::<(), trainer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Schedule`] for settings that give no step.
     pub fn new(config: &ScheduleConfig, steps_per_epoch: u64) -> Result<Self, Error> {
         let ScheduleConfig {
             epochs,
@@ -90,8 +113,9 @@ impl Schedule {
         }
     }
 
-    /// Learning rate: linear to `lr`, then half a cosine to `final_lr`. Beyond the schedule's end the cosine goes on,
-    /// as it does in the official code.
+    /// Returns the learning rate: linear to `lr`, then half a cosine to `final_lr`.
+    ///
+    /// Beyond the schedule's end the cosine goes on, as it does in the official code (`WarmupCosineSchedule`).
     pub fn lr(&self, step: u64) -> f64 {
         let ScheduleConfig {
             start_lr,
@@ -108,7 +132,9 @@ impl Schedule {
         (final_lr + (lr - final_lr) * 0.5 * (1.0 + (PI * progress).cos())).max(final_lr)
     }
 
-    /// Weight decay: half a cosine from `weight_decay` to `final_weight_decay`, without warm-up.
+    /// Returns the weight decay: half a cosine from `weight_decay` to `final_weight_decay`, without warm-up.
+    ///
+    /// Official code: `CosineWDSchedule`.
     pub fn weight_decay(&self, step: u64) -> f64 {
         let ScheduleConfig {
             weight_decay: first,
@@ -124,8 +150,10 @@ impl Schedule {
         }
     }
 
-    /// Momentum of the target encoder: linear from `ema[0]` at step 0. It holds its last value beyond the schedule's
-    /// end, where the official code stops with an error.
+    /// Returns the momentum of the target encoder: linear from `ema[0]` at step 0.
+    ///
+    /// It holds its last value beyond the schedule's end, where the official code stops with an error
+    /// (`momentum_scheduler` of `src/train.py`).
     pub fn momentum(&self, step: u64) -> f64 {
         let [first, last] = self.config.ema;
         let step = (step as f64).min(self.momentum_steps.trunc());

@@ -48,7 +48,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// A configuration with these sizes, and the official ViT-H/14's masks and schedules.
+    /// Returns a configuration with these sizes, and the official ViT-H/14's masks and schedules.
     pub fn config(&self) -> Result<Config> {
         let Workload {
             model,
@@ -76,7 +76,7 @@ impl Workload {
     }
 }
 
-/// A run at step 0, which writes no file.
+/// Makes a run at step 0, which writes no file.
 pub fn start(config: &Config, epoch_len: Option<u64>, device: Device) -> Result<Run> {
     let state = State::new(0, epoch_len.unwrap_or(EPOCH_LEN), config.resolved());
     Ok(Run::new(config, &state, None, device)?)
@@ -87,7 +87,7 @@ pub fn start(config: &Config, epoch_len: Option<u64>, device: Device) -> Result<
 pub struct Steps {
     /// Duration of each, in milliseconds.
     pub step_ms: Vec<f64>,
-    /// Of each, the duration of each phase, in the order of [`Phase::ALL`].
+    /// Duration of each phase of each step, in the order of [`Phase::ALL`].
     pub phase_ms: Vec<[f64; Phase::ALL.len()]>,
     /// Context patches of an image, of each.
     pub context_len: Vec<f64>,
@@ -138,7 +138,7 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The middle value, or the mean of the two in the middle.
+/// Returns the middle value, or the mean of the two in the middle.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -14,9 +14,7 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 use tch::Device;
 
-use crate::torch::cuda;
-
-use crate::torch::shim;
+use crate::torch::{cuda, shim};
 
 /// What became of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,7 +33,7 @@ pub enum Verdict {
 pub struct Line {
     /// What was checked.
     pub name: &'static str,
-    /// Whether it works.
+    /// What became of it.
     pub verdict: Verdict,
     /// What was seen, or what went wrong in the words of who noticed.
     pub detail: String,
@@ -104,13 +102,10 @@ pub fn run(device: Device, mut tell: impl FnMut(&Line)) -> Vec<Line> {
     lines.collect()
 }
 
-/// Lets a panic, as of an operator of libtorch that fails, be a failure like others.
+/// Turns a panic, as of an operator of libtorch that fails, into a failure like others.
 fn guarded(check: impl FnOnce() -> Result<String>) -> Result<String> {
-    catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        Err(anyhow!(text.unwrap_or_else(|| "a panic".to_owned())))
-    })
+    catch_unwind(AssertUnwindSafe(check))
+        .unwrap_or_else(|panic| Err(anyhow!(shardtool::panics::message(&*panic))))
 }
 
 fn device(device: Device) -> Result<String> {
@@ -145,7 +140,7 @@ fn gib(bytes: u64) -> String {
     format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
-/// The most memory that tensors had during `body`, above what they had before.
+/// Returns the most memory that tensors had during `body`, above what they had before.
 fn peak_of<R>(like: &tch::Tensor, body: impl FnOnce() -> R) -> Result<(R, u64)> {
     let (before, _) = shim::device_memory(like, true)?;
     let result = body();

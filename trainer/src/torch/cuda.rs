@@ -152,7 +152,7 @@ pub struct Properties {
     pub runtime: String,
 }
 
-/// What GPU number `index`, the current one, is.
+/// Describes GPU number `index`, the current one.
 pub fn properties(index: usize) -> Result<Properties, Error> {
     let index = index as c_int;
     let attribute = |attribute| {
@@ -226,7 +226,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A new one, which waits for no other unless told to.
+    /// Makes a stream, which waits for no other unless told to.
     pub fn new() -> Result<Self, Error> {
         let mut handle = null_mut();
         // SAFETY: a place to write to.
@@ -294,12 +294,12 @@ pub struct Event {
 }
 
 impl Event {
-    /// One to wait for.
+    /// Makes an event to wait for.
     pub fn new() -> Result<Self, Error> {
         Event::with(EVENT_DISABLE_TIMING)
     }
 
-    /// One that knows when it happened as well.
+    /// Makes an event that knows when it happened as well.
     pub fn timed() -> Result<Self, Error> {
         Event::with(0)
     }
@@ -317,7 +317,7 @@ impl Event {
         unsafe { call!(cudaEventRecord(self.handle, stream.handle)) }
     }
 
-    /// Whether it has happened; one that was never recorded has.
+    /// Tells whether it has happened; one that was never recorded has.
     pub fn happened(&self) -> Result<bool, Error> {
         let runtime = runtime()?;
         // SAFETY: the event lives; the second call takes nothing.

@@ -3,13 +3,14 @@
 use tch::Device;
 
 use crate::Error;
+use crate::torch::{cuda, shim};
 
-use crate::torch::cuda;
-
-use crate::torch::shim;
-
-/// Parses `cpu`, `cuda` or `cuda:N`, makes sure that the device is there, and makes it this thread's current one. On a
-/// GPU, TF32 is off from then on.
+/// Parses `cpu`, `cuda` or `cuda:N`, makes sure that the device is there, and makes it this thread's current one.
+///
+/// On a GPU, TF32 and cuDNN's attention are off from then on.
+///
+/// # Errors
+/// [`Error::Device`] with the cause and the cure.
 pub fn parse(name: &str) -> Result<Device, Error> {
     let error = |reason: &str| Error::Device {
         device: name.to_string(),
@@ -55,6 +56,7 @@ pub fn parse(name: &str) -> Result<Device, Error> {
     }
     // Float32 means float32 unless somebody says otherwise; libtorch's own default lets convolutions use TF32.
     shim::allow_tf32(false)?;
+    shim::allow_cudnn_attention(false)?;
     Ok(Device::Cuda(index))
 }
 
@@ -70,7 +72,7 @@ pub enum Bfloat16 {
 }
 
 impl Bfloat16 {
-    /// What `device` can do.
+    /// Returns what `device` can do.
     pub fn of(device: Device) -> Bfloat16 {
         if device.is_cuda() {
             return Bfloat16::Fast;
@@ -87,12 +89,12 @@ impl Bfloat16 {
         }
     }
 
-    /// Whether a run that asks for bfloat16 gets it.
+    /// Tells whether a run that asks for bfloat16 gets it.
     pub fn is_used(self) -> bool {
         self != Bfloat16::Emulated
     }
 
-    /// What a user who asks for it should know.
+    /// Returns what a user who asks for bfloat16 should know.
     pub fn warning(self) -> Option<&'static str> {
         match self {
             Bfloat16::Fast => None,

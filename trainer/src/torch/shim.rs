@@ -6,7 +6,7 @@
 mod device;
 mod recompute;
 
-pub use device::{Attention, allow_tf32, device_memory};
+pub use device::{Attention, allow_cudnn_attention, allow_tf32, device_memory};
 pub use recompute::recomputed;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -92,7 +92,13 @@ pub struct AdamW {
     pub eps: f64,
 }
 
-/// One fused AdamW step over four lists of equal length; `step` counts from 1.
+/// Does a fused AdamW step over four lists of equal length; `step` counts from 1.
+///
+/// # Errors
+/// From the device: [`Error::OutOfMemory`] or [`Error::Torch`].
+///
+/// # Panics
+/// If the lists have different lengths.
 pub fn adamw(
     parameters: &[&Tensor],
     gradients: &[Tensor],
@@ -132,7 +138,10 @@ pub fn adamw(
     }
 }
 
-/// `slow = slow * momentum + fast * (1 - momentum)` for each pair, with three separate roundings.
+/// Sets `slow = slow * momentum + fast * (1 - momentum)` for each pair, with three separate roundings.
+///
+/// # Errors
+/// From the device: [`Error::OutOfMemory`] or [`Error::Torch`].
 pub fn ema<'a>(
     pairs: impl IntoIterator<Item = (&'a Tensor, &'a Tensor)>,
     momentum: f64,
@@ -152,8 +161,13 @@ pub fn ema<'a>(
     }
 }
 
-/// Fills the tensors with normal values of one random stream that starts at `seed`, drawn on the CPU whatever their
-/// device. libtorch's global stream, which other threads may use, is not touched.
+/// Fills the tensors with normal values of one random stream that starts at `seed`.
+///
+/// The values are drawn on the CPU whatever their device. libtorch's global stream, which other threads may use, is not
+/// touched.
+///
+/// # Errors
+/// From the device: [`Error::OutOfMemory`] or [`Error::Torch`].
 pub fn normal<'a>(
     tensors: impl IntoIterator<Item = &'a Tensor>,
     deviation: f64,
@@ -171,7 +185,10 @@ pub fn normal<'a>(
     }
 }
 
-/// The Euclidean norm of all elements of the tensors (at least one) together; waits for their device.
+/// Returns the Euclidean norm of all elements of the tensors (at least one) together; waits for their device.
+///
+/// # Errors
+/// From the device: [`Error::OutOfMemory`] or [`Error::Torch`].
 pub fn norm(tensors: &[Tensor]) -> Result<f64, Error> {
     let tensors = handles(tensors);
     let mut norm = 0.0;
@@ -181,6 +198,9 @@ pub fn norm(tensors: &[Tensor]) -> Result<f64, Error> {
 }
 
 /// Drops the gradients, so that the next backward pass stores them instead of adding.
+///
+/// # Errors
+/// From libtorch.
 pub fn clear_gradients<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), Error> {
     let tensors = handles(tensors);
     // SAFETY: an array of live tensors, borrowed for `'a`, which outlives this call.
@@ -199,27 +219,25 @@ pub struct Autocast {
 
 impl Autocast {
     /// Enters autocast on the type of device that `like` lives on.
+    ///
+    /// # Errors
+    /// From libtorch.
     pub fn bfloat16(like: &Tensor) -> Result<Self, Error> {
-        let mut guard = Self {
-            like: like.shallow_clone(),
-            was_enabled: 0,
-            previous_type: 0,
-            thread: PhantomData,
-        };
-        // SAFETY: a live tensor and two places to write to. On failure nothing was entered, and the guard's drop must
-        // not leave: it is forgotten.
-        let entered = unsafe {
+        let (mut was_enabled, mut previous_type) = (0, 0);
+        // SAFETY: a live tensor and two places to write to. On failure nothing was entered.
+        unsafe {
             outcome(ijepa_autocast_enter(
-                handle(&guard.like),
-                &mut guard.was_enabled,
-                &mut guard.previous_type,
+                handle(like),
+                &mut was_enabled,
+                &mut previous_type,
             ))
-        };
-        if let Err(error) = entered {
-            std::mem::forget(guard);
-            return Err(error);
-        }
-        Ok(guard)
+        }?;
+        Ok(Self {
+            like: like.shallow_clone(),
+            was_enabled,
+            previous_type,
+            thread: PhantomData,
+        })
     }
 }
 

@@ -33,7 +33,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All of them.
+    /// All phases, in the order of a step.
     pub const ALL: [Phase; 7] = [
         Phase::Wait,
         Phase::Copy,
@@ -44,7 +44,7 @@ impl Phase {
         Phase::Ema,
     ];
 
-    /// As a column's head.
+    /// Returns the name, as heads of columns have it.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Wait => "wait",
@@ -61,7 +61,7 @@ impl Phase {
 /// Sums up the time of each phase of a step, over all of its groups.
 #[derive(Debug)]
 pub struct Clock {
-    /// None: nobody listens.
+    /// None: the clock is off.
     device: Option<Device>,
     last: Instant,
     spent: Spent,
@@ -81,7 +81,7 @@ enum Mark {
 }
 
 impl Clock {
-    /// One that measures nothing and costs nothing.
+    /// Makes a clock that measures nothing and costs nothing.
     pub fn off() -> Clock {
         Clock {
             device: None,
@@ -92,7 +92,7 @@ impl Clock {
         }
     }
 
-    /// One that measures work on `device`, a GPU's on the stream that libtorch computes on.
+    /// Makes a clock that measures work on `device`, a GPU's on the stream that libtorch computes on.
     pub fn on(device: Device) -> Clock {
         Clock {
             device: Some(device),
@@ -100,7 +100,7 @@ impl Clock {
         }
     }
 
-    /// A step begins: what was measured before is forgotten.
+    /// Begins a step: what was measured before is forgotten.
     pub fn start(&mut self) {
         match self.device {
             None => {}
@@ -135,7 +135,7 @@ impl Clock {
         }
     }
 
-    /// Of what `from` was given, `share` belongs to `to`.
+    /// Moves `share` of the time of `from` to `to`, which it belongs to.
     pub fn transfer(&mut self, from: Phase, to: Phase, share: Duration) {
         match self.device {
             None => {}

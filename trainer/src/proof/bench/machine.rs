@@ -5,9 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::torch::cuda;
-
-use crate::torch::shim;
+use crate::torch::{cuda, shim};
 
 /// Matrix products per second, at best.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,7 +35,7 @@ const GPUS: [(&str, f64, f64); 14] = [
     ("RTX 3090", 71.0, 35.6),
 ];
 
-/// The peak of `device`: of a known GPU by its data sheet, of the CPU by a measurement that takes about a second.
+/// Returns the peak of `device`: of a known GPU by its data sheet, of the CPU by a measurement of about a second.
 pub fn peak(device: Device, bfloat16: bool) -> Option<Peak> {
     match device {
         Device::Cpu => Some(measured(bfloat16)),
@@ -59,7 +57,7 @@ fn data_sheet(name: &str, bfloat16: bool) -> Option<Peak> {
     })
 }
 
-/// The best of some large square products, with libtorch's present number of threads.
+/// Measures the best of some large square products, with libtorch's present number of threads.
 fn measured(bfloat16: bool) -> Peak {
     const SIDE: i64 = 2048;
     const TIMES: usize = 8;
@@ -82,7 +80,7 @@ fn measured(bfloat16: bool) -> Peak {
     }
 }
 
-/// The most memory that this process had resident, in bytes; on a GPU, that its tensors had.
+/// Returns the most memory that this process had resident, in bytes; on a GPU, that its tensors had.
 pub fn peak_memory(device: Device) -> Option<u64> {
     if device.is_cuda() {
         let like = Tensor::zeros([1], (Kind::Float, device));

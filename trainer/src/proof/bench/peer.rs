@@ -126,7 +126,7 @@ pub fn compare(config: &Config, how: &How<'_>) -> Result<Comparison> {
     found
 }
 
-/// A step, and the patches of its context and target masks: `given`, or the one nearest to the mean of the first ones.
+/// Chooses a step, `given` or the one nearest to the mean of the first: its number, patches of a context, of a target.
 fn masks(config: &Config, given: Option<u64>) -> Result<(u64, usize, usize)> {
     let sampler = MaskSampler::new(&config.loader)?;
     let images = usize::try_from(config.loader.data.batch_size)?;
@@ -197,7 +197,7 @@ impl Entrants<'_> {
         found
     }
 
-    /// One turn of a variant, by the process that waits for it or by a new one.
+    /// Gives a variant its turn, by the process that waits for it or by a new one.
     fn turn(&self, number: usize, waiting: &mut Option<Process>) -> Result<Answer> {
         let mut process = match waiting.take() {
             Some(process) => process,

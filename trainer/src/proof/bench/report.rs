@@ -40,7 +40,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Steps of this configuration, with masks of these lengths (context, target).
+    /// Describes steps of this configuration, with masks of these lengths (context, target).
     pub fn new(
         config: &Config,
         device: Device,
@@ -74,7 +74,7 @@ impl Subject {
         })
     }
 
-    /// Share of the machine's peak that the method's arithmetic comes to.
+    /// Returns the share of the machine's peak that the method's arithmetic comes to.
     pub fn mfu(&self, images_per_s: f64) -> Option<f64> {
         let peak = self.peak.as_ref()?;
         Some(images_per_s * self.flops_per_image / peak.flops_per_s)

@@ -17,7 +17,7 @@ use super::set::Statistics;
 /// How many times torch's own float32 error a difference may reach.
 pub const MULTIPLE: f64 = 4.0;
 
-/// The same for the key third of qkv.bias and what follows from its gradient.
+/// How many times that error it may reach in the key third of qkv.bias, and in what follows from its gradient.
 pub const KEYS_MULTIPLE: f64 = 8.0;
 
 /// One rounding to bfloat16, relative.
@@ -26,17 +26,17 @@ pub const BF16_ROUNDING: f64 = 1.0 / 256.0;
 /// Half a unit in the last place of 1.0, relative: one rounding to float32.
 pub const ROUNDING: f64 = 1.0 / (1u64 << 24) as f64;
 
-/// Torch's own error in one tensor.
+/// Torch's own error in one tensor, which a difference is measured by.
 #[derive(Clone, Copy, Debug)]
 pub enum Own {
-    /// Of float32.
+    /// The error of float32.
     Float32 {
         /// In its worst element.
         max_abs: f64,
         /// Root mean square, where it was recorded.
         rms: Option<f64>,
     },
-    /// Of autocast to bfloat16, in roundings to it.
+    /// The error of autocast to bfloat16, in roundings to it.
     Autocast {
         /// How far from float32 it may be, as a relative l2 norm.
         allowed: f64,
@@ -46,7 +46,7 @@ pub enum Own {
 }
 
 impl Own {
-    /// An error of float32 of which only the largest is known.
+    /// Makes an error of float32 of which only the largest is known.
     pub fn at_most(max_abs: f64) -> Self {
         Self::Float32 { max_abs, rms: None }
     }
@@ -69,12 +69,12 @@ pub struct Group {
     pub worst: String,
     /// How large the ratio may be; 0 where equality is asked for.
     pub allowed: f64,
-    /// Whether it is not larger.
+    /// Passed: the ratio is not larger.
     pub pass: bool,
 }
 
 impl Group {
-    /// An empty group whose differences may be `MULTIPLE` times torch's own error.
+    /// Makes an empty group whose differences may be `MULTIPLE` times torch's own error.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -88,7 +88,7 @@ impl Group {
         }
     }
 
-    /// An empty group under autocast, for numbers: their error counts in roundings to bfloat16.
+    /// Makes an empty group under autocast, for numbers: their error counts in roundings to bfloat16.
     pub fn autocast(name: impl Into<String>, allowed: f64) -> Self {
         Self {
             allowed,
@@ -96,7 +96,7 @@ impl Group {
         }
     }
 
-    /// An empty group of key biases.
+    /// Makes an empty group of key biases.
     pub fn keys(name: impl Into<String>) -> Self {
         Self {
             allowed: KEYS_MULTIPLE,
@@ -104,7 +104,7 @@ impl Group {
         }
     }
 
-    /// An empty group that passes only if everything is equal.
+    /// Makes an empty group that passes only if everything is equal.
     pub fn exact(name: impl Into<String>) -> Self {
         Self {
             allowed: 0.0,
@@ -230,7 +230,7 @@ impl Group {
     }
 }
 
-/// How many times torch's own error a difference is; `scale` is the size of what is compared.
+/// Returns how many times torch's own error a difference is; `scale` is the size of what is compared.
 fn ratio(difference: f64, own: f64, scale: f64) -> f64 {
     if difference == 0.0 {
         0.0
@@ -239,7 +239,7 @@ fn ratio(difference: f64, own: f64, scale: f64) -> f64 {
     }
 }
 
-/// The larger one, where not-a-number is worse than everything.
+/// Returns the larger one, where not-a-number is worse than everything.
 fn worse(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() {
         f64::NAN
@@ -251,7 +251,7 @@ fn worse(a: f64, b: f64) -> f64 {
 /// What a check found.
 #[derive(Serialize, Clone, Debug)]
 pub struct Report {
-    /// Whether every group passed.
+    /// Passed: every group did.
     pub pass: bool,
     /// Everything that was compared.
     pub groups: Vec<Group>,

@@ -169,7 +169,7 @@ impl Set {
         })
     }
 
-    /// The tensors of a file that must be there.
+    /// Loads a file that must be there.
     pub fn load(&self, name: &str) -> Result<Tensors, Error> {
         let path = self.path(name);
         let bytes = fs::read(&path).map_err(|error| fault(&path, error))?;
@@ -193,7 +193,7 @@ impl Set {
         Ok(tensors)
     }
 
-    /// The tensors of a file that a set may lack.
+    /// Loads a file that a set may lack.
     pub fn load_optional(&self, name: &str) -> Result<Option<Tensors>, Error> {
         if self.path(name).exists() {
             self.load(name).map(Some)
@@ -202,7 +202,7 @@ impl Set {
         }
     }
 
-    /// A fault of a file of this set.
+    /// Returns an error about a file of this set.
     pub fn fault(&self, name: &str, reason: impl ToString) -> Error {
         fault(&self.path(name), reason)
     }
@@ -244,7 +244,7 @@ impl Set {
         self.meta.config.ipe
     }
 
-    /// The batch of a step, counted from 1: images, context masks, target masks.
+    /// Returns the batch of a step, counted from 1: images, context masks, target masks.
     pub fn batch<'a>(
         &self,
         inputs: &'a Tensors,
@@ -269,7 +269,7 @@ impl Set {
         ))
     }
 
-    /// A tensor that the file must hold.
+    /// Returns a tensor that the file must hold.
     pub fn named<'a>(
         &self,
         file: &str,
@@ -289,7 +289,7 @@ fn fault(path: &Path, reason: impl ToString) -> Error {
     }
 }
 
-/// A reduced set keeps of a tensor of `count` elements, flattened, every how-many-th from the first.
+/// Returns the distance of the elements that a reduced set keeps of a flattened tensor of `count` elements.
 pub fn sampling_stride(count: i64) -> i64 {
     ((count + SAMPLED - 1) / SAMPLED).max(1)
 }

@@ -171,13 +171,13 @@ pub(super) fn recomputed(device: Device) -> Result<String> {
     let kept = trial.pass(device.is_cuda())?;
     trial.optimizer.zero_grad()?;
     trial.ijepa.recompute_activations(true);
-    let anew = trial.pass(device.is_cuda())?;
+    let again = trial.pass(device.is_cuda())?;
     if device.is_cuda() {
-        return compare(&anew, &kept, 1e-6, 2e-2);
+        return compare(&again, &kept, 1e-6, 2e-2);
     }
-    let (off, name) = worst(&anew, &kept)?;
+    let (off, name) = worst(&again, &kept)?;
     ensure!(
-        off == 0.0 && anew.loss == kept.loss,
+        off == 0.0 && again.loss == kept.loss,
         "{name} differs by {off:.1e}"
     );
     Ok("loss and gradients equal in every bit".to_owned())
@@ -194,11 +194,16 @@ pub(super) fn memory(device: Device) -> Result<String> {
         let (seen, bytes) = peak_of(&like, || trial.pass(true))?;
         seen.map(|_| bytes)
     };
-    let (kept, anew) = (peak(false)?, peak(true)?);
-    ensure!(anew < kept, "{} instead of {}", gib(anew), gib(kept));
+    let (kept, recomputed) = (peak(false)?, peak(true)?);
+    ensure!(
+        recomputed < kept,
+        "{} instead of {}",
+        gib(recomputed),
+        gib(kept)
+    );
     Ok(format!(
         "ViT-B/16, 32 images, bfloat16: {} of activations instead of {}",
-        gib(anew),
+        gib(recomputed),
         gib(kept)
     ))
 }

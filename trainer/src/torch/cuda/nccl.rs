@@ -82,7 +82,7 @@ pub struct Communicator {
 }
 
 impl Communicator {
-    /// A group of one rank, on the current device.
+    /// Makes a group of one rank, on the current device.
     pub fn alone() -> Result<Self, Error> {
         let nccl = nccl()?;
         let mut id = UniqueId([0; 128]);

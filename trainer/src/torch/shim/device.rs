@@ -9,6 +9,7 @@ use crate::Error;
 
 unsafe extern "C" {
     fn ijepa_allow_tf32(allowed: c_int) -> *mut c_char;
+    fn ijepa_allow_cudnn_attention(allowed: c_int) -> *mut c_char;
     fn ijepa_attention_backends(allowed: c_uint, previous: *mut c_uint) -> *mut c_char;
     fn ijepa_attention_choice(
         query: Handle,
@@ -24,13 +25,28 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Whether float32 matrix products and convolutions on a GPU may round their inputs to TF32 (10 bits of mantissa).
+/// Lets float32 matrix products and convolutions on a GPU round their inputs to TF32 (10 bits of mantissa), or forbids it.
+///
+/// # Errors
+/// From libtorch.
 pub fn allow_tf32(allowed: bool) -> Result<(), Error> {
     // SAFETY: takes no pointers.
     unsafe { outcome(ijepa_allow_tf32(allowed.into())) }
 }
 
-/// One of libtorch's implementations of scaled dot-product attention.
+/// Lets attention on a GPU use cuDNN, or forbids it.
+///
+/// cuDNN makes a plan for each shape that it meets. Masks have other lengths at every step, so on the GPUs where libtorch
+/// prefers cuDNN the first thousands of steps would make plans, for minutes in all.
+///
+/// # Errors
+/// From libtorch.
+pub fn allow_cudnn_attention(allowed: bool) -> Result<(), Error> {
+    // SAFETY: takes no pointers.
+    unsafe { outcome(ijepa_allow_cudnn_attention(allowed.into())) }
+}
+
+/// An implementation of scaled dot-product attention in libtorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i64)]
 pub enum Attention {
@@ -38,7 +54,7 @@ pub enum Attention {
     Math = 0,
     /// Tile by tile, nothing kept.
     Flash = 1,
-    /// The same for more types and older devices.
+    /// Tile by tile, for more types and older devices.
     Efficient = 2,
     /// cuDNN's.
     CuDnn = 3,
@@ -52,7 +68,11 @@ impl Attention {
         Attention::CuDnn,
     ];
 
-    /// Which one attention over these (B, H, N, K) would use; `None` where none of those allowed can.
+    /// Returns the implementation that attention over these (B, H, N, K) would use; `None` where none of those allowed
+    /// can.
+    ///
+    /// # Errors
+    /// From libtorch.
     pub fn chosen(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Option<Self>, Error> {
         let mut choice = -1;
         // SAFETY: three live tensors and a place to write to.
@@ -68,6 +88,9 @@ impl Attention {
     }
 
     /// Runs `body` with this implementation alone allowed, in the whole process.
+    ///
+    /// # Errors
+    /// From libtorch.
     pub fn alone<R>(self, body: impl FnOnce() -> R) -> Result<R, Error> {
         /// Allows again what was allowed, also after a panic.
         struct Restore(c_uint);
@@ -85,8 +108,12 @@ impl Attention {
     }
 }
 
-/// Bytes that libtorch's allocator has handed out on the GPU of `like`: (now, the most since the last reset). `reset`
-/// starts a new measurement.
+/// Returns the bytes that libtorch's allocator has handed out on the GPU of `like`: (now, the most since the last reset).
+///
+/// `reset` starts a new measurement.
+///
+/// # Errors
+/// From libtorch.
 ///
 /// # Panics
 /// If `like` lies on a CPU, for which libtorch keeps no account.

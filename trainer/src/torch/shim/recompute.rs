@@ -1,6 +1,7 @@
 //! Activation checkpointing over `csrc/recompute.cpp`.
 
 use std::ffi::{CString, c_char, c_void};
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
@@ -80,10 +81,11 @@ unsafe extern "C" fn call(state: *const c_void, input: Handle, output: *mut Hand
         closure(&input)
     };
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(mut result)) => {
-            // SAFETY: as promised. The callee takes the tensor over, so it is not dropped here.
+        Ok(Ok(result)) => {
+            // The callee takes the tensor over, so it is not dropped here.
+            let mut result = ManuallyDrop::new(result);
+            // SAFETY: as promised.
             unsafe { *output = result.as_mut_ptr().cast_const().cast() };
-            std::mem::forget(result);
             null_mut()
         }
         Ok(Err(Error::OutOfMemory { reason, .. } | Error::Torch { reason, .. })) => message(reason),
