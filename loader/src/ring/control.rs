@@ -5,6 +5,13 @@ use std::time::Duration;
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Word};
 
+/// The first word of a ring.
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"IJEPRING");
+/// `ended`: no slot will follow.
+pub(super) const ENDED: u32 = 1;
+/// `ended`: the producer failed.
+pub(super) const FAILED: u32 = 2;
+
 /// The ring's header. Its layout is checked by a golden test.
 #[derive(Debug, Default)]
 #[repr(C)]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{MAGIC, VERSION};
+use super::VERSION;
+use super::control::MAGIC;
 
 /// Everything that can go wrong with a ring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, HEADER_LEN};
+use super::error::Error;
 
 /// Images start on a page, so that the consumer may register and copy them as whole pages.
 pub(super) const PAGE: usize = 4096;
+/// Bytes before the first slot: one page, so that slots start on pages.
+pub(super) const HEADER_LEN: usize = PAGE;
 /// Every part of a slot starts on a cache line of its own: two workers never write to the same line.
 const LINE: usize = 64;
 /// Bytes of the slot's own header (see the table in [`super`]).
@@ -93,12 +95,15 @@ impl Geometry {
         }
     }
 
-    /// Bytes of one image.
+    /// Returns the bytes of one image.
     pub fn image_len(&self) -> usize {
         self.channels * self.height * self.width
     }
 
-    /// Bytes of memory that a ring of these dimensions takes, or why there can be no such ring.
+    /// Returns the bytes of memory that a ring of these dimensions takes.
+    ///
+    /// # Errors
+    /// Why there can be no such ring.
     pub fn total_len(&self) -> Result<usize, Error> {
         Ok(self.layout()?.total_len)
     }

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::{Error, Ring};
+use super::block::Ring;
+use super::error::Error;
 
 /// Bit of a sample's flags: the sample that belonged here was damaged, and another one stands in for it.
 pub const FLAG_REPLACED: u8 = 1;
@@ -32,7 +33,9 @@ struct Progress {
     failed: AtomicBool,
 }
 
-/// A slot that is claimed and not yet published. It goes back to [`super::Publisher::publish`] when all parts are finished.
+/// A slot that is claimed and not yet published.
+///
+/// It goes back to [`super::Publisher::publish`] when all parts are finished.
 #[derive(Debug)]
 #[must_use = "a claimed slot that is never published stops the ring"]
 pub struct ClaimedSlot {
@@ -114,31 +117,31 @@ impl ClaimedSlot {
         )
     }
 
-    /// Whether every part has been finished or dropped.
+    /// Tells if every part has been finished or dropped.
     pub fn is_complete(&self) -> bool {
         // SYNC part: pairs with the Release in `Ticket::drop`.
         self.progress.unfinished.load(Ordering::Acquire) == 0
     }
 
-    /// Whether a part was dropped without being finished (its worker panicked).
+    /// Tells if a part was dropped without being finished (its worker panicked).
     pub fn has_failed(&self) -> bool {
         // Relaxed: final, and visible, once `is_complete` has returned true; before that only a hint.
         self.progress.failed.load(Ordering::Relaxed)
     }
 
-    /// The number of this slot since the ring began.
+    /// Returns the number of this slot since the ring began.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 }
 
 impl ImagePart {
-    /// Position of the image in its group.
+    /// Returns the position of the image in its group.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// The image's bytes: planes of rows (CHW).
+    /// Returns the image's bytes: planes of rows (CHW).
     pub fn pixels(&mut self) -> &mut [u8] {
         let layout = &self.ring.layout;
         let offset = layout.images + self.index * layout.image_len;
@@ -174,8 +177,9 @@ impl ImagePart {
 }
 
 impl MaskPart {
-    /// Writes the slot's header and masks and finishes the part. A context is `images × context_len` patch numbers, row
-    /// by row; a target likewise.
+    /// Writes the slot's header and masks and finishes the part.
+    ///
+    /// A context is `images × context_len` patch numbers, row by row; a target likewise.
     ///
     /// # Panics
     /// If the masks do not fit the ring's geometry: the geometry was made for this sampler.
@@ -224,7 +228,9 @@ impl MaskPart {
     }
 }
 
-/// A published slot in the consumer's hands: one whole group. Give it back with [`super::Consumer::release`].
+/// A published slot in the consumer's hands: one whole group.
+///
+/// Give it back with [`super::Consumer::release`].
 ///
 /// The slices read the shared memory itself. They are sound as long as the producer keeps to the protocol, which this
 /// process cannot enforce on another one: a producer that writes into a published slot changes bytes under a `&[u8]`. No
@@ -286,32 +292,32 @@ impl SlotReader {
         }
     }
 
-    /// Number of this slot since the ring began.
+    /// Returns the number of this slot since the ring began.
     pub fn sequence(&self) -> u64 {
         self.header.sequence
     }
 
-    /// The global step this group belongs to.
+    /// Returns the global step this group belongs to.
     pub fn step(&self) -> u64 {
         self.header.step
     }
 
-    /// The group's number inside the global batch.
+    /// Returns the group's number inside the global batch.
     pub fn group(&self) -> u64 {
         self.header.group
     }
 
-    /// Images in the group.
+    /// Returns the images in the group.
     pub fn len(&self) -> usize {
         self.ring.geometry.images_per_slot
     }
 
-    /// Never true: a group has at least one image.
+    /// Returns false: a group has at least one image.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// All images, one after the other, each as planes of rows (BCHW).
+    /// Returns all images, one after the other, each as planes of rows (BCHW).
     pub fn images(&self) -> &[u8] {
         self.part(
             self.ring.layout.images,
@@ -319,17 +325,20 @@ impl SlotReader {
         )
     }
 
-    /// Patches in each context mask.
+    /// Returns the patches in each context mask.
     pub fn context_len(&self) -> usize {
         self.header.context_len as usize
     }
 
-    /// Patches in each target mask.
+    /// Returns the patches in each target mask.
     pub fn target_len(&self) -> usize {
         self.header.target_len as usize
     }
 
-    /// Context mask `number` of all images: images × [`context_len`](Self::context_len), row by row.
+    /// Returns context mask `number` of all images: images × [`context_len`](Self::context_len), row by row.
+    ///
+    /// # Panics
+    /// If there is no such mask.
     pub fn context(&self, number: usize) -> &[i64] {
         assert!(
             number < self.ring.geometry.context_masks,
@@ -342,7 +351,10 @@ impl SlotReader {
         )
     }
 
-    /// Target mask `number` of all images: images × [`target_len`](Self::target_len), row by row.
+    /// Returns target mask `number` of all images: images × [`target_len`](Self::target_len), row by row.
+    ///
+    /// # Panics
+    /// If there is no such mask.
     pub fn target(&self, number: usize) -> &[i64] {
         assert!(
             number < self.ring.geometry.target_masks,
@@ -355,17 +367,17 @@ impl SlotReader {
         )
     }
 
-    /// Class of each image, [`NO_LABEL`] where it has none.
+    /// Returns the class of each image, [`NO_LABEL`] where it has none.
     pub fn labels(&self) -> &[i64] {
         self.part(self.ring.layout.labels, self.len())
     }
 
-    /// Sample number of each image in its split.
+    /// Returns the sample number of each image in its split.
     pub fn sample_ids(&self) -> &[u64] {
         self.part(self.ring.layout.sample_ids, self.len())
     }
 
-    /// Flags of each image: see [`FLAG_REPLACED`].
+    /// Returns the flags of each image: see [`FLAG_REPLACED`].
     pub fn flags(&self) -> &[u8] {
         self.part(self.ring.layout.flags, self.len())
     }

@@ -2,7 +2,11 @@
 //! code under loom.
 
 use std::alloc::{Layout as AllocLayout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::geometry::PAGE;
 use super::*;
 
 /// Page-aligned zeroed memory of this process.
@@ -123,6 +127,10 @@ mod plain {
     use std::thread;
 
     use super::*;
+    use crate::ring::block::control;
+    use crate::ring::control::MAGIC;
+    use crate::ring::geometry::HEADER_LEN;
+    use crate::sync::Ordering;
 
     #[test]
     fn header_layout_is_golden() {
