@@ -1,5 +1,5 @@
-/* Coverage of C code: gcc, unlike clang, can only call a function at each edge. It counts places in what libFuzzer takes for
- * extra counters, in place of libFuzzer's own function, which only complains. */
+/* Coverage of C code: gcc, unlike clang, can only call a function at each edge. This one counts places in what
+ * libFuzzer takes for extra counters, in place of libFuzzer's own function, which only complains. */
 #include <stdint.h>
 
 /* None of this may call itself. */

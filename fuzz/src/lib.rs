@@ -1,4 +1,4 @@
-//! What the targets share: how they take their inputs apart, and what it means that two decoders agree.
+//! What the targets share: how they take inputs apart, and when two decoders agree.
 
 use shardtool::Corrupt;
 use shardtool::dct::decode::Decoder;
@@ -10,14 +10,14 @@ use shardtool::simd::Simd;
 /// The rANS tables that the seeds of target `dct` are coded with, as a shard's codec data.
 pub static TABLES: &[u8] = include_bytes!("../tables.bin");
 
-/// Larger images only take longer: every loop goes round often enough with these.
+/// Most pixels of an image. Larger ones only take longer: every loop goes round often enough with these.
 pub const MAX_PIXELS: u64 = 1 << 20;
 
-/// An input, to be taken apart from its front; zeros follow its end.
+/// An input that is taken apart from its front; zeros follow its end.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
-    /// The next byte.
+    /// Takes the next byte.
     pub fn byte(&mut self) -> u8 {
         match self.0.split_first() {
             Some((byte, rest)) => {
@@ -28,12 +28,12 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// The next two bytes as a number.
+    /// Takes the next two bytes as a number.
     pub fn number(&mut self) -> u16 {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
-    /// Frequencies for rANS: of some values, and the rest for two of them.
+    /// Takes frequencies for rANS: of some values, and the rest for two of them.
     pub fn frequencies(&mut self) -> Frequencies {
         let every = u16::from(self.byte() & 1);
         let mut frequencies = [every; 256];
@@ -52,13 +52,13 @@ impl<'a> Input<'a> {
         frequencies
     }
 
-    /// An image's size, not too large.
+    /// Takes an image's size, not too large.
     pub fn size(&mut self) -> (u32, u32) {
         let mut side = || 1 + u32::from(self.number() % 512);
         (side(), side())
     }
 
-    /// A part of an image of this size, and how fine it shall be.
+    /// Takes a part of an image of this size, and how fine it shall be.
     pub fn view(&mut self, (width, height): (u32, u32)) -> (Area, Resolution) {
         let mut part = |length: u32| {
             let length = f64::from(length);
@@ -86,7 +86,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The size that the first frame header of a JPEG file announces, unless the image would be too large.
+/// Returns the size that the first frame header of a JPEG file announces, unless the image would be too large.
 pub fn jpeg_size(jpeg: &[u8]) -> Option<(u32, u32)> {
     let is_frame =
         |marker: u8| matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc);
@@ -103,8 +103,10 @@ pub fn jpeg_size(jpeg: &[u8]) -> Option<(u32, u32)> {
     (fits(first) && headers.map(size).all(fits)).then_some(first)
 }
 
-/// Decodes a `dct` payload with every family of instructions, and with a decoder that has seen other payloads: all must come
-/// to the same planes, or all fail.
+/// Decodes a `dct` payload with every family of instructions, and with a decoder that has seen other payloads.
+///
+/// # Panics
+/// If they do not all come to the same planes, or all to the same error.
 pub fn decode_dct(
     used: &mut Decoder,
     tables: Option<&Tables>,
@@ -141,7 +143,7 @@ pub fn decode_dct(
     );
 }
 
-/// Whether planes have the same geometry and the same samples, those that count.
+/// Tells whether planes agree in their geometry and in the samples that count.
 fn same(one: &Plane<'_>, other: &Plane<'_>) -> bool {
     let geometry = |plane: &Plane<'_>| {
         let place = [plane.left, plane.top, plane.width, plane.height].map(f64::to_bits);

@@ -160,7 +160,7 @@ fn main() {
     corpus.write("archive", &[&small]);
 }
 
-/// The least that has all parts of an official checkpoint.
+/// Returns the least that has all parts of an official checkpoint.
 fn checkpoint() -> Node {
     let tensor = |storage| Node::Tensor {
         storage,
@@ -194,7 +194,7 @@ fn checkpoint() -> Node {
     ])
 }
 
-/// A shard of these payloads whose index is not compressed, so that a fuzzer can change it.
+/// Returns a shard of these payloads whose index is not compressed, so that a fuzzer can change it.
 fn shard(path: &Path, size: (u32, u32), tables: &[u8], payloads: &[(Codec, Vec<u8>)]) -> Vec<u8> {
     let columns = [
         ("path", LabelType::Utf8),
@@ -233,7 +233,7 @@ fn shard(path: &Path, size: (u32, u32), tables: &[u8], payloads: &[(Codec, Vec<u
     bytes
 }
 
-/// A zstd frame whose one block is not compressed.
+/// Returns a zstd frame whose one block is not compressed.
 fn frame(bytes: &[u8]) -> Vec<u8> {
     let length = bytes.len() as u32;
     let block = 1 | length << 3;
@@ -262,7 +262,7 @@ impl Corpus {
     }
 }
 
-/// The files of a folder with this ending, by name.
+/// Returns the files of a folder with this ending, by name.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder of the repository");
     let mut paths: Vec<PathBuf> = entries

@@ -9,8 +9,8 @@ use shardtool::codec::{Decoder, Region};
 use shardtool::format::fits;
 
 fuzz_target!(
-    // A panic of the library below, which the decoder makes an error of, must not end the process before it can. One that
-    // gets out of the decoder still does.
+    // A panic of the library below, which the decoder makes an error of, must not end the process before it can. One
+    // that gets out of the decoder still does.
     init: std::panic::set_hook(Box::new(|_| {})),
     |bytes: &[u8]| -> Corpus {
         let size = match jpeg_size(bytes) {

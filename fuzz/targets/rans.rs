@@ -1,4 +1,5 @@
-//! rANS alone: any run decodes to the same symbols, or fails, with every family of instructions; what was encoded comes back.
+//! rANS alone: any run decodes to the same symbols, or fails, with every family of instructions; what was encoded comes
+//! back.
 
 #![no_main]
 

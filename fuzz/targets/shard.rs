@@ -1,5 +1,5 @@
-//! Whole shard files: no bytes make the reader panic, read out of bounds or allocate without limit, and what it accepts it
-//! can hand out. Checksums are not compared here (`cfg(fuzzing)`), as no fuzzer guesses one.
+//! Whole shard files: no bytes make the reader panic, read out of bounds or allocate without limit, and what it accepts
+//! it can hand out. Checksums are not compared here (`cfg(fuzzing)`), as no fuzzer guesses one.
 
 #![no_main]
 

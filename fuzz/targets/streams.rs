@@ -1,5 +1,5 @@
-//! What is behind the entropy coding of codec `dct`: a head, and any bytes as its streams. A fuzzer that had to get through
-//! the entropy coding would see but few of them.
+//! What is behind the entropy coding of codec `dct`: a head, and any bytes as its streams. A fuzzer that had to get
+//! through the entropy coding would see but few of them.
 
 #![no_main]
 

@@ -2,14 +2,14 @@
 //!
 //! | room | what stands there |
 //! |---|---|
-//! | [`model`], [`parameters`] | the sizes of the networks, and the one list of their parameters: names, order, shapes |
+//! | [`model`], [`parameters`] | the networks' sizes, and the one list of their parameters: names, order, shapes |
 //! | [`official`] | the official code's `.pth.tar` files: zip, pickle, and what the dictionary in them means |
 //! | [`huggingface`] | the directories of `transformers`' `IJepaModel` |
 //! | [`weights`] | tensors as they lie in mapped files, held against the list of parameters |
 //!
 //! The trainer imports and exports with these, its networks are made from the list of parameters, and fuzzing reads
-//! hostile files with them. Nothing that a file contains is executed, and none can cost more memory or time than its size
-//! explains.
+//! hostile files with them. Nothing that a file contains is executed, and none can cost more memory or time than its
+//! size explains.
 //!
 //! Reading an official checkpoint takes three calls:
 //!

@@ -1,8 +1,8 @@
 //! The parameters of the networks: names, order and shapes, stated once.
 //!
 //! Names and order are those of the official state dictionaries (`src/models/vision_transformer.py`), so weights move
-//! both ways by name. The networks make their tensors from this list; initialisation, the optimiser, checkpoints, import
-//! and export follow it. Nothing here needs libtorch.
+//! both ways by name. The networks make their tensors from this list; initialisation, the optimiser, checkpoints,
+//! import and export follow it. Nothing here needs libtorch.
 
 use crate::model::{CHANNELS, MLP_RATIO, ModelConfig};
 
@@ -88,8 +88,8 @@ pub struct ParameterGroup<T> {
 
 /// Sorts the parameters of the trained networks into the official optimiser's four groups.
 ///
-/// The groups are, in the official order: what decays of the encoder, of the predictor, what does not of the encoder, of
-/// the predictor (`init_opt` of `src/helper.py`).
+/// The groups are, in the official order: what decays of the encoder, of the predictor, what does not of the encoder,
+/// of the predictor (`init_opt` of `src/helper.py`).
 pub fn groups<T>(
     encoder: Vec<T>,
     predictor: Vec<T>,

@@ -63,7 +63,8 @@ pub enum Error {
     },
     /// Nothing tells how many steps an epoch has.
     #[error(
-        "the steps of an epoch are those of the configuration's shards; --steps-per-epoch N says it without them: {cause}"
+        "the steps of an epoch are those of the configuration's shards; \
+         --steps-per-epoch N says it without them: {cause}"
     )]
     StepsUnknown {
         /// Why the shards do not tell.

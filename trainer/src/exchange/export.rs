@@ -91,7 +91,8 @@ impl ExportedCheckpoint {
 /// Writes what `transformers`' `IJepaModel.from_pretrained` loads into the directory `out`, which must not exist.
 ///
 /// # Errors
-/// [`Error::Exists`] or [`Error::Io`] if the directory cannot be made, [`Error::File`] if the tensors make no such model.
+/// [`Error::Exists`] or [`Error::Io`] if the directory cannot be made, [`Error::File`] if the tensors make no such
+/// model.
 pub fn to_huggingface(
     source: &ExportedCheckpoint,
     which: Which,

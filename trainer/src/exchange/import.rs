@@ -71,8 +71,8 @@ pub fn is_official(path: &Path) -> bool {
 /// Reads `source`, an official `.pth.tar` or a Hugging Face directory, and writes a checkpoint into the run directory
 /// `run`.
 ///
-/// Without `config` it holds weights (and moments) that can be exported and evaluated, but training cannot continue from
-/// it.
+/// Without `config` it holds weights (and moments) that can be exported and evaluated, but training cannot continue
+/// from it.
 ///
 /// # Errors
 /// [`Error`] with what is wrong with the source, or why the checkpoint could not be written. Nothing is written then.

@@ -36,7 +36,8 @@ pub struct Archive<'a> {
     checked: bool,
     /// Names of records whose checksum was found right.
     sound: RefCell<HashSet<&'a str>>,
-    /// Bytes that may still be taken: a file whose tensors all share a storage must not become a thousand times as large.
+    /// Bytes that may still be taken: a file whose tensors all share a storage must not become a thousand times as
+    /// large.
     allowance: Cell<u64>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `encoder`, `predictor`, `target_encoder` | state dictionaries; under DistributedDataParallel every key begins with `module.` |
+//! | `encoder`, `predictor`, `target_encoder` | state dictionaries, each key after `module.` under DistributedDataParallel |
 //! | `opt` | AdamW's: `state` by number of the parameter, and `param_groups`, which number them |
 //! | `scaler` | of the gradient scaler, or `None`; not needed here |
 //! | `epoch` | whole epochs done |

@@ -7,10 +7,10 @@
 //!
 //! Whatever bytes come in, memory and time are bounded by [`MAX_BYTES`], [`MAX_VALUES`] and [`MAX_VISITS`]. Values live
 //! in one flat list and refer to each other by number, so neither sharing nor nesting multiplies or recurses. A value
-//! that contains itself is found at the end. A tensor is checked against its storage's declared length here; the storage
-//! itself is the archive's business.
+//! that contains itself is found at the end. A tensor is checked against its storage's declared length here; the
+//! storage itself is the archive's business.
 //!
-//! [`write`] makes the pickle of a [`Node`], for `torch.load(weights_only=True)`.
+//! [`write()`] makes the pickle of a [`Node`], for `torch.load(weights_only=True)`.
 
 mod calls;
 mod machine;

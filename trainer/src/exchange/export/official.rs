@@ -28,8 +28,8 @@ const DEFAULT_WEIGHT_DECAY: f64 = 1e-2;
 /// Returns the sizes of the networks and what the user should know.
 ///
 /// # Errors
-/// [`Error::Exists`] or [`Error::Io`] if the file cannot be written, [`Error::NothingToPredict`] if the checkpoint has no
-/// predictor, [`Error::File`] if its tensors do not fit together.
+/// [`Error::Exists`] or [`Error::Io`] if the file cannot be written, [`Error::NothingToPredict`] if the checkpoint has
+/// no predictor, [`Error::File`] if its tensors do not fit together.
 pub fn to_official(
     source: &ExportedCheckpoint,
     out: &Path,
@@ -154,7 +154,8 @@ fn rates(state: &State, config: Option<&Config>) -> (f64, f64) {
     }
 }
 
-/// Returns the state of the official optimiser: AdamW over four groups, its parameters numbered one group after the other.
+/// Returns the state of the official optimiser: AdamW over four groups, its parameters numbered one group after the
+/// other.
 fn optimizer<'t, 'a>(
     model: &ModelConfig,
     moments: Option<&'t Tensors<'a>>,

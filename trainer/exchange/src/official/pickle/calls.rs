@@ -145,7 +145,8 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Tells whether all elements lie in the storage, and are no more than it has (as those of an expanded tensor would be).
+/// Tells whether all elements lie in the storage, and are no more than it has (as those of an expanded tensor would
+/// be).
 fn is_inside(tensor: &Tensor<'_>) -> bool {
     let length = tensor.storage.length;
     let elements = tensor

@@ -7,7 +7,8 @@ use super::{fault, pack};
 
 /// Makes a checkpoint whose encoder has one tensor, described by the pickle of its arguments after the storage.
 fn one_tensor(kind: &str, length: &[u8], arguments: &[u8], storage: &[u8]) -> Vec<u8> {
-    let mut program = b"\x80\x02}(X\x07\x00\x00\x00encoder}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((".to_vec();
+    let mut program = b"\x80\x02}(X\x07\x00\x00\x00encoder}X\x01\x00\x00\x00w".to_vec();
+    program.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
     program.extend(b"X\x07\x00\x00\x00storage");
     program.extend(format!("ctorch\n{kind}Storage\n").bytes());
     program.extend(b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpu");

@@ -1,7 +1,7 @@
 //! Reading a zip file out of a slice.
 //!
-//! Only what PyTorch's files need is understood; compression, encryption, comments and several volumes are errors. Every
-//! entry is checked to lie inside the file and apart from the others, so reading all of them reads no byte twice.
+//! Only what PyTorch's files need is understood; compression, encryption, comments and several volumes are errors.
+//! Every entry is checked to lie inside the file and apart from the others, so reading all of them reads no byte twice.
 
 use shardtool::Escaped;
 
