@@ -6,11 +6,12 @@ pub mod inspect;
 pub mod synth;
 pub mod verify;
 
-use indicatif::{ProgressBar, ProgressState};
-use shardtool::program;
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressState};
+use shardtool::program;
 
 /// Progress on stderr: a bar on a terminal, elsewhere (log files) a line every ten seconds.
 struct Meter {

@@ -1,10 +1,36 @@
 //! Shards: the dataset format that stands between image folders and the loader.
 //!
-//! [`mod@format`] owns one shard file (writer, validating reader), [`dataset`] the directory around it (`dataset.json`
-//! and every shard). [`codec`] turns payloads into pixels (feature `codecs`), and [`build`] turns an image folder into a
-//! dataset (feature `build`); [`turbo`] is the way to libjpeg-turbo, which only conversion needs. Readers map the files
-//! and copy nothing; everything but the payloads is validated when a dataset is opened, so that afterwards only payload
+//! [`mod@format`] owns a shard file (writer, validating reader), [`dataset`] the directory around it (`dataset.json` and
+//! every shard). [`codec`] turns payloads into pixels (feature `codecs`). [`source`] lists images, [`build`] turns them
+//! into a dataset (feature `build`), and [`turbo`] is the way to libjpeg-turbo, which only conversion needs. Readers map
+//! the files and copy nothing. Opening a dataset validates everything but the payloads, so that afterwards only payload
 //! damage can fail.
+//!
+//! The three calls that matter open a dataset, verify a sample and decode it:
+//!
+//! ```
+//! # #[cfg(feature = "codecs")]
+//! # fn main() -> Result<(), shardtool::Error> {
+//! use shardtool::Dataset;
+//! use shardtool::codec::{Decoder, Picture};
+//! use shardtool::planes::{Area, Resolution};
+//!
+//! let dataset = Dataset::open("../tests/golden/dct".as_ref())?;
+//! let sample = dataset.split("train").expect("there is one").sample(0);
+//! sample.verify()?;
+//!
+//! let entry = sample.entry();
+//! let whole = Area::whole((entry.stored_width, entry.stored_height));
+//! let mut decoder = Decoder::new(); // keep one for each thread
+//! match decoder.decode(&sample, whole, Resolution::Full)? {
+//!     Picture::Rgb(view) => assert_eq!(view.rows().count(), entry.stored_height as usize),
+//!     Picture::Planes(planes) => assert_eq!(planes.planes[0].width, f64::from(entry.stored_width)),
+//! }
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "codecs"))]
+//! # fn main() {}
+//! ```
 //!
 //! What the three programs have in common stands here, too: [`exit`] codes, [`Escaped`] text, and how they speak and
 //! end ([`program`], feature `program`).

@@ -1,6 +1,7 @@
 //! `shardtool build`: an image folder becomes a dataset.
 
-use super::{Meter, count, size};
+use std::path::PathBuf;
+
 use anyhow::ensure;
 use bytesize::ByteSize;
 use shardtool::build::{self, Note, OnError, Options};
@@ -9,7 +10,8 @@ use shardtool::exit;
 use shardtool::program::Results;
 use shardtool::source::{Folder, LABELS_FILE};
 use shardtool::{Codec, Escaped, cpus};
-use std::path::PathBuf;
+
+use super::{Meter, count, size};
 
 /// Build a dataset from a folder of images
 ///

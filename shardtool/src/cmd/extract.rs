@@ -1,10 +1,11 @@
 //! `shardtool extract`: one sample back into a file.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
 use shardtool::codec::{Decoder, Region};
 use shardtool::program::Results;
 use shardtool::{Codec, Dataset, Escaped, exit, turbo};
-use std::path::PathBuf;
 
 /// Write one sample to a file: the JPEG file (jpeg), one with the same coefficients (dct), or a PNG (raw)
 #[derive(Debug, clap::Args)]
@@ -27,9 +28,9 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     let Some(split) = dataset.split(&args.split) else {
         let names: Vec<&str> = dataset.splits().iter().map(|split| split.name()).collect();
         bail!(
-            "{} has no split {:?}, but {}",
-            args.dataset.display(),
-            args.split,
+            "{}: no split {}, but {}",
+            Escaped::new(&args.dataset),
+            Escaped::new(&args.split),
             names.join(", ")
         );
     };
@@ -79,7 +80,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         }
     };
     std::fs::write(&args.out, &bytes)
-        .with_context(|| format!("{}: cannot write", args.out.display()))?;
+        .with_context(|| format!("{}: cannot write", Escaped::new(&args.out)))?;
     let (codec, width, height) = (entry.codec, entry.stored_width, entry.stored_height);
     let class = match entry.class {
         Some(class) => dataset.manifest().classes[class as usize].clone(),

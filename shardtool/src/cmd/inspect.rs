@@ -1,12 +1,14 @@
 //! `shardtool inspect`: what a dataset holds.
 
-use super::{count, size};
+use std::io::Write;
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 use shardtool::dataset::{CodecOptions, EntropyCoding};
 use shardtool::program::Results;
 use shardtool::{Codec, Dataset, Escaped, Split, exit};
-use std::io::Write;
-use std::path::PathBuf;
+
+use super::{count, size};
 
 /// Print what a dataset holds
 #[derive(Debug, clap::Args)]

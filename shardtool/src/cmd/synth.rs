@@ -2,14 +2,14 @@
 
 mod set;
 
-use set::Recipe;
-
-use super::{Meter, size};
+use std::path::PathBuf;
+use std::sync::Mutex;
 
 use shardtool::program::Results;
 use shardtool::{Escaped, cpus, exit};
-use std::path::PathBuf;
-use std::sync::Mutex;
+
+use super::{Meter, size};
+use set::Recipe;
 
 /// Make a labelled set of generated images: coloured shapes on textured ground
 ///

@@ -1,12 +1,14 @@
 //! `shardtool verify`: reads all of a dataset and names what is damaged.
 
-use super::{Meter, size};
+use std::io::Write;
+use std::path::PathBuf;
+
 use shardtool::codec::Decoder;
 use shardtool::planes::{Area, Resolution};
 use shardtool::program::Results;
 use shardtool::{Codec, Dataset, Escaped, Sample, exit};
-use std::io::Write;
-use std::path::PathBuf;
+
+use super::{Meter, size};
 
 /// Check a dataset: structure, checksums, and with --decode every image
 ///
@@ -20,7 +22,7 @@ pub struct Args {
     decode: bool,
 }
 
-/// Decodes all of a sample: of a `dct` one every coefficient, which must use up its streams.
+/// Decodes all of a sample. A `dct` sample's coefficients must use up its streams.
 fn decode(decoder: &mut Decoder, sample: &Sample<'_>) -> Result<(), shardtool::Error> {
     let entry = sample.entry();
     if entry.codec == Codec::Dct {
@@ -31,8 +33,7 @@ fn decode(decoder: &mut Decoder, sample: &Sample<'_>) -> Result<(), shardtool::E
 }
 
 pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
-    // Reads more than a manifest's shard is worth stopping for: a missing or damaged shard means
-    // that the dataset cannot be used, so it is an error and not a fault found.
+    // A missing or damaged shard means that the dataset cannot be used: an error, not a fault found.
     let dataset = Dataset::open(&args.dataset)?;
     let total: u64 = dataset.splits().iter().map(|split| split.len()).sum();
     let mut meter = Meter::new("verifying", total);
@@ -66,8 +67,9 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
         out,
         "{name}: {total} images, {bytes}, {damaged} damaged ({seconds:.1} s)"
     )?;
-    Ok(match damaged {
-        0 => exit::FINE,
-        _ => exit::FAULTS,
+    Ok(if damaged == 0 {
+        exit::FINE
+    } else {
+        exit::FAULTS
     })
 }
