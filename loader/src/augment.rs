@@ -1,4 +1,5 @@
-//! Random changes of a crop's colours and sharpness, by the official code's law.
+//! Random changes of a crop's colours and sharpness, by the official code's law (`src/transforms.py`,
+//! `make_transforms`, of facebookresearch/ijepa).
 //!
 //! [`AugmentSampler`] draws what is done to the image at a position of a step; [`Augmenter`] does it, in place, to the planes
 //! of a slot. The operations are those of torchvision's `ColorJitter` and `RandomGrayscale` on a PIL image and of Pillow's
@@ -21,13 +22,13 @@ use crate::random::{Draws, Purpose, Stream};
 pub struct Augmentation {
     /// Changes of colour, one after the other.
     pub jitter: Option<[Change; 4]>,
-    /// Whether the colours are taken away.
+    /// The colours are taken away.
     pub grey: bool,
     /// Standard deviation of the blur, in pixels.
     pub blur: Option<f32>,
 }
 
-/// One change of colour. A factor of 1 changes nothing.
+/// A change of colour. A factor of 1 changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
     /// Distance from black, as a factor.
@@ -68,7 +69,7 @@ pub struct AugmentSampler {
 }
 
 impl AugmentSampler {
-    /// The law of a configuration under a seed.
+    /// Makes the sampler of a configuration under a seed.
     pub fn new(data: &Data, seed: u64) -> AugmentSampler {
         AugmentSampler {
             strength: data
@@ -80,7 +81,7 @@ impl AugmentSampler {
         }
     }
 
-    /// What is done to the image at a position of a step.
+    /// Draws what is done to the image at a position of a step.
     pub fn draw(&self, step: u64, position: u32) -> Augmentation {
         let mut augmentation = Augmentation::default();
         if let Some(strength) = self.strength {
@@ -101,7 +102,7 @@ impl AugmentSampler {
     }
 }
 
-/// Four changes in random order.
+/// Draws four changes in random order.
 fn jitter(draws: &mut Draws, strength: f64) -> [Change; 4] {
     let change = FACTOR * strength;
     let factors = [(1.0 - change).max(0.0), 1.0 + change];
@@ -131,7 +132,7 @@ pub struct Augmenter {
 
 #[cfg(feature = "serve")]
 impl Augmenter {
-    /// One that uses no wider instructions than these.
+    /// Makes an augmenter that uses no wider instructions than these.
     pub fn with(simd: Simd) -> Augmenter {
         let simd = simd.min(Simd::best());
         Augmenter {

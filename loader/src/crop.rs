@@ -1,5 +1,7 @@
 //! Random resized crops by torchvision's law, and their place on a stored grid of another size.
 //!
+//! The official code makes them in `src/transforms.py`, `make_transforms` (facebookresearch/ijepa).
+//!
 //! The law (`RandomResizedCrop.get_params` with ratio 3/4 to 4/3): up to ten times draw an area and a log-uniform
 //! aspect ratio; take the first box that fits, at a uniform position; else the largest central box within the ratio
 //! limits. Boxes are whole source pixels. The arithmetic is f64 with `libm`'s exponential and logarithm, so that every
@@ -26,7 +28,7 @@ pub struct CropBox {
     pub height: u32,
 }
 
-/// The law of the crops.
+/// Draws crop boxes by torchvision's law.
 #[derive(Clone, Copy, Debug)]
 pub struct CropSampler {
     scale: [f64; 2],
@@ -34,7 +36,7 @@ pub struct CropSampler {
 }
 
 impl CropSampler {
-    /// The law with this range of the crop's share of the image's area.
+    /// Makes the sampler with this range of the crop's share of the image's area.
     pub fn new(scale: [f64; 2]) -> CropSampler {
         CropSampler {
             scale,
@@ -50,7 +52,7 @@ impl CropSampler {
         self.draw_counted(draws, source).0
     }
 
-    /// The box, and how many tries it took; one more than there are where none succeeded.
+    /// Draws a box, and tells how many tries it took; one more than there are where none succeeded.
     fn draw_counted(&self, draws: &mut Draws, (width, height): (u32, u32)) -> (CropBox, usize) {
         assert!(
             width > 0 && height > 0,
@@ -80,7 +82,7 @@ impl CropSampler {
     }
 }
 
-/// What torchvision falls back to: the largest central box whose ratio is within the limits.
+/// Returns what torchvision falls back to: the largest central box whose ratio is within the limits.
 fn central(width: u32, height: u32) -> CropBox {
     let ratio = f64::from(width) / f64::from(height);
     let (mut wide, mut high) = (width, height);
@@ -99,7 +101,7 @@ fn central(width: u32, height: u32) -> CropBox {
 }
 
 impl CropBox {
-    /// The same part of the image on a grid of another size, for images stored smaller than their source: to the
+    /// Maps the box to a grid of another size, for images stored smaller than their source: to the
     /// fraction of a pixel, and inside. On an equal grid the numbers are unchanged.
     ///
     /// # Panics

@@ -1,5 +1,8 @@
 //! Context and target masks: which patches the encoder sees, and which the predictor must fill in.
 //!
+//! The paper describes them in section 3 and figure 4, with the values in its appendix on pretraining; the released code
+//! is `src/masks/multiblock.py`, class `MaskCollator`, of facebookresearch/ijepa.
+//!
 //! Each image gets `num_pred_masks` target blocks and `num_enc_masks` context blocks at random positions of the patch
 //! grid; what the targets cover is taken out of the contexts. All images of a group must yield equally many context
 //! patches, so each context is cut to the group's smallest. Two laws ([`MaskLaw`]):
@@ -67,9 +70,11 @@ pub struct MaskSampler {
 }
 
 impl MaskSampler {
-    /// The sampler of a configuration. Refuses one in which some step could draw a block of no more than `min_keep`
-    /// patches: no position of it would ever do. The check is exact: it covers all sizes that can be drawn, not a
-    /// sample of them.
+    /// Makes the sampler of a configuration.
+    ///
+    /// # Errors
+    /// If some step could draw a block of no more than `min_keep` patches: no position of it would ever do. The check is
+    /// exact: it covers all sizes that can be drawn, not a sample of them.
     pub fn new(config: &LoaderConfig) -> Result<MaskSampler, Error> {
         let mask = &config.mask;
         let (height, width) = config.grid();
@@ -103,22 +108,22 @@ impl MaskSampler {
         })
     }
 
-    /// Rows and columns of the patch grid.
+    /// Returns the rows and columns of the patch grid.
     pub fn grid(&self) -> (usize, usize) {
         (self.height, self.width)
     }
 
-    /// The most patches a mask can hold.
+    /// Returns the most patches a mask can hold.
     pub fn limits(&self) -> MaskLimits {
         self.limits
     }
 
-    /// Size of the target blocks and of the context block at a step.
+    /// Draws the size of the target blocks and of the context block at a step.
     pub fn block_sizes(&self, step: u64) -> (BlockSize, BlockSize) {
         self.sizes.draw(step)
     }
 
-    /// The masks of the `images` positions from `first` of a step's global batch.
+    /// Draws the masks of the `images` positions from `first` of a step's global batch.
     pub fn draw(&self, step: u64, first: u32, images: usize) -> GroupMasks {
         let (target, context) = self.block_sizes(step);
         let target_len = target.area();
@@ -293,7 +298,7 @@ impl Cover {
         }
     }
 
-    /// Whether none of the first `targets` targets covers `patch`.
+    /// Tells if none of the first `targets` targets covers `patch`.
     fn free_of(&self, patch: usize, targets: usize) -> bool {
         usize::from(self.0[patch]) >= targets
     }

@@ -26,6 +26,9 @@ pub struct Mapping {
 
 impl Mapping {
     /// Makes `len` bytes of fresh zeroed memory, all pages present. The descriptor is for the other process.
+    ///
+    /// # Errors
+    /// If the system has not that much memory.
     pub fn create(len: usize) -> io::Result<(Mapping, OwnedFd)> {
         let file = rustix::fs::memfd_create(
             "ijepa-ring",
@@ -37,6 +40,9 @@ impl Mapping {
     }
 
     /// Maps memory that another process has made, after checking that it has `len` bytes and always will.
+    ///
+    /// # Errors
+    /// If it has another size, is not sealed, or cannot be mapped.
     pub fn open(file: OwnedFd, len: usize) -> io::Result<Mapping> {
         let seals = rustix::fs::fcntl_get_seals(&file)?;
         if !seals.contains(SEALS) {

@@ -12,7 +12,7 @@ use crate::random::{Purpose, Stream};
 /// Rounds of the network. Four suffice against statistics on large domains; a handful of samples mixes more slowly.
 const ROUNDS: usize = 16;
 
-/// One epoch's permutation of the samples.
+/// An epoch's permutation of the samples.
 #[derive(Clone, Debug)]
 pub struct Order {
     samples: u64,
@@ -22,7 +22,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// The permutation of `0..samples` in `epoch` under `seed`.
+    /// Makes the permutation of `0..samples` in `epoch` under `seed`.
     ///
     /// # Panics
     /// If `samples` is 0 or above 2^62, where the rectangle could not be represented.
@@ -43,7 +43,7 @@ impl Order {
         }
     }
 
-    /// The sample at `index` of the epoch.
+    /// Returns the sample at `index` of the epoch.
     ///
     /// # Panics
     /// If `index` is not below the number of samples.
@@ -72,14 +72,14 @@ impl Order {
     }
 }
 
-/// `value` moved round a ring of `size` by a hash. The high half of a product takes the place of a division; its bias,
+/// Moves `value` round a ring of `size` by a hash. The high half of a product takes the place of a division; its bias,
 /// at most size / 2^64, is far below anything measurable.
 fn shifted(value: u64, size: u64, hash: u64) -> u64 {
     let moved = value + ((u128::from(hash) * u128::from(size)) >> 64) as u64;
     if moved >= size { moved - size } else { moved }
 }
 
-/// The finalizer of SplitMix64: a bijection in which every input bit moves half of the output.
+/// Applies the finalizer of SplitMix64, a bijection in which every input bit moves half of the output.
 fn mixed(mut value: u64) -> u64 {
     value = (value ^ value >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     value = (value ^ value >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);

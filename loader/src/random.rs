@@ -15,7 +15,7 @@ pub enum Purpose {
     Order = 1,
     /// The crop box.
     Crop = 2,
-    /// Whether the crop is mirrored.
+    /// The mirroring of a crop.
     Flip = 3,
     /// Block sizes of the `unbiased` masks; those of the `released` law come from the official generator.
     BlockSize = 4,
@@ -38,7 +38,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream of `purpose` under `seed`; `attempt` tells apart repeated tries, as for replacements.
+    /// Makes the stream of `purpose` under `seed`; `attempt` tells apart repeated tries, as for replacements.
     pub fn new(seed: u64, purpose: Purpose, attempt: u32) -> Stream {
         let block = philox([purpose as u32, attempt, 0, 0], halves(seed));
         Stream {
@@ -46,7 +46,7 @@ impl Stream {
         }
     }
 
-    /// The draws that belong to one position of one step.
+    /// Returns the draws that belong to one position of one step.
     pub fn at(&self, step: u64, position: u32) -> Draws {
         let [low, high] = halves(step);
         Draws {
@@ -68,7 +68,7 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// The next 32 random bits.
+    /// Returns the next 32 random bits.
     pub fn bits32(&mut self) -> u32 {
         if self.used == 4 {
             self.block = philox(self.counter, self.key);
@@ -80,23 +80,23 @@ impl Draws {
         self.block[self.used - 1]
     }
 
-    /// The next 64 random bits, low half first.
+    /// Returns the next 64 random bits, low half first.
     pub fn bits64(&mut self) -> u64 {
         let low = u64::from(self.bits32());
         low | u64::from(self.bits32()) << 32
     }
 
-    /// A uniform number in [0, 1), a multiple of 2^-53.
+    /// Returns a uniform number in [0, 1), a multiple of 2^-53.
     pub fn uniform(&mut self) -> f64 {
         (self.bits64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A uniform number in [low, high), rounded to the nearest f64.
+    /// Returns a uniform number in [low, high), rounded to the nearest f64.
     pub fn uniform_in(&mut self, [low, high]: [f64; 2]) -> f64 {
         low + self.uniform() * (high - low)
     }
 
-    /// A uniform integer below `bound`, without bias (Lemire 2019: multiply, reject the few that would tilt it).
+    /// Returns a uniform integer below `bound`, without bias (Lemire 2019: multiply, reject the few that would tilt it).
     ///
     /// # Panics
     /// If `bound` is 0.
@@ -112,7 +112,7 @@ impl Draws {
         (product >> 32) as u32
     }
 
-    /// The same for 64 bits.
+    /// Returns a uniform 64-bit integer below `bound`, as [`below`](Draws::below) does for 32 bits.
     ///
     /// # Panics
     /// If `bound` is 0.
@@ -133,7 +133,7 @@ fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }
 
-/// One block of Philox4x32 with ten rounds: a keyed bijection of 128 bits.
+/// Returns a block of Philox4x32 with ten rounds: a keyed bijection of 128 bits.
 pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];

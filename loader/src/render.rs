@@ -1,6 +1,6 @@
 //! A sample's crop, from its payload to the planes of a slot.
 //!
-//! The one way from shard to slot: workers, the benchmark and the picture command all go it, with a [`Renderer`] each.
+//! This is the only way from shard to slot: workers and the comparison of codecs take it, with a [`Renderer`] each.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ pub struct View {
     pub resolution: Resolution,
     /// Side of the square it becomes, in pixels.
     pub side: u32,
-    /// Whether it is mirrored left to right.
+    /// It is mirrored left to right.
     pub mirror: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct Times {
 }
 
 impl Fidelity {
-    /// How fine an image has to be decoded for a square of this side.
+    /// Returns how fine an image has to be decoded for a square of this side.
     pub fn resolution(self, side: u32) -> Resolution {
         match self {
             Fidelity::Exact => Resolution::Full,
@@ -67,12 +67,12 @@ impl Default for Renderer {
 }
 
 impl Renderer {
-    /// A renderer with empty buffers.
+    /// Makes a renderer with empty buffers.
     pub fn new() -> Renderer {
         Renderer::with(Simd::best())
     }
 
-    /// A renderer that uses no wider instructions than these.
+    /// Makes a renderer that uses no wider instructions than these.
     pub fn with(simd: Simd) -> Renderer {
         let simd = simd.min(Simd::best());
         Renderer {
@@ -89,6 +89,9 @@ impl Renderer {
     }
 
     /// Renders a sample into `planes`: red, green, blue, each `side` × `side`.
+    ///
+    /// # Errors
+    /// What is wrong with the payload.
     pub fn render(
         &mut self,
         sample: &Sample<'_>,

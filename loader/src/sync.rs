@@ -20,7 +20,7 @@ pub(crate) struct Word(AtomicU32);
 
 #[cfg(not(loom))]
 impl Word {
-    /// The present count, to be taken *before* looking at the state that the sleeper waits for.
+    /// Returns the present count, to be taken *before* looking at the state that the sleeper waits for.
     pub(crate) fn observe(&self) -> u32 {
         // SYNC word: pairs with the Release in `announce`; whoever sees the new count sees the state behind it.
         self.0.load(Ordering::Acquire)

@@ -18,7 +18,7 @@ struct Weights {
 }
 
 impl Weights {
-    /// Those whose third power is nearest to a Gaussian of this deviation. Single and double precision alternate as the
+    /// Returns the weights whose third power is nearest to a Gaussian of this deviation. Single and double precision alternate as the
     /// types of Pillow's C code make them.
     ///
     /// # Panics
@@ -52,7 +52,7 @@ impl Weights {
         }
     }
 
-    /// The weighted mean of five pixels. The weights add up to 2²⁴ at most, so nothing overflows.
+    /// Returns the weighted mean of five pixels. The weights add up to 2²⁴ at most, so nothing overflows.
     #[inline(always)]
     fn mean(self, [a, b, c, d, e]: [u8; 5]) -> u8 {
         let [a, b, c, d, e] = [a, b, c, d, e].map(u32::from);
@@ -106,7 +106,7 @@ impl Blur {
     }
 }
 
-/// A row, repeated beyond its edges, as seen from two pixels to the left up to two to the right.
+/// Returns a row, repeated beyond its edges, as seen from two pixels to the left up to two to the right.
 fn shifted(row: &mut [u8]) -> [&[u8]; 5] {
     let side = row.len() - 2 * REACH;
     let (first, last) = (row[REACH], row[REACH + side - 1]);
@@ -115,7 +115,7 @@ fn shifted(row: &mut [u8]) -> [&[u8]; 5] {
     std::array::from_fn(|start| &row[start..][..side])
 }
 
-/// One pass along the columns.
+/// Makes a pass along the columns.
 fn down(filter: &impl Fn([&[u8]; 5], &mut [u8]), from: &[u8], to: &mut [u8], side: usize) {
     for (y, to) in to.chunks_exact_mut(side).enumerate() {
         let row = |shift: usize| {

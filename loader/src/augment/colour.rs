@@ -32,7 +32,7 @@ pub(super) fn grey(simd: Simd, planes: &mut [u8]) {
     perform(simd, EachPixel(Grey), planes);
 }
 
-/// The mean of the grey image, rounded to the nearest.
+/// Returns the mean of the grey image, rounded to the nearest.
 fn mean_grey(simd: Simd, planes: &mut [u8]) -> u8 {
     let count = planes.len() / 3;
     (perform(simd, GreySum, planes) as f64 / count as f64 + 0.5) as u8
@@ -168,7 +168,7 @@ impl Pixelwise for Turn {
     }
 }
 
-/// The way from one value to another, as far as `share`; beyond the end for shares above 1. Cut to a whole number and to
+/// Goes from one value towards another, as far as `share`; beyond the end for shares above 1. Cut to a whole number and to
 /// a byte.
 #[inline(always)]
 fn blend(from: u8, to: u8, share: f32) -> u8 {
@@ -178,14 +178,14 @@ fn blend(from: u8, to: u8, share: f32) -> u8 {
     ))
 }
 
-/// ITU-R 601-2 luma in 16 bits of fraction.
+/// Returns ITU-R 601-2 luma in 16 bits of fraction.
 #[inline(always)]
 fn luma([red, green, blue]: [u8; 3]) -> u8 {
     let (red, green, blue) = (u32::from(red), u32::from(green), u32::from(blue));
     ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16) as u8
 }
 
-/// Hue in 255ths of the circle, saturation and value, all cut to bytes. Single and double precision alternate as the
+/// Returns hue in 255ths of the circle, saturation and value, all cut to bytes. Single and double precision alternate as the
 /// types of Pillow's C code make them.
 #[inline(always)]
 fn to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
@@ -213,7 +213,7 @@ fn to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
     ]
 }
 
-/// The way back.
+/// Returns the colour of a hue, saturation and value.
 #[inline(always)]
 fn to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
     let sixths = f64::from(hue) * 6.0 / 255.0;
@@ -231,7 +231,7 @@ fn to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
     ]
 }
 
-/// The value of a sector; that of sector 0 also for sector 6.
+/// Returns the value of a sector; that of sector 0 also for sector 6.
 #[inline(always)]
 fn choose(sector: u8, values: [u8; 6]) -> u8 {
     let chosen = if sector == 1 { values[1] } else { values[0] };
@@ -241,14 +241,14 @@ fn choose(sector: u8, values: [u8; 6]) -> u8 {
     if sector == 5 { values[5] } else { chosen }
 }
 
-/// To the nearest byte, halves away from 0.
+/// Rounds to the nearest byte, halves away from 0.
 #[inline(always)]
 fn rounded(value: f64) -> u8 {
     let whole = cut(value);
     whole + u8::from(value - f64::from(whole) >= 0.5)
 }
 
-/// The whole part of a number from 0 to 255.
+/// Returns the whole part of a number from 0 to 255.
 #[inline(always)]
 fn cut(value: f64) -> u8 {
     debug_assert!((0.0..256.0).contains(&value));

@@ -51,7 +51,7 @@ pub struct Args {
 const SIDE: u32 = 224;
 const CROP_SCALE: [f64; 2] = [0.3, 1.0];
 
-/// One method's line.
+/// A method's line.
 #[derive(Debug, Serialize)]
 struct Row {
     method: String,
@@ -182,7 +182,7 @@ impl Pass {
     }
 }
 
-/// The pass of median length.
+/// Returns the pass of median length.
 fn median(passes: &[Pass]) -> Pass {
     let mut passes = passes.to_vec();
     passes.sort_by_key(|pass| pass.whole);

@@ -79,7 +79,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     Ok(exit::FINE)
 }
 
-/// One image with one of its context masks.
+/// Draws an image with one of its context masks.
 fn tile(session: &Session, slot: &SlotReader, image: usize, context: usize) -> RgbImage {
     let side = session.config.data.crop_size as usize;
     let (_, columns) = session.sampler.grid();
@@ -131,7 +131,7 @@ fn tile(session: &Session, slot: &SlotReader, image: usize, context: usize) -> R
     tile
 }
 
-/// Behind a slate veil: recognisable, and clearly unlike a dark patch that is lit.
+/// Puts a pixel behind a slate veil: recognisable, and clearly unlike a dark patch that is lit.
 fn veiled(Rgb([red, green, blue]): Rgb<u8>) -> Rgb<u8> {
     let grey = (u32::from(red) * 77 + u32::from(green) * 150 + u32::from(blue) * 29) / 256;
     let mut veil = [26, 29, 38].into_iter();
@@ -157,7 +157,7 @@ fn outline(tile: &mut RgbImage, [left, top, right, bottom]: [u32; 4], line: u32,
     }
 }
 
-/// Tiles side by side on a dark ground, as nearly square as their number allows.
+/// Lays tiles side by side on a dark ground, as nearly square as their number allows.
 fn sheet(tiles: &[RgbImage]) -> RgbImage {
     let columns = (tiles.len() as f64).sqrt().ceil() as u32;
     let rows = (tiles.len() as u32).div_ceil(columns);

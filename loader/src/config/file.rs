@@ -18,13 +18,16 @@ pub struct ConfigFile {
     path: PathBuf,
 }
 
-/// Whether `text` is one of the official files' `$replace_this_with_…` values.
+/// Tells if `text` is one of the official files' `$replace_this_with_…` values.
 pub fn is_placeholder(text: &str) -> bool {
     text.starts_with("$replace_this")
 }
 
 impl ConfigFile {
     /// Reads `path` and applies each `path.to.key=value`, whose value is parsed as YAML.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no YAML mapping, or an override is none.
     pub fn load(path: &Path, sets: &[String]) -> Result<ConfigFile, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::ConfigRead {
             path: path.to_owned(),
@@ -33,7 +36,10 @@ impl ConfigFile {
         ConfigFile::parse(path, &text, sets)
     }
 
-    /// The same from text; `path` is only used in messages.
+    /// Parses a file's text and applies overrides; `path` is only used in errors.
+    ///
+    /// # Errors
+    /// If it is no YAML mapping, or an override is none.
     pub fn parse(path: &Path, text: &str, sets: &[String]) -> Result<ConfigFile, Error> {
         let fault = |problem: String| Error::ConfigSyntax {
             path: path.to_owned(),
@@ -60,12 +66,12 @@ impl ConfigFile {
         Ok(file)
     }
 
-    /// The file this came from.
+    /// Returns the file this came from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The whole tree, overrides applied.
+    /// Returns the whole tree, overrides applied.
     pub fn resolved(&self) -> &Map<String, Value> {
         &self.tree
     }
@@ -102,12 +108,17 @@ impl ConfigFile {
     }
 
     /// Refuses sections outside `known`.
+    ///
+    /// # Errors
+    /// The first unknown section, with the nearest known one.
     pub fn check_sections(&self, known: &[&str]) -> Result<(), Error> {
         unknown_key(self.tree.keys(), known, "")
     }
 
-    /// The section `name` as a `T`. A section that is absent or empty counts as one without keys. Keys `T` does not
-    /// know are refused; so are missing keys without default and values of the wrong type.
+    /// Returns the section `name` as a `T`. A section that is absent or empty counts as one without keys.
+    ///
+    /// # Errors
+    /// A key that `T` does not know, a missing key without default, or a value of the wrong type.
     pub fn section<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
         let value = match self.tree.get(name) {
             None | Some(Value::Null) => Value::Object(Map::new()),
@@ -124,7 +135,10 @@ impl ConfigFile {
         typed(&value, name)
     }
 
-    /// One value by its dotted path, `None` where it is absent or null.
+    /// Returns a value by its dotted path, `None` where it is absent or null.
+    ///
+    /// # Errors
+    /// If it is of another type.
     pub fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         let mut parts = key.split('.');
         let mut found = parts.next().and_then(|first| self.tree.get(first));
@@ -201,7 +215,7 @@ fn unknown_key<'a>(
     Ok(())
 }
 
-/// The known key most like `key`, if it is like it at all: a wild guess would mislead.
+/// Returns the known key most like `key`, if it is like it at all: a wild guess would mislead.
 fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
@@ -211,7 +225,7 @@ fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, name)| name)
 }
 
-/// The field names of a struct, as its derived `Deserialize` announces them; empty for any other type.
+/// Returns the field names of a struct, as its derived `Deserialize` announces them; empty for any other type.
 fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
     struct Recorder<'a>(&'a mut &'static [&'static str]);
 

@@ -51,7 +51,7 @@ impl SizeLimits {
         }
     }
 
-    /// The share of steps whose block has at most `area` patches.
+    /// Returns the share of steps whose block has at most `area` patches.
     pub fn share_up_to(&self, area: usize) -> f64 {
         self.sizes
             .iter()
@@ -61,7 +61,7 @@ impl SizeLimits {
     }
 }
 
-/// The law of block sizes.
+/// Draws block sizes by one law or the other.
 #[derive(Clone, Debug)]
 pub(super) struct SizeSampler {
     law: MaskLaw,
@@ -92,7 +92,7 @@ impl SizeSampler {
         }
     }
 
-    /// Sizes of the target blocks and of the context block at a step.
+    /// Draws the sizes of the target blocks and of the context block at a step.
     pub fn draw(&self, step: u64) -> (BlockSize, BlockSize) {
         match self.law {
             MaskLaw::Released => {
@@ -139,7 +139,7 @@ pub(super) fn released_uniform(drawn: u64) -> f64 {
     drawn as f64 * (1.0 / (1u64 << RELEASED_BITS) as f64)
 }
 
-/// The released law: one number moves scale and aspect ratio together; the area is truncated to whole patches, the
+/// Returns a block by the released law: one number moves scale and aspect ratio together; the area is truncated to whole patches, the
 /// sides are rounded half to even, and a side as long as the grid's is shortened by one. Returns the truncated area too.
 pub(super) fn released(
     grid: (usize, usize),
@@ -161,7 +161,7 @@ pub(super) fn released(
     )
 }
 
-/// The paper's text: a block of this share of the grid and this height over width, to the nearest whole patches.
+/// Returns a block by the paper's text: of this share of the grid and this height over width, to the nearest whole patches.
 fn unbiased(grid: (usize, usize), scale: f64, aspect: f64) -> BlockSize {
     let area = (grid.0 * grid.1) as f64 * scale;
     let height = (area * aspect).sqrt().round_ties_even() as usize;
@@ -172,7 +172,7 @@ fn unbiased(grid: (usize, usize), scale: f64, aspect: f64) -> BlockSize {
     }
 }
 
-/// Every size that `2^bits` equally likely draws lead to, with its share of them, without trying each draw.
+/// Returns every size that `2^bits` equally likely draws lead to, with its share of them, without trying each draw.
 ///
 /// The law maps a draw to a class and a size such that the class never falls as the draw grows, and within one class
 /// the height never falls and the width never rises: all its steps (multiply by or add a constant, square root,
@@ -192,7 +192,7 @@ pub(super) fn reachable(bits: u32, law: impl Fn(u64) -> (u64, BlockSize)) -> Vec
     sizes
 }
 
-/// The first number of `start..end` that `like` denies, or `end`, given that those it accepts come first.
+/// Returns the first number of `start..end` that `like` denies, or `end`, given that those it accepts come first.
 fn first_unlike(start: u64, end: u64, like: impl Fn(u64) -> bool) -> u64 {
     let (mut low, mut high) = (start, end);
     while low < high {

@@ -143,10 +143,28 @@ fn a_panicking_worker_closes_its_ring_and_no_other() {
         max_target: 1,
         ..fixture.geometry()
     };
-    let (mut consumer, _attachment) = pipeline
-        .local(geometry, fixture.sampler(), RankShare::steps(0, 3))
+    let (ended, end) = std::sync::mpsc::channel();
+    let memory = Arc::new(Mapping::create(geometry.total_len().unwrap()).unwrap().0);
+    let share = RankShare::steps(0, 3);
+    let _attachment = pipeline
+        .attach(
+            memory.clone(),
+            geometry,
+            fixture.sampler(),
+            share,
+            move |end| ended.send(end).unwrap(),
+        )
         .unwrap();
+    let mut consumer = ring::attach(memory).unwrap();
     assert!(matches!(consumer.next(LONG), Err(ring::Error::Failed)));
+    // What the panic said is in the report, and nowhere else.
+    let End::Failed(failure) = end.recv_timeout(LONG).unwrap() else {
+        panic!("should have failed")
+    };
+    assert!(
+        matches!(&failure, Failure::Panic { what: "the masks of group", message, .. } if message.contains("patches in a ring")),
+        "{failure}"
+    );
     assert_eq!(
         collect(&fixture, &pipeline, RankShare::steps(0, 1)).len(),
         2

@@ -29,7 +29,7 @@ pub struct WorkTimes {
 }
 
 impl WorkTimes {
-    /// The same since an earlier reading.
+    /// Returns the work since an earlier reading.
     pub fn since(&self, earlier: &WorkTimes) -> WorkTimes {
         WorkTimes {
             images: self.images - earlier.images,
@@ -61,7 +61,7 @@ impl std::iter::Sum for WorkTimes {
     }
 }
 
-/// One worker's counters, on cache lines of its own. Relaxed throughout: they order nothing.
+/// A worker's counters, on cache lines of its own. Relaxed throughout: they order nothing.
 #[derive(Debug, Default)]
 pub(super) struct WorkerCounters(CachePadded<Counters>);
 

@@ -13,10 +13,10 @@ use super::geometry::{Geometry, HEADER_LEN, Layout, PAGE};
 /// [`bytes`](Memory::bytes) always returns the same block, readable and writable, valid until `self` is dropped, never
 /// shrinking, and touched by nobody in this process but rings made from it. A new ring's memory is zeroed.
 pub unsafe trait Memory: Send + Sync + std::fmt::Debug {
-    /// The block.
+    /// Returns the block.
     fn bytes(&self) -> NonNull<[u8]>;
 
-    /// Loom's atomics are not plain words, so under loom the header lives beside the block.
+    /// Returns the header: loom's atomics are not plain words, so under loom the header lives beside the block.
     #[cfg(loom)]
     fn control(&self) -> &Control;
 }

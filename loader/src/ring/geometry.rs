@@ -55,7 +55,7 @@ pub(super) struct Layout {
 }
 
 impl Geometry {
-    /// The dimensions in the order in which the ring's header holds them.
+    /// Returns the dimensions in the order in which the ring's header holds them.
     pub(super) fn to_words(self) -> [usize; 9] {
         [
             self.slots,

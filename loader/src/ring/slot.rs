@@ -1,4 +1,4 @@
-//! One slot seen from either side: parts that several workers fill at once, and the validated view of the consumer.
+//! A slot seen from either side: parts that several workers fill at once, and the validated view of the consumer.
 //!
 //! A claimed slot is cut into owned parts: one [`ImagePart`] per image and one [`MaskPart`]. No two parts overlap, so
 //! workers fill them without locks; a part that is dropped instead of finished marks the slot as failed. All reads and
@@ -44,7 +44,7 @@ pub struct ClaimedSlot {
     progress: Arc<Progress>,
 }
 
-/// One image of a claimed slot, with its sample id, label and flags.
+/// An image of a claimed slot, with its sample id, label and flags.
 #[derive(Debug)]
 #[must_use = "a part that is not finished marks its slot as failed"]
 pub struct ImagePart {

@@ -1,4 +1,4 @@
-//! One connection, from its hello to its end.
+//! A connection, from its hello to its end.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -153,7 +153,7 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-/// Says, to the peer and in an event, that and why it is not served.
+/// Tells the peer, and emits as an event, why it is not served.
 async fn refuse(stream: &mut UnixStream, peer: &str, reason: String) {
     tracing::warn!("refused {peer}: {reason}");
     let _ = stream.write_all(&encode(&Reply::Refused { reason })).await;

@@ -1,8 +1,8 @@
 //! `meta.copy_data`: a copy of the shards on the node's own storage.
 //!
 //! The official code unpacks its archive to the job's scratch directory (its
-//! `src/datasets/imagenet1k.py`, `copy_imgnt_locally`). Here the shards are copied, once per node, and the loader reads the copy. Which samples a step sees does not change:
-//! the copy has the data set's own manifest.
+//! `src/datasets/imagenet1k.py`, `copy_imgnt_locally`). Here the shards are copied, once per node, and the loader reads
+//! the copy. Which samples a step sees does not change: the copy has the data set's own manifest.
 //!
 //! ```text
 //! LOCAL/NAME-CHECKSUM.shards/     named after the data set and its manifest's checksum: two never meet

@@ -54,7 +54,7 @@ pub fn measure(
 }
 
 impl Conversion {
-    /// Speed of the build as a share of that of reading coefficients.
+    /// Returns the speed of the build as a share of that of reading coefficients.
     pub fn ratio(&self) -> f64 {
         self.coefficients / self.build
     }

@@ -76,19 +76,19 @@ impl Shards {
         Ok(shards)
     }
 
-    /// Number of images.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         let splits = self.0.iter().map(|dataset| dataset.splits()[0].len());
         splits.min().unwrap_or(0) as usize
     }
 
-    /// Width and height of an image.
+    /// Returns the width and height of an image.
     pub fn size(&self, image: usize) -> (u32, u32) {
         let entry = self.sample(Kind::Jpeg, image).entry();
         (entry.source_width, entry.source_height)
     }
 
-    /// The JPEG file of an image.
+    /// Returns the JPEG file of an image.
     pub fn jpeg(&self, image: usize) -> &[u8] {
         self.sample(Kind::Jpeg, image).payload()
     }
@@ -98,7 +98,7 @@ impl Shards {
     }
 }
 
-/// How a folder is built with a codec's usual options.
+/// Returns how a folder is built with a codec's usual options.
 pub fn options(out: &Path, codec: Codec) -> Options {
     Options {
         out: out.to_owned(),
@@ -133,7 +133,7 @@ enum Way {
 }
 
 impl Method {
-    /// All methods, with scaled decoding at each of these margins. Our own code uses no wider instructions than these.
+    /// Returns all methods, with scaled decoding at each of these margins. Our own code uses no wider instructions than these.
     pub fn all(margins: &[f64], simd: Simd) -> Vec<Method> {
         let ours = |name: &str, kind: Kind, resolution: Resolution| Method {
             name: name.to_owned(),
@@ -179,7 +179,7 @@ impl Method {
         methods
     }
 
-    /// Whether this is what the others are compared with.
+    /// Tells if this is what the others are compared with.
     pub fn is_baseline(&self) -> bool {
         matches!(self.way, Way::TurboPartial(..))
     }
@@ -188,7 +188,7 @@ impl Method {
         &self.name
     }
 
-    /// Bytes of all its images.
+    /// Returns the bytes of all its images.
     pub fn bytes(&self, shards: &Shards) -> u64 {
         let lengths = (0..shards.len()).map(|image| shards.sample(self.kind, image).entry().length);
         lengths.map(u64::from).sum()

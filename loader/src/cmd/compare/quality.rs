@@ -25,7 +25,7 @@ impl Reference {
         }
     }
 
-    /// Red, green and blue planes of an image's crop.
+    /// Returns red, green and blue planes of an image's crop.
     pub fn square(
         &mut self,
         shards: &Shards,
@@ -71,7 +71,7 @@ impl Reference {
     }
 }
 
-/// For each output the first of the samples that it is made of, and their weights.
+/// Returns, for each output, the first of the samples that it is made of, and their weights.
 fn taps(length: usize) -> Vec<(usize, Vec<f64>)> {
     let scale = length as f64 / f64::from(SIDE);
     let reach = scale.max(1.0);
@@ -103,7 +103,7 @@ impl Likeness {
             .push(10.0 * (255.0 * 255.0 / mean.max(1e-12)).log10());
     }
 
-    /// Mean, first percentile and worst.
+    /// Returns mean, first percentile and worst.
     pub fn summary(&mut self) -> [f64; 3] {
         self.0.sort_by(f64::total_cmp);
         let count = self.0.len();
