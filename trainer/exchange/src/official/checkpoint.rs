@@ -2,7 +2,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `encoder`, `predictor`, `target_encoder` | state dictionaries, each key after `module.` under DistributedDataParallel |
+//! | `encoder`, `predictor`, `target_encoder` | state dictionaries, keys after `module.` if run in parallel |
 //! | `opt` | AdamW's: `state` by number of the parameter, and `param_groups`, which number them |
 //! | `scaler` | of the gradient scaler, or `None`; not needed here |
 //! | `epoch` | whole epochs done |
