@@ -111,6 +111,18 @@ fn a_mistyped_key_is_named_with_the_nearest() {
         "maks: unknown key; did you mean mask?"
     );
     assert_eq!(message(&["data.xyzzy=3"]), "data.xyzzy: unknown key");
+    // Sections that nobody reads are neither accepted nor proposed.
+    for unread in ["eval", "launch", "evaluate"] {
+        let message = message(&[&format!("{unread}.nonsense=1")]);
+        assert!(
+            message.starts_with(&format!("{unread}: unknown key")),
+            "{message}"
+        );
+        assert!(
+            !message.contains("mean eval") && !message.contains("mean launch"),
+            "{message}"
+        );
+    }
 }
 
 #[test]

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use shardtool::Escaped;
 
-use super::frames::MAX_FRAME;
-use super::messages::PROTOCOL;
+use super::messages::{MAX_FRAME, PROTOCOL};
 use crate::private_dir;
 use crate::ring::{self, Geometry};
 

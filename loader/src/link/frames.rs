@@ -9,9 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::descriptors::receive_with_fd;
 use super::error::Error;
-
-/// Length of the longest frame that is read; a length beyond it is a stranger on the socket.
-pub(super) const MAX_FRAME: usize = 1 << 20;
+use super::messages::MAX_FRAME;
 
 /// Returns the bytes of a message's frame.
 pub(crate) fn encode(message: &impl Serialize) -> Vec<u8> {
