@@ -140,10 +140,9 @@ const OUT_OF_MEMORY: [&str; 5] = [
 impl Error {
     /// Sorts what libtorch says. Its C++ stack traces are left out: an error is one line.
     pub(crate) fn torch(text: &str) -> Error {
-        let text = text
-            .split("\nException raised from")
-            .next()
-            .unwrap_or_default();
+        let traces = ["\nException raised from", "frame #0: "].map(|trace| text.find(trace));
+        let end = traces.into_iter().flatten().min().unwrap_or(text.len());
+        let text = &text[..end];
         let reason = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let doing = None;
         if OUT_OF_MEMORY.iter().any(|sign| reason.contains(sign)) {
@@ -212,6 +211,8 @@ mod tests {
             "CUDA error: out of memory",
             "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
             "std::bad_alloc",
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: Error code 12 (Cannot allocate memory)\n\
+             frame #0: c10::ThrowEnforceNotMet",
         ] {
             let error = Err::<(), _>(Error::torch(text)).during(|| "the test".to_owned());
             let error = error.unwrap_err();
@@ -222,7 +223,9 @@ mod tests {
                 "{message}"
             );
             assert!(
-                message.contains("activation_checkpointing") && !message.contains('\n'),
+                message.contains("activation_checkpointing")
+                    && !message.contains('\n')
+                    && !message.contains("frame #"),
                 "{message}"
             );
         }

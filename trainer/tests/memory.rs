@@ -27,5 +27,6 @@ fn out_of_memory_is_an_error_that_says_how_to_need_less() {
         assert!(errors.contains(part), "{part}: {errors}");
     }
     assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(!errors.contains("frame #"), "{errors}");
     assert!(output.stdout.is_empty());
 }

@@ -91,7 +91,7 @@ pub struct Args {
     paced: bool,
     #[cfg(feature = "compare")]
     #[command(flatten)]
-    peer: peer::Args,
+    peer: peer::PeerArgs,
 }
 
 pub fn run(args: &Args, out: &mut Results) -> Result<u8> {

@@ -14,7 +14,7 @@ use trainer::proof::bench::peer::{self, How};
 
 /// What to compare with.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct PeerArgs {
     /// Compare with the official code: a checkout of facebookresearch/ijepa, which is run by --python as published, with
     /// fused attention and with torch.compile
     #[arg(long, value_name = "PATH", conflicts_with_all = ["shards", "paced"])]
