@@ -22,7 +22,7 @@ use trainer::run::Resume;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// How much is said.
+    /// The options that decide how much is said.
     #[command(flatten)]
     pub verbosity: Verbosity,
 }
@@ -47,7 +47,7 @@ enum Command {
     CheckReference(check_reference::Args),
 }
 
-/// What decides a run; the same for `launch` and `train`.
+/// The options that decide a run, which `launch` and `train` share.
 #[derive(Args, Clone)]
 pub struct RunArgs {
     /// Configuration file (the official ones are taken unchanged)
@@ -59,9 +59,9 @@ pub struct RunArgs {
     /// Override one key, as in optimization.epochs=10; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Where to begin: auto (at the run directory's latest checkpoint, else at step 0), last-good (the same, but damaged
-    /// checkpoints are set aside), never (at step 0, in a fresh directory), or a checkpoint [default: auto; with
-    /// meta.load_checkpoint, what the file says]
+    /// Where to begin: auto (at the run directory's latest checkpoint, else at step 0), last-good (the same, but
+    /// damaged checkpoints are set aside), never (at step 0, in a fresh directory), or a checkpoint [default: auto;
+    /// with meta.load_checkpoint, what the file says]
     #[arg(long, value_name = "auto|last-good|never|DIR")]
     resume: Option<Resume>,
 }
@@ -75,6 +75,9 @@ fn set_threads(threads: Option<usize>) -> Result<usize> {
 }
 
 /// Runs the subcommand and returns its exit code.
+///
+/// # Errors
+/// Why it could not run, with the file or option at fault.
 pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
     match cli.command {
         Command::Launch(args) => launch::run(&args, &cli.verbosity),

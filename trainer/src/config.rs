@@ -29,7 +29,7 @@ pub use meta::Meta;
 pub use optimization::Optimization;
 pub use trainer::{OnNonfinite, Trainer};
 
-/// What is wrong with a configuration.
+/// A fault of a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -58,20 +58,20 @@ impl Error {
     }
 }
 
-/// Everything a run is made from.
+/// A configuration: everything a run is made from.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Model and precision.
     pub meta: Meta,
     /// Schedules and batch.
     pub optimization: Optimization,
-    /// Where the run writes.
+    /// The run directory.
     pub logging: Logging,
     /// Our own keys of the training loop.
     pub trainer: Trainer,
     /// Our own keys of the checkpoints.
     pub checkpoint: Checkpoint,
-    /// What the loader reads of the same file: the sections `data`, `mask` and `loader`.
+    /// The sections that the loader reads of the same file: `data`, `mask` and `loader`.
     pub loader: LoaderConfig,
 }
 

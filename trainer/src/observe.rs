@@ -2,8 +2,8 @@
 //!
 //! Every log is made from one [`Record`] per step: the line of an interval on the console, a row in two files, and
 //! whatever [`Observer`]s a program adds, such as its progress bar. `<write_tag>_r0.csv` has exactly the columns and
-//! formats of the official log, so that existing notebooks read it; `<write_tag>_r0.jsonl` has everything. Rows of steps
-//! that a resumed run does again are cut first, so each step stands there once.
+//! formats of the official log, so that existing notebooks read it; `<write_tag>_r0.jsonl` has everything. Rows of
+//! steps that a resumed run does again are cut first, so each step stands there once.
 //!
 //! Nothing here can end a run, and observing changes no result.
 

@@ -16,7 +16,7 @@ use crate::source::{self, LoaderSource};
 use crate::stop::Stop;
 use crate::train::{self, Identity, Outcome, Run};
 
-/// What a run is started with, beside its configuration.
+/// The circumstances of a run's start, beside its configuration.
 #[derive(Debug)]
 pub struct Start {
     /// Where to compute.
@@ -60,7 +60,7 @@ pub enum Error {
     },
 }
 
-/// What came of putting a run together.
+/// The outcome of putting a run together.
 pub enum Opened {
     /// It is ready for its first step.
     Ready(Box<Session>),
@@ -84,10 +84,10 @@ pub struct Session {
     stop: Stop,
 }
 
-/// What became of a run.
+/// The end of a run.
 #[derive(Debug)]
 pub struct Ended {
-    /// How it ended.
+    /// The way in which it ended.
     pub outcome: Result<Outcome, train::Error>,
     /// Steps done.
     pub step: u64,

@@ -10,7 +10,7 @@
 mod connection;
 pub(crate) mod device_buffers;
 pub(crate) mod group;
-pub(crate) mod held;
+pub(crate) mod in_flight;
 
 pub use group::{Group, Normaliser, Raw};
 
@@ -26,9 +26,9 @@ use crate::stop::Stop;
 use connection::Connection;
 use device_buffers::DeviceBuffers;
 
-/// Between two looks at the signals while waiting for data.
+/// Time between two looks at the signals while waiting for data.
 const TICK: Duration = Duration::from_millis(100);
-/// How long data may still come after a stop was asked for. The loader may have been asked too, and be gone.
+/// Time in which data may still come after a stop was asked for: the loader may have been asked too, and be gone.
 const GRACE: Duration = Duration::from_secs(5);
 /// Loaders that may die one after the other without delivering anything before the run gives up.
 const ATTEMPTS: u32 = 8;
@@ -98,7 +98,7 @@ pub struct LoaderSource {
     device: Device,
     stop: Stop,
     connection: Option<Connection>,
-    /// Where groups arrive on a GPU.
+    /// The buffers in which groups arrive on a GPU.
     buffers: Option<DeviceBuffers>,
     epoch_len: u64,
     groups: Range<u64>,

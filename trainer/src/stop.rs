@@ -1,9 +1,9 @@
 //! Being asked to stop: a signal sets a flag that the training loop looks at between two steps.
 //!
 //! Clusters announce preemption with SIGTERM or SIGUSR1, a person sends SIGINT, a terminal that closes SIGHUP. All mean
-//! the same here: finish the step, write a checkpoint, exit 75. Further ones change nothing, for a scheduler may well send
-//! SIGTERM after SIGUSR1 while the checkpoint is being written. Only a second SIGINT, which a person sends, ends the
-//! process at once: Ctrl-C twice gives up the steps since the last checkpoint, which stays as it is.
+//! the same here: finish the step, write a checkpoint, exit 75. Further ones change nothing, for a scheduler may well
+//! send SIGTERM after SIGUSR1 while the checkpoint is being written. Only a second SIGINT, which a person sends, ends
+//! the process at once: Ctrl-C twice gives up the steps since the last checkpoint, which stays as it is.
 
 use std::io;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Stop {
         Ok(stop)
     }
 
-    /// What a signal's handler does, for tests.
+    /// Does what a signal's handler does, for tests.
     #[cfg(test)]
     pub(crate) fn ask(&self, signal: i32) {
         self.0.store(signal as usize, Ordering::Relaxed);

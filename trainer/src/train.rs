@@ -39,12 +39,12 @@ use clock::{Clock, Phase};
 pub use error::Error;
 pub use stats::StepStats;
 
-/// How a run ended.
+/// The way in which a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// At its last step, or at the one it was told to stop before.
+    /// It ended at its last step, or at the one before which it was told to stop.
     Finished,
-    /// By this signal; resuming goes on as if nothing had happened.
+    /// This signal stopped it; resuming goes on as if nothing had happened.
     Preempted(&'static str),
     /// A loss or the gradient was not finite, so nothing after it would mean anything.
     NotFinite {
@@ -61,7 +61,7 @@ pub enum Outcome {
     },
 }
 
-/// What decides, beside its tensors, whether a checkpoint is of this run.
+/// The facts beside its tensors by which a checkpoint is of this run or of another.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// Images of a step.
@@ -74,7 +74,7 @@ pub struct Identity {
     pub config: Map<String, Value>,
 }
 
-/// What training changes, and what it needs to know.
+/// A run in training: what it changes, and what it needs to know.
 pub struct Run {
     /// The networks.
     pub ijepa: IJepa,
@@ -84,7 +84,7 @@ pub struct Run {
     pub schedule: Schedule,
     /// Where the networks live.
     pub device: Device,
-    /// Whether matrix products are computed in bfloat16.
+    /// True where matrix products are computed in bfloat16.
     pub bfloat16: bool,
     /// The next step.
     pub step: u64,
@@ -104,7 +104,7 @@ pub struct Run {
     pub max_skipped: u64,
     /// What is stored with each checkpoint, for the run that continues it.
     pub identity: Identity,
-    /// Where the time of a step goes; off but for `trainer bench`.
+    /// The time of a step by phase; off but for `trainer bench`.
     pub clock: Clock,
 }
 
@@ -122,7 +122,7 @@ impl Run {
         Run::of(&config.model()?, config, state, checkpoint, device)
     }
 
-    /// Does so with networks of other sizes than `config` says.
+    /// Makes a run with networks of other sizes than `config` says.
     fn of(
         model: &ModelConfig,
         config: &Config,

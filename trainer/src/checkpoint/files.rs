@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-/// What fills a file.
+/// A function that fills a file.
 pub(super) type Content<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
 
-/// What a checkpoint asks of a file system. Only what [`Files::sync`] was called on survives a power cut: for a file
-/// its content, for a directory the names in it.
+/// The file system as checkpoints use it.
+///
+/// Only what [`Files::sync`] was called on survives a power cut: for a file its content, for a directory the names in
+/// it.
 pub(super) trait Files: Debug + Send + Sync {
     /// Makes a directory, whose parent must be there.
     fn create_dir(&self, path: &Path) -> io::Result<()>;

@@ -12,10 +12,10 @@ use super::Store;
 use super::files::{Content, Disk, Files};
 use crate::durable::parent;
 
-/// What a power cut takes along.
+/// The loss by a power cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Loss {
-    /// Nothing: as when the process is killed.
+    /// Nothing is lost, as when the process is killed.
     Nothing,
     /// Content that was not synchronised; names are there.
     Content,
@@ -23,7 +23,7 @@ pub(crate) enum Loss {
     All,
 }
 
-/// The file system.
+/// A file system whose power goes.
 #[derive(Clone, Debug)]
 pub(crate) struct PowerCut(Arc<Mutex<Machine>>);
 
@@ -51,7 +51,7 @@ enum Undo {
 }
 
 impl PowerCut {
-    /// One that works for `operations`.
+    /// Returns a file system that works for `operations`.
     pub(crate) fn after(operations: usize, loss: Loss) -> PowerCut {
         PowerCut(Arc::new(Mutex::new(Machine {
             left: operations,
@@ -62,17 +62,17 @@ impl PowerCut {
         })))
     }
 
-    /// One whose power stays: much faster than a real disk, which it does not wait for.
+    /// Returns a file system whose power stays: much faster than a real disk, which it does not wait for.
     pub(crate) fn never() -> PowerCut {
         PowerCut::after(usize::MAX, Loss::Nothing)
     }
 
-    /// The checkpoints of `store` on this file system.
+    /// Returns the checkpoints of `store` on this file system.
     pub(crate) fn under(&self, store: &Store) -> Store {
         store.clone().on(Arc::new(self.clone()))
     }
 
-    /// Whether the power is gone.
+    /// Tells whether the power is gone.
     pub(crate) fn happened(&self) -> bool {
         self.0.lock().unwrap().dead
     }

@@ -134,8 +134,9 @@ impl View for &Copied {
     }
 }
 
-/// Uninitialised host memory for a tensor like this one: page-locked where it comes from a GPU and the driver agrees,
-/// for that copy is several times as fast.
+/// Returns uninitialised host memory for a tensor like this one.
+///
+/// It is page-locked where the tensor comes from a GPU and the driver agrees: such a copy is several times as fast.
 fn room_for(tensor: &Tensor) -> Result<Tensor, Error> {
     let room = Tensor::f_empty(tensor.size(), (tensor.f_kind()?, Device::Cpu))?;
     if tensor.device().is_cuda()

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::files::named;
 use super::{CHECKSUM, Error, STATE, VERSION};
 
-/// What a checkpoint knows besides its tensors.
+/// The content of a checkpoint besides its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Version of this layout.

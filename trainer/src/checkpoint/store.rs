@@ -86,9 +86,9 @@ impl Store {
 
     /// Reads whole checkpoints, latest first, until one agrees with its checksums, and returns its directory.
     ///
-    /// Damaged ones get a name that begins with `damaged-`, so that nothing takes them for checkpoints any more; what was
-    /// wrong with each is returned as well. `None` where there is no checkpoint at all. Only for the holder of the run's
-    /// lock.
+    /// Damaged ones get a name that begins with `damaged-`, so that nothing takes them for checkpoints any more; what
+    /// was wrong with each is returned as well. `None` where there is no checkpoint at all. Only for the holder of the
+    /// run's lock.
     ///
     /// # Errors
     /// [`Error::AllDamaged`], and what the file system says.
@@ -149,7 +149,8 @@ impl Store {
 
     /// Writes a checkpoint, whole and on disk when this returns, and returns its bytes.
     ///
-    /// Where the step has a checkpoint already, that one stays and 0 is returned. The checksums in `state` are filled in.
+    /// Where the step has a checkpoint already, that one stays and 0 is returned. The checksums in `state` are filled
+    /// in.
     ///
     /// # Errors
     /// [`Error::Unwritten`]; nothing of it is left then.

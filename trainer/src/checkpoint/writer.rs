@@ -20,10 +20,10 @@ use crate::config::Checkpoint;
 
 /// Failures in a row that end the run.
 const ATTEMPTS: u32 = 3;
-/// Between a failure and the next attempt: other writers may make room on a full disk.
+/// Time between a failure and the next attempt: other writers may make room on a full disk.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Writes the checkpoints of one run, one after the other.
+/// A writer of a run's checkpoints, one after the other.
 #[derive(Debug)]
 pub struct Writer {
     store: Store,
@@ -37,7 +37,7 @@ pub struct Writer {
     retry_at: Option<Instant>,
 }
 
-/// What one checkpoint cost.
+/// The cost of a checkpoint.
 #[derive(Debug)]
 struct Written {
     /// Steps done.

@@ -57,7 +57,11 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pred_width: Option<i64>,
     /// Take model and batch from this file instead
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "model", "patch", "size", "batch", "pred_depth", "pred_width", "dtype"])]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["preset", "model", "patch", "size", "batch", "pred_depth", "pred_width", "dtype"]
+    )]
     config: Option<PathBuf>,
     /// Override one key of --config, as in optimization.global_batch=256; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]

@@ -9,7 +9,7 @@ use shardtool::program::Results;
 use trainer::proof::reference::{self, Precision};
 use trainer::torch::device;
 
-/// Which set, where, and how to tell.
+/// The options of `check-reference`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The reference set: a directory with meta.json and safetensors files.
@@ -17,8 +17,8 @@ pub struct Args {
     /// Where to compute: `cpu` or `cuda:N`.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// What matrix products are computed in: `float32`, as in the set, or `bf16`, under autocast. The two have tolerances
-    /// of their own.
+    /// What matrix products are computed in: `float32`, as in the set, or `bf16`, under autocast. The two have
+    /// tolerances of their own.
     #[arg(long, value_enum, default_value = "float32")]
     dtype: Dtype,
     /// Print the report as JSON.

@@ -10,7 +10,7 @@ use trainer::proof::smoke::{self, Verdict};
 use trainer::torch::cuda;
 use trainer::torch::device;
 
-/// Where, and how to tell.
+/// The options of `smoke`.
 #[derive(clap::Args)]
 pub struct Args {
     /// What to check: cuda or cuda:N; with cpu, what needs no GPU
@@ -21,7 +21,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Exits 1 where something does not work.
+/// Returns 1 where something does not work.
 pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     let device = device::parse(&args.device)?;
     let mut written = Ok(());

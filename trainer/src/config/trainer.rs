@@ -12,7 +12,7 @@ pub struct Trainer {
     pub seed: u64,
     /// Threads of libtorch on the CPU. By default one per CPU that this process may run on.
     pub threads: Option<usize>,
-    /// Steps between two log lines.
+    /// Steps between two lines on the console.
     pub log_every: u64,
     /// Global batch of the results that this file claims to reproduce; a run with another warns. By default no claim.
     pub reproduces_global_batch: Option<u64>,
@@ -29,7 +29,7 @@ pub struct Trainer {
     /// The official runs compute products in bfloat16 and do
     /// not care.
     pub tf32: bool,
-    /// What to do about a step whose loss or gradient is not finite.
+    /// Answer to a step whose loss or gradient is not finite: `stop` or `skip`.
     pub on_nonfinite: OnNonfinite,
     /// Number of such steps in a row that are skipped before the run stops all the same.
     pub max_skipped: u64,

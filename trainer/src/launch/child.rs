@@ -17,7 +17,7 @@ use rustix::process::{
 
 use super::Error;
 
-/// How long a loader may take to end by itself when its channel is closed.
+/// Time in which a loader may end by itself when its channel is closed.
 pub(super) const LEAVE: Duration = Duration::from_secs(5);
 
 /// A program with its arguments, but for the channel.
@@ -27,7 +27,7 @@ pub struct Program {
     args: Vec<OsString>,
 }
 
-/// What becomes of a child when this process ends or its terminal sends a signal.
+/// The fate of a child when this process ends, or when its terminal sends a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tie {
     /// The kernel asks it to stop, and it gets the terminal's signals as this process does.

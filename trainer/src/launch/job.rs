@@ -13,9 +13,9 @@ use crate::stop;
 /// The loader and the trainer of one job.
 #[derive(Debug)]
 pub struct Job {
-    /// What serves.
+    /// The program that serves.
     pub loader: Program,
-    /// What trains.
+    /// The program that trains.
     pub trainer: Program,
 }
 
@@ -23,8 +23,8 @@ impl Job {
     /// Runs both until the trainer ends; returns its exit code, or 128 + n after signal n.
     ///
     /// # Errors
-    /// If one of them cannot be started, or if the loader cannot be kept going. The trainer has then been asked to write
-    /// its checkpoint, and has ended.
+    /// If one of them cannot be started, or if the loader cannot be kept going. The trainer has then been asked to
+    /// write its checkpoint, and has ended.
     pub fn run(&self) -> Result<u8, Error> {
         // From here on SIGCHLD wakes the loop, also for a child that ends at once.
         let mut signals = Signals::new(stop::signals().chain([SIGCHLD]))

@@ -47,8 +47,8 @@ pub(super) fn supervise(
 
 /// Returns what the trainer gets for a signal to this process.
 ///
-/// A terminal's Ctrl-C reaches the trainer as well, and a second SIGINT would end it at once: the first one is passed on
-/// as a request that may come twice.
+/// A terminal's Ctrl-C reaches the trainer as well, and a second SIGINT would end it at once: the first one is passed
+/// on as a request that may come twice.
 fn passed_on(signal: c_int, stopping: bool) -> Option<Signal> {
     let passed = if signal == SIGINT && !stopping {
         SIGTERM

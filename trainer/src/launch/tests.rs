@@ -7,7 +7,8 @@ use loader::link::Endpoint;
 use super::child::LEAVE;
 use super::*;
 
-/// Returns a program that runs `text`; `$FD` in it is its channel. In bash: a plain sh redirects descriptors below 10 only.
+/// Returns a program that runs `text`; `$FD` in it is its channel. In bash: a plain sh redirects descriptors below 10
+/// only.
 fn script(text: &str) -> Program {
     // The channel's number arrives as `--socket-fd N`, so it is the second argument.
     let mut program = Program::new("bash".into(), "-c");

@@ -44,7 +44,8 @@ impl fmt::Display for Line<'_> {
         let Line { record, sums } = self;
         write!(
             out,
-            "[{}, {:5}] loss {:.4}  masks {:.1} {:.1}  lr {:.2e}  wd {:.2e}  ema {:.5}  {:.1} images/s  {:.1} ms/step  waiting {:.1} %",
+            "[{}, {:5}] loss {:.4}  masks {:.1} {:.1}  lr {:.2e}  wd {:.2e}  ema {:.5}  \
+             {:.1} images/s  {:.1} ms/step  waiting {:.1} %",
             record.epoch,
             record.itr,
             sums.loss / (sums.steps - sums.skipped),

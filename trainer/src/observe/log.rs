@@ -1,4 +1,4 @@
-//! The log of one run.
+//! The log of a run: all that follows its steps.
 
 use std::fs::File;
 use std::io;
@@ -22,7 +22,7 @@ pub trait Observer {
     fn finish(&mut self) {}
 }
 
-/// The log of one run, in its directory.
+/// The log of a run, in its directory.
 pub struct Log {
     csv: Csv,
     jsonl: Jsonl,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// Version of [`Record`]. A field whose meaning changes raises it; a new one does not.
 pub const RECORD_VERSION: u32 = 1;
 
-/// Everything about one step.
+/// All that is logged about a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// [`RECORD_VERSION`] of the program that wrote it. Logs of before it was written have version 1.
@@ -25,7 +25,7 @@ pub struct Record {
     /// Euclidean norm of the whole gradient.
     #[serde(default = "nan", deserialize_with = "null_is_nan")]
     pub gradient_norm: f64,
-    /// Whether the step moved nothing, because its loss or gradient was not finite.
+    /// True if the step moved nothing, because its loss or gradient was not finite.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
     /// Context patches per image, mean over the groups.
@@ -50,15 +50,17 @@ pub struct Record {
     pub images_per_s: f64,
 }
 
+/// Returns the version of rows that have none.
 fn first() -> u32 {
     1
 }
 
+/// Returns what stands for a number that a row lacks.
 fn nan() -> f64 {
     f64::NAN
 }
 
-/// JSON has no numbers that are not finite.
+/// Reads a number, or `null` for one that is not finite: JSON has none.
 fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }

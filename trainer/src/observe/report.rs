@@ -18,7 +18,8 @@ impl fmt::Display for Report {
         let total = &self.total;
         write!(
             out,
-            "{:.0} steps, {:.0} images in {:.1} s: {:.1} images/s, {:.1} ms/step; waited for data {:.2} % of it ({:.3} s); start-up {:.1} s",
+            "{:.0} steps, {:.0} images in {:.1} s: {:.1} images/s, {:.1} ms/step; \
+             waited for data {:.2} % of it ({:.3} s); start-up {:.1} s",
             total.steps,
             total.images,
             total.step_ms / 1e3,

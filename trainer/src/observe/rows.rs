@@ -11,7 +11,7 @@ use shardtool::Escaped;
 
 use crate::durable;
 
-/// Bytes of rows that may wait for a disk; beyond it, new ones are lost. A row has about 300.
+/// Limit of the bytes of rows that wait for a disk; beyond it, new ones are lost. A row has about 300.
 const LONGEST_WAIT: usize = 64 << 20;
 
 /// A file that grows row by row.
@@ -19,7 +19,7 @@ const LONGEST_WAIT: usize = 64 << 20;
 pub(super) struct Rows {
     path: PathBuf,
     file: File,
-    /// What could not be written yet.
+    /// Rows that could not be written yet.
     waiting: Vec<u8>,
     is_failing: bool,
 }

@@ -174,8 +174,9 @@ fn paint_small(
     Ok(())
 }
 
-/// Returns means over a window around each step, a thirtieth of the run wide and narrower towards both ends, so that the curve
-/// neither lags behind the steps nor bends where they begin and end.
+/// Returns means over a window around each step, a thirtieth of the run wide.
+///
+/// The window is narrower towards both ends: the curve neither lags behind the steps nor bends at its ends.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut sums = vec![0.0];
     for point in points {

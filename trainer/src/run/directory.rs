@@ -25,16 +25,16 @@ use crate::exchange::import;
 const PARAMS: &str = "params-ijepa.yaml";
 const LOCK: &str = "run.lock";
 
-/// Where a run begins.
+/// The place where a run begins.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resume {
-    /// At the latest checkpoint of the run directory, or at step 0 where there is none.
+    /// The latest checkpoint of the run directory, or step 0 where there is none.
     Auto,
-    /// At step 0, in a directory without a run.
+    /// Step 0, in a directory without a run.
     Never,
-    /// Like `Auto`, but damaged checkpoints are set aside, with a word about each, and the latest whole one is taken.
+    /// The latest whole checkpoint. Damaged ones are set aside, with a warning about each.
     LastGood,
-    /// At this checkpoint, or at the latest one of this run directory.
+    /// This checkpoint, or the latest one of this run directory.
     From(PathBuf),
 }
 
@@ -193,8 +193,10 @@ impl RunDir {
         })
     }
 
-    /// Returns the checkpoint that `path` means. One of the official code is imported into this run directory, once: a
-    /// run that has gone on from it continues where it stands.
+    /// Returns the checkpoint that `path` means.
+    ///
+    /// One of the official code is imported into this run directory, once: a run that has gone on from it continues
+    /// where it stands.
     fn take(&self, path: &Path, config: &Config) -> Result<PathBuf, Error> {
         if !import::is_official(path) {
             return Ok(checkpoint::find(path)?);
@@ -241,6 +243,7 @@ impl RunDir {
     }
 }
 
+/// Puts the path in front of what the system says.
 fn named<T>(path: &Path, outcome: io::Result<T>) -> Result<T, Error> {
     outcome.map_err(|cause| Error::Io {
         path: path.to_owned(),
@@ -248,6 +251,7 @@ fn named<T>(path: &Path, outcome: io::Result<T>) -> Result<T, Error> {
     })
 }
 
+/// Says of which stored configuration an error is.
 fn stored(path: &Path, config: Result<Config, crate::config::Error>) -> Result<Config, Error> {
     config.map_err(|cause| Error::Stored {
         path: path.to_owned(),
@@ -261,6 +265,7 @@ fn json(config: &Map<String, Value>) -> String {
     serde_json::to_string(config).expect("a JSON value always serialises")
 }
 
+/// Refuses a configuration that would give other results than an earlier one.
 fn same(earlier: Config, config: &Config, source: &Path) -> Result<(), Error> {
     let differences = config.differences(&earlier);
     if differences.is_empty() {

@@ -85,7 +85,8 @@ pub enum Error {
     },
     /// An import without a configuration, which cannot be continued from.
     #[error(
-        "{}: weights that were imported without a configuration; to continue from them, import them again with --config",
+        "{}: weights that were imported without a configuration; to continue from them, \
+         import them again with --config",
         Escaped::new(path)
     )]
     WeightsOnly {

@@ -18,7 +18,7 @@ use super::group::{Group, Normaliser, Raw};
 use crate::Error;
 use crate::torch::cuda::{Event, Stream};
 
-/// Where groups are received on the device.
+/// Two buffers on the device, which receive groups in turn.
 #[derive(Debug)]
 pub struct DeviceBuffers {
     geometry: Geometry,
@@ -52,7 +52,12 @@ struct Begun {
 }
 
 impl DeviceBuffers {
-    /// For the groups of a ring of these dimensions. `device` is a GPU and this thread's current one.
+    /// Makes buffers for the groups of a ring of these dimensions.
+    ///
+    /// `device` is a GPU and this thread's current one.
+    ///
+    /// # Errors
+    /// Too little memory on the device, above all.
     pub fn new(device: Device, geometry: Geometry) -> Result<DeviceBuffers, Error> {
         let compute = Stream::compute();
         let size = |number: usize| number as i64;
@@ -87,18 +92,22 @@ impl DeviceBuffers {
         })
     }
 
-    /// The dimensions it was made for.
+    /// Returns the ring's dimensions for which it was made.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// Whether a group has been begun and not finished.
+    /// Tells whether a group has been begun and not finished.
     pub fn has_begun(&self) -> bool {
         self.begun.is_some()
     }
 
-    /// Queues the copy of a group that took `waited` to come. The slot must be kept until the event that is returned
-    /// has happened.
+    /// Queues the copy of a group that took `waited` to come.
+    ///
+    /// The slot must be kept until the event that is returned has happened.
+    ///
+    /// # Errors
+    /// If the device refuses; no copy is left behind then.
     ///
     /// # Panics
     /// If the one before was not finished.
@@ -114,7 +123,8 @@ impl DeviceBuffers {
             })
         };
         // SAFETY: the slot stays the caller's until `copied`, and nobody writes to a taken slot. The buffer lives as
-        // long as `self`, whose drop waits; the compute stream has done with it at `free` and comes back after `copied`.
+        // long as `self`, whose drop waits; the compute stream has done with it at `free` and comes back after
+        // `copied`.
         let queued = unsafe { copies.copy(raw.images, &buffer.pixels) }
             .and_then(|()| masks(&raw.context, &buffer.context))
             .and_then(|()| masks(&raw.targets, &buffer.targets))
@@ -136,8 +146,12 @@ impl DeviceBuffers {
         Ok(Rc::clone(&buffer.copied))
     }
 
-    /// The group that was begun, if it is the one at `place` (step, group); another one is dropped. Its tensors are
-    /// complete for everything queued in the compute stream from now on.
+    /// Returns the group that was begun, if it is the one at `place` (step, group); another one is dropped.
+    ///
+    /// Its tensors are complete for everything queued in the compute stream from now on.
+    ///
+    /// # Errors
+    /// Too little memory on the device, above all.
     pub fn finish(&mut self, place: (u64, u64)) -> Result<Option<Group>, Error> {
         let Some(begun) = self.begun.take() else {
             return Ok(None);
@@ -159,7 +173,7 @@ impl DeviceBuffers {
             });
             copies.collect()
         };
-        let batch = Group {
+        let group = Group {
             images: self.normaliser.apply(&buffer.pixels)?,
             context: masks(&buffer.context, begun.lengths.0)?,
             targets: masks(&buffer.targets, begun.lengths.1)?,
@@ -168,7 +182,7 @@ impl DeviceBuffers {
             waited: begun.waited,
         };
         buffer.free.record(&self.compute)?;
-        Ok(Some(batch))
+        Ok(Some(group))
     }
 }
 

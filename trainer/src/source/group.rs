@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 
-/// A group on the device, nothing of it in the ring any more.
+/// A group on the device, of which nothing is in the ring any more.
 #[derive(Debug)]
 pub struct Group {
     /// Normalised images (B, 3, H, W).
@@ -21,7 +21,7 @@ pub struct Group {
     pub sample_ids: Vec<u64>,
     /// Images that stand in for damaged ones.
     pub replaced: u64,
-    /// How long the trainer was blocked until the group was there: waiting for data, without the copy.
+    /// Time in which the trainer was blocked until the group was there, without the copy.
     pub waited: Duration,
 }
 
@@ -36,9 +36,9 @@ pub struct Raw<'a> {
     pub context: Vec<&'a [i64]>,
     /// Each target mask.
     pub targets: Vec<&'a [i64]>,
-    /// One per image.
+    /// Sample number of each image.
     pub sample_ids: &'a [u64],
-    /// One per image.
+    /// Flags of each image.
     pub flags: &'a [u8],
 }
 
@@ -69,8 +69,8 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// A function from bytes to what the networks take, by the official operations in their order: over 255, minus the mean, over the
-/// deviation, each rounded to float32.
+/// A function from bytes to what the networks take, by the official operations in their order: over 255, minus the
+/// mean, over the deviation, each rounded to float32.
 #[derive(Debug)]
 pub struct Normaliser {
     full: Tensor, // (1,)

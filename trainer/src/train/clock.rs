@@ -1,8 +1,8 @@
 //! Where the time of a training step goes.
 //!
 //! The training loop does each phase through a [`Clock`]. In a run the clock is off and costs nothing; `trainer bench`
-//! turns it on. On a GPU work is queued, so the clock queues a mark at the end of each phase and asks afterwards when they
-//! were passed: the device is never waited for, and idling counts for the phase that it waited for.
+//! turns it on. On a GPU work is queued, so the clock queues a mark at the end of each phase and asks afterwards when
+//! they were passed: the device is never waited for, and idling counts for the phase that it waited for.
 
 use std::time::{Duration, Instant};
 

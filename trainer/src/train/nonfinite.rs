@@ -5,8 +5,8 @@
 //! moments nor checkpoints ever hold what a fault would leave in them. `trainer.on_nonfinite` says what comes next:
 //!
 //! * `stop` (the default): the run ends with exit code 1 and a diagnostic dump; the last checkpoint is of a good step.
-//! * `skip`: the step moves nothing, neither weights nor moments nor the target encoder; its row in the log says so, and
-//!   the next step has its own samples, learning rate and momentum as if nothing had happened. More than
+//! * `skip`: the step moves nothing, neither weights nor moments nor the target encoder; its row in the log says so,
+//!   and the next step has its own samples, learning rate and momentum as if nothing had happened. More than
 //!   `trainer.max_skipped` such steps in a row stop the run. Which steps are skipped is a function of the state and the
 //!   step, and the number in a row is part of a checkpoint, so a resumed run skips the same ones.
 //!
@@ -76,7 +76,8 @@ impl Run {
         self.skipped += 1;
         if self.on_nonfinite == OnNonfinite::Skip && self.skipped <= self.max_skipped {
             tracing::warn!(
-                "step {step} moves nothing, number {} in a row: losses {:?}, norm of the gradient {}, samples {samples:?}",
+                "step {step} moves nothing, number {} in a row: losses {:?}, norm of the gradient {}, \
+                 samples {samples:?}",
                 self.skipped,
                 stats.losses,
                 stats.gradient_norm,

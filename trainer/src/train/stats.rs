@@ -9,7 +9,7 @@ use crate::Error;
 use crate::observe::{RECORD_VERSION, Record};
 use crate::source::Group;
 
-/// What one step showed.
+/// The losses, masks and times of a step.
 #[derive(Debug, Default)]
 pub struct StepStats {
     /// Loss of each group.

@@ -10,7 +10,7 @@ use loader::ring::{self, Claimer, Consumer, Geometry, Publisher, SlotReader};
 use tch::{Device, Kind, Tensor};
 
 use crate::source::device_buffers::DeviceBuffers;
-use crate::source::held::Held;
+use crate::source::in_flight::InFlight;
 use crate::source::{Group, Raw};
 use crate::torch::cuda::{Event, Registration, Stream};
 
@@ -211,12 +211,12 @@ pub(super) fn release(device: Device) -> Result<String> {
     let mut ring = Ring::new(MANY)?;
     let registration = ring.registration()?;
     let mut stage = DeviceBuffers::new(device, ring.geometry)?;
-    let mut held: Held<SlotReader, Event> = Held::new();
+    let mut in_flight: InFlight<SlotReader, Event> = InFlight::new();
     for _ in 0..SLOTS {
         let slot = ring.slot()?;
         let place = (slot.step(), slot.group());
         let copied: Rc<Event> = stage.begin(&slot, Duration::ZERO)?;
-        held.push(slot, Some(copied));
+        in_flight.push(slot, Some(copied));
         stage.finish(place)?;
     }
     ensure!(
@@ -226,7 +226,7 @@ pub(super) fn release(device: Device) -> Result<String> {
     let (start, mut looks) = (Instant::now(), 0);
     let mut back = 0;
     while back < SLOTS {
-        held.release_done(|slot| {
+        in_flight.release_done(|slot| {
             ring.consumer.release(slot);
             back += 1;
         })?;
@@ -237,7 +237,7 @@ pub(super) fn release(device: Device) -> Result<String> {
         );
     }
     let _again = ring.claimer.claim(Duration::ZERO)?;
-    drop((held, stage, registration));
+    drop((in_flight, stage, registration));
     Ok(format!(
         "{SLOTS} slots in {:.2} ms, {looks} looks",
         start.elapsed().as_secs_f64() * 1e3
