@@ -1,5 +1,6 @@
 #!/bin/sh
-# Says what a missing nasm costs, and has libjpeg-turbo built again where nasm has come since: cargo does not notice that.
+# Says what a missing nasm costs, and has libjpeg-turbo built again where nasm has come since, which cargo does
+# not notice.
 #
 #   shardtool/nasm.sh TARGET_DIR
 set -eu

@@ -106,7 +106,8 @@ static void describe(j_decompress_ptr info, struct turbo_image *image) {
     }
 }
 
-/* Reads the header. After TURBO_FINE, and while `jpeg` stays where it is, one of the three functions below must follow. */
+/* Reads the header. After TURBO_FINE, and while `jpeg` stays where it is, one of the three functions below must
+   follow. */
 int turbo_read_header(struct turbo_reader *reader, const uint8_t *jpeg, size_t length, struct turbo_image *image) {
     turbo_errors_reset(&reader->errors);
     if (setjmp(reader->errors.escape))
@@ -119,7 +120,8 @@ int turbo_read_header(struct turbo_reader *reader, const uint8_t *jpeg, size_t l
 
 void turbo_read_nothing(struct turbo_reader *reader) { end(reader); }
 
-static jvirt_barray_ptr give_rows(j_common_ptr info, int pool, boolean zeroed, JDIMENSION wide, JDIMENSION high, JDIMENSION at_once) {
+static jvirt_barray_ptr give_rows(j_common_ptr info, int pool, boolean zeroed, JDIMENSION wide, JDIMENSION high,
+                                  JDIMENSION at_once) {
     struct turbo_reader *reader = info->client_data;
     (void)zeroed; /* the caller's memory is */
     (void)at_once;
@@ -136,7 +138,8 @@ static jvirt_barray_ptr give_rows(j_common_ptr info, int pool, boolean zeroed, J
     return (jvirt_barray_ptr)array;
 }
 
-static JBLOCKARRAY find_rows(j_common_ptr info, jvirt_barray_ptr which, JDIMENSION first, JDIMENSION count, boolean writable) {
+static JBLOCKARRAY find_rows(j_common_ptr info, jvirt_barray_ptr which, JDIMENSION first, JDIMENSION count,
+                             boolean writable) {
     const struct block_array *array = (const struct block_array *)which;
     (void)writable;
     if (first > array->count || count > array->count - first)
@@ -168,7 +171,8 @@ int turbo_read_coefficients(struct turbo_reader *reader, struct turbo_image *ima
 #define CONTEXT 2
 
 /* Decodes a rectangle, which must lie inside the image, to rows of 3 * width bytes. */
-int turbo_read_pixels(struct turbo_reader *reader, uint32_t x, uint32_t y, uint32_t width, uint32_t height, uint8_t *pixels) {
+int turbo_read_pixels(struct turbo_reader *reader, uint32_t x, uint32_t y, uint32_t width, uint32_t height,
+                      uint8_t *pixels) {
     j_decompress_ptr info = &reader->info;
     if (setjmp(reader->errors.escape))
         return end(reader);

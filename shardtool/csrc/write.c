@@ -93,7 +93,8 @@ static void set_defaults(j_compress_ptr info, const struct turbo_image *image, J
     }
 }
 
-/* Takes the place of the Huffman encoder: the blocks of one MCU go to the caller's memory, those beyond the image nowhere. */
+/* Takes the place of the Huffman encoder: the blocks of one MCU go to the caller's memory, those beyond the image
+   nowhere. */
 static boolean keep_mcu(j_compress_ptr info, JBLOCKROW *mcu) {
     struct turbo_writer *writer = info->client_data;
     for (int c = 0; c < info->comps_in_scan; c++) {
@@ -115,7 +116,8 @@ static boolean keep_mcu(j_compress_ptr info, JBLOCKROW *mcu) {
     return TRUE;
 }
 
-/* Transforms and quantizes gray or RGB pixels, rows without gaps, into the memory that `image` names, sampled as it says. */
+/* Transforms and quantizes gray or RGB pixels, rows without gaps, into the memory that `image` names, sampled as it
+   says. */
 int turbo_encode(struct turbo_writer *writer, const uint8_t *pixels, int quality, struct turbo_image *image) {
     j_compress_ptr info = &writer->info;
     turbo_errors_reset(&writer->errors);
@@ -179,7 +181,8 @@ int turbo_write(struct turbo_writer *writer, const struct turbo_image *image, co
         scans[c].component_index[0] = c;
         scans[c].Se = DCTSIZE2 - 1;
         JDIMENSION rows = (component->blocks_high + component->v - 1) / component->v * component->v;
-        arrays[c] = (*info->mem->request_virt_barray)((j_common_ptr)info, JPOOL_IMAGE, TRUE, component->blocks_wide, rows, component->v);
+        arrays[c] = (*info->mem->request_virt_barray)((j_common_ptr)info, JPOOL_IMAGE, TRUE, component->blocks_wide, rows,
+                                                      component->v);
     }
     /* So many do not fit into one MCU: such files have a scan for each component. */
     if (image->components > 1 && blocks_in_mcu > C_MAX_BLOCKS_IN_MCU) {
@@ -189,11 +192,13 @@ int turbo_write(struct turbo_writer *writer, const struct turbo_image *image, co
     jpeg_write_coefficients(info, arrays);
     for (int c = 0; c < image->components; c++) {
         const struct turbo_component *from = &image->component[c];
-        if (info->comp_info[c].width_in_blocks != from->blocks_wide || info->comp_info[c].height_in_blocks != from->blocks_high)
+        if (info->comp_info[c].width_in_blocks != from->blocks_wide ||
+            info->comp_info[c].height_in_blocks != from->blocks_high)
             turbo_fail((j_common_ptr)info, TURBO_DAMAGED, "another number of blocks than the image's size asks for");
         for (JDIMENSION row = 0; row < from->blocks_high; row++) {
             JBLOCKARRAY to = (*info->mem->access_virt_barray)((j_common_ptr)info, arrays[c], row, 1, TRUE);
-            memcpy(to[0], from->blocks + (size_t)row * from->stride * DCTSIZE2, (size_t)from->blocks_wide * sizeof(JBLOCK));
+            memcpy(to[0], from->blocks + (size_t)row * from->stride * DCTSIZE2,
+                   (size_t)from->blocks_wide * sizeof(JBLOCK));
         }
     }
     jpeg_finish_compress(info);

@@ -3,10 +3,11 @@
 
     compare_training.py --ijepa PATH --images DIR --shards DIR [--config FILE --steps N --seeds S...]
 
-PATH is a checkout of facebookresearch/ijepa, which is not part of this repository: its own `main` runs as it is, on the CPU,
-with its own data loader, masks, schedules and log, and is stopped after N steps. DIR holds the images (train/CLASS/FILE) and
-the shards made from DIR/train. Both programs read the same resolved configuration. Seeds are of weights, crops and masks; what
-follows from the step alone (the sizes of the blocks) is the same for all, as in the official code.
+PATH is a checkout of facebookresearch/ijepa, which is not part of this repository: its own `main` runs as it is, on the
+CPU, with its own data loader, masks, schedules and log, and is stopped after N steps. DIR holds the images
+(train/CLASS/FILE) and the shards made from DIR/train. Both programs read the same resolved configuration. Seeds are of
+weights, crops and masks; what follows from the step alone (the sizes of the blocks) is the same for all, as in the
+official code.
 
 Writes training-DATE.md and .png. Runs that are complete are not repeated, so the command can be interrupted. Needs torch,
 torchvision, pyyaml and matplotlib.
@@ -31,9 +32,7 @@ def main() -> None:
     if args.official_run is not None:
         run_official(args)
         return
-    runs = {
-        name: [curve(args, name, seed) for seed in args.seeds] for name in ("ours", "official")
-    }
+    runs = {name: [curve(args, name, seed) for seed in args.seeds] for name in ("ours", "official")}
     name = args.out / f"training-{datetime.date.today()}"
     args.out.mkdir(parents=True, exist_ok=True)
     draw(runs, name.with_suffix(".png"))
@@ -99,7 +98,17 @@ def start_ours(args: argparse.Namespace, folder: Path, seed: int) -> list[str]:
         "trainer.threads": args.threads,
     }
     options = [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
-    return [str(args.programs / "trainer"), "launch", "--config", str(args.config), "--shards", str(args.shards), "--devices", "cpu", *options]
+    return [
+        str(args.programs / "trainer"),
+        "launch",
+        "--config",
+        str(args.config),
+        "--shards",
+        str(args.shards),
+        "--devices",
+        "cpu",
+        *options,
+    ]
 
 
 def start_official(args: argparse.Namespace, folder: Path, seed: int) -> list[str]:
@@ -123,7 +132,9 @@ def run_official(args: argparse.Namespace) -> None:
         config = yaml.safe_load(file)
     config["logging"]["folder"] = str(folder)
     # It appends train/ by itself.
-    config["data"].update(root_path=str(args.images.parent), image_folder=args.images.name, num_workers=0, pin_mem=False)
+    config["data"].update(
+        root_path=str(args.images.parent), image_folder=args.images.name, num_workers=0, pin_mem=False
+    )
 
     torch.set_num_threads(args.threads)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=0, world_size=1)

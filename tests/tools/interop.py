@@ -4,13 +4,14 @@
     interop.py save --ijepa PATH --out FILE.pth.tar        train a small I-JEPA by the official code, save as it saves
     interop.py load FILE.pth.tar                           torch.load(weights_only=True), and what was found
     interop.py continue --ijepa PATH FILE.pth.tar          the official load_checkpoint, then one step of its optimiser
-    interop.py features DIR TENSORS.safetensors            IJepaModel.from_pretrained(DIR) on `images`, beside `features`
+    interop.py features DIR TENSORS.safetensors            IJepaModel.from_pretrained(DIR) on
+                                                           `images`, beside `features`
     interop.py resave DIR OUT                              IJepaModel.from_pretrained(DIR).save_pretrained(OUT)
 
-PATH is a checkout of facebookresearch/ijepa, which is not part of this repository: its functions are imported from there
-and nothing of them is kept. Results are JSON on stdout; tensors in them are shape and CRC-32 of their float32 bytes, under
-the names that `trainer` uses. `save` is the only one whose networks may have sizes of their own. `make interop` runs all of
-them from trainer/tests/interop.rs.
+PATH is a checkout of facebookresearch/ijepa, which is not part of this repository: its functions are imported from
+there and nothing of them is kept. Results are JSON on stdout; tensors in them are shape and CRC-32 of their float32
+bytes, under the names that `trainer` uses. `save` is the only one whose networks may have sizes of their own. `make
+interop` runs all of them from trainer/tests/interop.rs.
 """
 
 import argparse
@@ -82,7 +83,8 @@ class Official:
         self.encoder, self.predictor = networks
         self.target_encoder = copy.deepcopy(self.encoder)
         self.optimizer, self.scaler, self.scheduler, self.wd_scheduler = init_opt(
-            encoder=self.encoder, predictor=self.predictor, iterations_per_epoch=ipe, start_lr=2e-4, ref_lr=1e-3, warmup=1,
+            encoder=self.encoder, predictor=self.predictor, iterations_per_epoch=ipe, start_lr=2e-4, ref_lr=1e-3,
+            warmup=1,
             num_epochs=10, wd=0.04, final_wd=0.4, final_lr=1e-6, use_bfloat16=False, ipe_scale=1.0)  # fmt: skip
         # What use_bfloat16 makes is off where there is no GPU; this one keeps its state on a CPU.
         self.scaler = torch.amp.GradScaler("cpu") if bfloat16 else None
@@ -178,7 +180,11 @@ def load(args):
     networks = {name: loaded.pop(name) for name in ("encoder", "predictor", "target_encoder")}
     state = loaded["opt"].pop("state")
     tensors = {f"{name}.{key}": tensor for name, network in networks.items() for key, tensor in network.items()}
-    return loaded | {"tensors": sums(tensors), "moments": len(state), "types": sorted({type(n).__name__ for n in networks.values()})}
+    return loaded | {
+        "tensors": sums(tensors),
+        "moments": len(state),
+        "types": sorted({type(n).__name__ for n in networks.values()}),
+    }
 
 
 def features(args):

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes the venv in which interop.py runs: interop_env.py FOLDER. Prints the variables that trainer/tests/interop.rs reads.
 
-PyTorch is the one in .torch where that fits this Python, so that the venv takes 300 MB rather than gigabytes; CUDA libraries
-that are not there are replaced by stubs, which nothing calls on a CPU.
+PyTorch is the one in .torch where that fits this Python, so that the venv takes 300 MB rather than gigabytes; CUDA
+libraries that are not there are replaced by stubs, which nothing calls on a CPU.
 """
 
 import subprocess
@@ -16,7 +16,17 @@ from rivals import torch_stubs  # noqa: E402
 
 TORCH = ["torch==2.11.0", "nvidia-cuda-runtime==13.0.*", "nvidia-cuda-cupti==13.0.*"]
 # What PyTorch needs and is not told here; transformers brings the rest itself.
-COMMON = ["transformers==5.23.0", "numpy", "pillow", "sympy", "networkx", "jinja2", "fsspec", "filelock", "typing_extensions"]
+COMMON = [
+    "transformers==5.23.0",
+    "numpy",
+    "pillow",
+    "sympy",
+    "networkx",
+    "jinja2",
+    "fsspec",
+    "filelock",
+    "typing_extensions",
+]
 
 
 def main():

@@ -29,7 +29,8 @@ def picture():
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     smooth = np.stack([127 + 120 * np.sin(0.21 * x + 0.13 * y + phase) for phase in (0.0, 1.9, 4.1)], -1)
     image = (smooth + rng.normal(0, 9, smooth.shape)).clip(0, 255).astype(np.uint8)
-    patches = [(0, 0, 0), (255, 255, 255), (90, 90, 90), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (1, 0, 0)]
+    patches = [(0, 0, 0), (255, 255, 255), (90, 90, 90), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+    patches += [(1, 0, 0)]
     for number, colour in enumerate(patches):
         image[20:26, 1 + 4 * number : 5 + 4 * number] = colour
     image[30:36, 3:30] = rng.integers(0, 256, (6, 27, 3), dtype=np.uint8)

@@ -6,8 +6,9 @@
 PATH is a checkout of facebookresearch/ijepa, which is not part of this repository: its modules are imported from there
 and nothing of them is kept. What comes out is what `trainer check-reference DIR` reads: random images, masks, weights,
 named intermediate results, gradients, states and moments as safetensors, and `meta.json` with every dimension, the
-per-step table, and how far float32 itself lies from float64 and autocast to bfloat16 from float32 (five steps are run in
-each; in float32 with images and patches in several orders, of which the worst counts). Needs torch, numpy and safetensors; runs on a CPU in seconds.
+per-step table, and how far float32 itself lies from float64 and autocast to bfloat16 from float32 (five steps are run
+in each; in float32 with images and patches in several orders, of which the worst counts). Needs torch, numpy and
+safetensors; runs on a CPU in seconds.
 
 With --reduced, whole tensors give way to samples of them: the files X_sub.safetensors hold every ceil(n/2048)-th
 element of tensors of n > 2048 elements, flattened, and `tensor_stats` sums over the whole.

@@ -7,7 +7,8 @@
 #           built elsewhere does: it finds libtorch in .torch/, else in the PyTorch 2.11 of `python3`.
 # DEVICE    [cuda:0]
 # SECONDS_EACH  after so long a part is given up [150]
-# IJEPA     a checkout of facebookresearch/ijepa: its step is measured beside ours by PYTHON [python3], which needs PyTorch
+# IJEPA     a checkout of facebookresearch/ijepa: its step is measured beside ours by PYTHON [python3], which needs
+#           PyTorch
 #           with CUDA, numpy and, for torch.compile, a C compiler. That takes its own time, most of it compiling
 # SECONDS_COMPARING  after so long a preset's comparison is given up [900]
 # DATA      a data set of shards: the ViT-B/16 bench is also fed from it, by the loader beside TRAINER

@@ -47,12 +47,20 @@ def say(text: str) -> None:
 
 def arguments() -> argparse.Namespace:
     summary, details = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ijepa", type=Path, required=True, metavar="PATH", help="checkout of facebookresearch/ijepa")
-    parser.add_argument("--models", default="tiny,small,base", metavar="NAMES", help="some of them [default: %(default)s]")
-    parser.add_argument("--variants", default=",".join(NAMES), metavar="NAMES", help="some of them [default: %(default)s]")
+    parser.add_argument(
+        "--models", default="tiny,small,base", metavar="NAMES", help="some of them [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--variants", default=",".join(NAMES), metavar="NAMES", help="some of them [default: %(default)s]"
+    )
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each [default: %(default)s]")
-    parser.add_argument("--steps", type=int, default=2, metavar="N", help="timed steps of a turn [default: %(default)s]")
+    parser.add_argument(
+        "--steps", type=int, default=2, metavar="N", help="timed steps of a turn [default: %(default)s]"
+    )
     parser.add_argument("--warmup", type=int, default=1, metavar="N", help="steps before them [default: %(default)s]")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of each [default: %(default)s]")
     parser.add_argument("--quick", action="store_true", help="4 turns")
@@ -221,7 +229,10 @@ def table(record: dict) -> str:
             text.append(f"| {NAMES[key]} | {result['median_ms']:,.0f} | {result['images_per_s']:.2f} | "
                         f"{result['gflops_per_s']:.0f} | {speedup} |")  # fmt: skip
         phases = ", ".join(f"{name} {ms:.0f}" for name, ms in each["phases_ms"].items())
-        text += ["", f"Ours by phase, ms: {phases}. One large matrix product here: {each['peak']['flops_per_s'] / 1e9:.0f} GFLOP/s."]
+        text += [
+            "",
+            f"Ours by phase, ms: {phases}. One large matrix product here: {each['peak']['flops_per_s'] / 1e9:.0f} GFLOP/s.",
+        ]
     return "\n".join(text) + "\n"
 
 
@@ -232,12 +243,16 @@ def main() -> None:
     try:
         bench.environment.set_up()
         bench.environment.set_up_torch()
-        torch = bench.environment.run([bench.environment.python, "-c", "import torch; print(torch.__version__)"], 120).strip()
+        torch = bench.environment.run(
+            [bench.environment.python, "-c", "import torch; print(torch.__version__)"], 120
+        ).strip()
     except Failed as error:
         sys.exit(f"official: {error}")
     facts = machine()
     workloads = [bench.measure(model) for model in chosen.models]
-    revision = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True)
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True
+    )
     record = {
         "date": datetime.date.today().isoformat(),
         "revision": revision.stdout.strip() or "unknown",

@@ -16,8 +16,8 @@ char* ijepa_allow_tf32(int allowed) {
   });
 }
 
-// Whether attention may use cuDNN, which makes a plan for each shape it meets: with masks of other lengths at every step,
-// minutes of them.
+// Whether attention may use cuDNN, which makes a plan for each shape it meets: with masks of other lengths at every
+// step, minutes of them.
 char* ijepa_allow_cudnn_attention(int allowed) {
   return guarded([&] { at::globalContext().setSDPUseCuDNN(allowed != 0); });
 }

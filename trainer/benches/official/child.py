@@ -1,8 +1,8 @@
 """The official training step in one variant, measured whenever a line comes on stdin.
 
-Runs in a Python with PyTorch, for `official.py` and for `trainer bench --compare-python`. The official modules are imported
-from the checkout that is given; models, loss, optimizer and schedules are theirs, the variants replace what PyTorch users
-would replace without touching the method:
+Runs in a Python with PyTorch, for `official.py` and for `trainer bench --compare-python`. The official modules are
+imported from the checkout that is given; models, loss, optimizer and schedules are theirs, the variants replace what
+PyTorch users would replace without touching the method:
 
   eager     as published: attention as written out, PyTorch's own choice of AdamW (parameter by parameter on a CPU,
             torch._foreach on a GPU), EMA parameter by parameter, the norms of all gradients each step, and, with
@@ -11,13 +11,13 @@ would replace without touching the method:
   fused     sdpa, AdamW(fused=True), EMA by torch._foreach, no norms of gradients, no GradScaler
   compiled  fused, and the three networks through torch.compile
 
-The one argument is a JSON object: `ijepa`, `variant`, `model`, `patch`, `size`, `batch`, `predictor_depth`, `predictor_dim`,
-`context_len`, `target_len`, `threads`, `warmup` and `steps`; where they differ from a float32 step on the CPU under one context
-and four target masks, also `device`, `bfloat16`, `contexts` and `targets`; and `patience`, the seconds after which a turn is
-given up. Images and masks are on the device before the step begins. TF32 is off.
+The one argument is a JSON object: `ijepa`, `variant`, `model`, `patch`, `size`, `batch`, `predictor_depth`,
+`predictor_dim`, `context_len`, `target_len`, `threads`, `warmup` and `steps`; where they differ from a float32 step on
+the CPU under one context and four target masks, also `device`, `bfloat16`, `contexts` and `targets`; and `patience`,
+the seconds after which a turn is given up. Images and masks are on the device before the step begins. TF32 is off.
 
-Each line is answered by one of JSON: the duration of each timed step, the last loss and the peak memory, or, at the end of
-a process that cannot go on, `failed` with the reason.
+Each line is answered by one of JSON: the duration of each timed step, the last loss and the peak memory, or, at the end
+of a process that cannot go on, `failed` with the reason.
 """
 
 import contextlib
@@ -80,8 +80,8 @@ class Step:
         for parameter in self.target.parameters():
             parameter.requires_grad = False
         self.optimizer, self.scaler, self.lr, self.weight_decay = helper.init_opt(
-            encoder=self.encoder, predictor=self.predictor, wd=0.04, final_wd=0.4, start_lr=2e-4, ref_lr=1e-3, final_lr=1e-6,
-            iterations_per_epoch=10_000, warmup=40, num_epochs=300, use_bfloat16=self.bfloat16)  # fmt: skip
+            encoder=self.encoder, predictor=self.predictor, wd=0.04, final_wd=0.4, start_lr=2e-4, ref_lr=1e-3,
+            final_lr=1e-6, iterations_per_epoch=10_000, warmup=40, num_epochs=300, use_bfloat16=self.bfloat16)  # fmt: skip
         if self.variant in ("fused", "compiled"):
             self.scaler = None
             for group in self.optimizer.param_groups:
