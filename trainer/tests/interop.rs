@@ -394,13 +394,25 @@ fn what_does_not_fit_is_named() {
         "{said}"
     );
     assert!(
-        said.contains("5 steps an epoch, here an epoch has 7"),
+        said.contains("15 steps in 3 whole epochs, here an epoch has 7"),
         "{said}"
     );
     let state = checkpoint::read_state(&checkpoint::find(Path::new(&out)).unwrap()).unwrap();
     assert_eq!((state.epoch, state.step), (EPOCH, 21));
     let said = refused(&[&import[..], &other].concat());
     assert!(said.contains("holds checkpoints already"), "{said}");
+    // A network with other heads, which its width may not even be a multiple of: it is told by its sizes.
+    let large = [
+        "--steps-per-epoch",
+        "5",
+        "--set",
+        "meta.model_name=vit_large",
+    ];
+    let said = refused(&[&import[..], &large].concat());
+    assert!(
+        said.contains("encoder width 192 instead of 1024 (meta.model_name)"),
+        "{said}"
+    );
     // Patches without pixels.
     let hostile = text(&folder.join("hostile.pth.tar"));
     official_checkpoint_with(Path::new(&hostile), 0);

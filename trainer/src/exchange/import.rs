@@ -97,7 +97,7 @@ pub fn import(
         cause,
     })?;
     let checked = !options.ignore_checksums;
-    let weights = from_official(source, file.bytes(), checked, config)?;
+    let weights = from_official(source, file.bytes(), checked)?;
     write(source, weights, run, config, options)
 }
 
@@ -122,21 +122,14 @@ fn from_huggingface<'a>(source: &Path, directory: &'a Directory) -> Result<Weigh
     })
 }
 
-fn from_official<'a>(
-    source: &Path,
-    file: &'a [u8],
-    checked: bool,
-    config: Option<&Config>,
-) -> Result<Weights<'a>, Error> {
+fn from_official<'a>(source: &Path, file: &'a [u8], checked: bool) -> Result<Weights<'a>, Error> {
     let refuse = |fault| ::exchange::Error::official(source, fault);
     let archive = Archive::read(file, checked).map_err(refuse)?;
     let read = Checkpoint::read(&archive).map_err(refuse)?;
     let encoder = tensors(source, "encoder", read.encoder)?;
     let target_encoder = tensors(source, "target_encoder", read.target_encoder)?;
     let predictor = tensors(source, "predictor", read.predictor)?;
-    let configured = config.map(Config::model).transpose()?;
-    let heads = configured.map(|model| model.heads);
-    let model = weights::sizes(&encoder, Some(&predictor), heads)
+    let model = weights::sizes(&encoder, Some(&predictor), None)
         .map_err(|cause| ::exchange::Error::unfit(source, cause))?;
     let moments = read
         .optimizer

@@ -66,11 +66,12 @@ pub(super) fn full(
     if epoch_len == 0 {
         return Err(Error::NoSteps);
     }
-    if let Some(steps) = steps_per_epoch(weights)
-        && steps != epoch_len
+    if let (Some(per_epoch), Some((steps, _))) = (steps_per_epoch(weights), &weights.moments)
+        && per_epoch != epoch_len
     {
+        let epochs = weights.epoch;
         weights.notes.push(format!(
-            "its optimiser made {steps} steps an epoch, here an epoch has {epoch_len}"
+            "its optimiser made {steps} steps in {epochs} whole epochs, here an epoch has {epoch_len}"
         ));
     }
     let state = state(weights, epoch_len, config.resolved());
