@@ -27,7 +27,8 @@ setup: ## libtorch into .torch/ (FULL=1: with CUDA; TORCH=DIR: use an existing P
 
 .PHONY: build
 build: setup ## the three programs, optimised, into target/release/
-	$(CARGO) build --release --workspace --bins $(if $(CUDA),--features trainer/cuda) $(if $(COMPARE),--features trainer/compare)
+	$(CARGO) build --release --workspace --bins $(if $(CUDA),--features trainer/cuda) \
+		$(if $(COMPARE),--features trainer/compare)
 
 # The programs find libtorch where it was when they were built: keep .torch/, or build with TORCH=DIR.
 PREFIX ?= /usr/local
@@ -132,7 +133,7 @@ deny: ## licences, sources and bans of all dependencies
 doc: ## rustdoc of public and private items, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --lib
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --lib \
-		--document-private-items --target-dir $(TARGET)/private-doc
+		--document-private-items
 
 .PHONY: python
 python: ## the packages of the Python shard reader, into target/python/

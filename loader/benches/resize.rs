@@ -1,7 +1,7 @@
 //! How long the resizers take for one crop on one core: medians in microseconds, tables included.
 //!
-//! `cargo bench -p loader --bench resize`; pin it to a core (`taskset -c 0`) for steady figures. The variants take turns,
-//! so that a slow moment of the machine meets all of them.
+//! `cargo bench -p loader --bench resize`; pin it to a core (`taskset -c 0`) for steady figures. The variants take
+//! turns, so that a slow moment of the machine meets all of them.
 
 use std::time::Instant;
 

@@ -1,10 +1,10 @@
 //! Random changes of a crop's colours and sharpness, by the official code's law (`src/transforms.py`,
 //! `make_transforms`, of facebookresearch/ijepa).
 //!
-//! [`AugmentSampler`] draws what is done to the image at a position of a step; [`Augmenter`] does it, in place, to the planes
-//! of a slot. The operations are those of torchvision's `ColorJitter` and `RandomGrayscale` on a PIL image and of Pillow's
-//! `GaussianBlur`, in their arithmetic: bytes in, bytes out after every single operation. For the same image and
-//! parameters the bytes are Pillow's; the tests hold recorded ones of Pillow.
+//! [`AugmentSampler`] draws what is done to the image at a position of a step; [`Augmenter`] does it, in place, to the
+//! planes of a slot. The operations are those of torchvision's `ColorJitter` and `RandomGrayscale` on a PIL image and
+//! of Pillow's `GaussianBlur`, in their arithmetic: bytes in, bytes out after every single operation. For the same
+//! image and parameters the bytes are Pillow's; the tests hold recorded ones of Pillow.
 
 #[cfg(feature = "serve")]
 pub mod blur;

@@ -87,7 +87,8 @@ impl LoaderConfig {
         Ok(config)
     }
 
-    /// Returns the images of a global batch: `optimization.global_batch`, else `data.batch_size` for each of `world` ranks.
+    /// Returns the images of a global batch: `optimization.global_batch`, else `data.batch_size` for each of `world`
+    /// ranks.
     pub fn global_batch(&self, world: u64) -> u64 {
         self.global_batch
             .unwrap_or(self.data.batch_size.saturating_mul(world))

@@ -9,8 +9,8 @@ use crate::sampler::SAMPLING_VERSION;
 impl LoaderConfig {
     /// Returns a hash of everything that decides which pixels and masks a step sees, given the shards.
     ///
-    /// Two programs that agree on it agree on every sample. Workers, slots and paths are left out; so is the global batch, which depends on the
-    /// number of ranks and is compared on its own.
+    /// Two programs that agree on it agree on every sample. Workers, slots and paths are left out; so is the global
+    /// batch, which depends on the number of ranks and is compared on its own.
     pub fn sampling_hash(&self) -> u64 {
         // A struct, not a map: the order of the fields is the order of the bytes, whatever serde_json's features.
         #[derive(Serialize)]

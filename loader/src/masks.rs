@@ -1,7 +1,7 @@
 //! Context and target masks: which patches the encoder sees, and which the predictor must fill in.
 //!
-//! The paper describes them in section 3 and figure 4, with the values in its appendix on pretraining; the released code
-//! is `src/masks/multiblock.py`, class `MaskCollator`, of facebookresearch/ijepa.
+//! The paper describes them in section 3 and figure 4, with the values in its appendix on pretraining; the released
+//! code is `src/masks/multiblock.py`, class `MaskCollator`, of facebookresearch/ijepa.
 //!
 //! Each image gets `num_pred_masks` target blocks and `num_enc_masks` context blocks at random positions of the patch
 //! grid; what the targets cover is taken out of the contexts. All images of a group must yield equally many context
@@ -9,13 +9,13 @@
 //!
 //! * `released` is the law of the released code, in which every published checkpoint was trained. Its quirks are kept:
 //!   one number decides both size and shape of a block; sizes depend on the step alone, drawn with the code's own
-//!   generator (MT19937 seeded with the step), so that they equal it bit for bit; a block never spans the grid and never
-//!   reaches the last row or column; a cut context keeps its first patches, those at the top. Positions follow the
-//!   code's law, drawn from our own counter-based generator.
-//! * `unbiased` is the paper's text: scale and aspect ratio are independent, a block may lie anywhere, and a cut context
-//!   keeps a random subset of its patches. The size is still one draw for all images of a step, as the paper says it is
-//!   for the images of one GPU: blocks of equal size stack into one tensor, and drawing it for the step rather than for
-//!   the group gives all ranks equal work.
+//!   generator (MT19937 seeded with the step), so that they equal it bit for bit; a block never spans the grid and
+//!   never reaches the last row or column; a cut context keeps its first patches, those at the top. Positions follow
+//!   the code's law, drawn from our own counter-based generator.
+//! * `unbiased` is the paper's text: scale and aspect ratio are independent, a block may lie anywhere, and a cut
+//!   context keeps a random subset of its patches. The size is still one draw for all images of a step, as the paper
+//!   says it is for the images of one GPU: blocks of equal size stack into one tensor, and drawing it for the step
+//!   rather than for the group gives all ranks equal work.
 //!
 //! A context that keeps too few patches is drawn again; after each 20 failures the last target not yet given up may be
 //! overlapped. Since every reachable block is larger than `min_keep` ([`MaskSampler::new`] makes sure), that ends.
@@ -72,9 +72,8 @@ pub struct MaskSampler {
 impl MaskSampler {
     /// Makes the sampler of a configuration.
     ///
-    /// # Errors
-    /// If some step could draw a block of no more than `min_keep` patches: no position of it would ever do. The check is
-    /// exact: it covers all sizes that can be drawn, not a sample of them.
+    /// # Errors If some step could draw a block of no more than `min_keep` patches: no position of it would ever do.
+    /// The check is exact: it covers all sizes that can be drawn, not a sample of them.
     pub fn new(config: &LoaderConfig) -> Result<MaskSampler, Error> {
         let mask = &config.mask;
         let (height, width) = config.grid();

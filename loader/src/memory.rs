@@ -1,8 +1,8 @@
 //! The memory of a ring: an anonymous file, sealed against resizing, mapped by the loader and by one trainer rank.
 //!
-//! It has no name, so nothing can clash and nothing is left behind: the kernel frees it when the last mapping is gone. It
-//! is no part of /dev/shm either, whose size does not matter. Pages are reserved at creation; a machine that is short of
-//! memory says so then, and not by a SIGBUS in the middle of a run.
+//! It has no name, so nothing can clash and nothing is left behind: the kernel frees it when the last mapping is gone.
+//! It is no part of /dev/shm either, whose size does not matter. Pages are reserved at creation; a machine that is
+//! short of memory says so then, and not by a SIGBUS in the middle of a run.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,8 +73,9 @@ impl Mapping {
     }
 }
 
-// SAFETY: the mapping stays where it is until it is dropped; the seals (set in `create`, checked in `open`) keep the file
-// from shrinking under it. Only rings are made from it in this process; what the other process does is their protocol.
+// SAFETY: the mapping stays where it is until it is dropped; the seals (set in `create`, checked in `open`) keep the
+// file from shrinking under it. Only rings are made from it in this process; what the other process does is their
+// protocol.
 unsafe impl Memory for Mapping {
     fn bytes(&self) -> NonNull<[u8]> {
         let start = NonNull::new(self.map.as_mut_ptr()).expect("a mapping is not at address zero");

@@ -1,6 +1,7 @@
 //! The pipeline: worker threads that turn (step, position) into pixels, straight into the slots of any number of rings.
 //!
-//! `serve` attaches one ring per rank; `bench`, `hash` and `show` attach one of their own process ([`Pipeline::local`]).
+//! `serve` attaches one ring per rank; `bench`, `hash` and `show` attach one of their own process
+//! ([`Pipeline::local`]).
 //!
 //! ```text
 //!  per ring: assembler thread ── claims free slots ahead ──▶ 1 mask job + B image jobs per slot ──┐

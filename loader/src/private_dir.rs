@@ -49,7 +49,8 @@ pub(crate) enum Others {
 
 /// Makes a directory with mode 0700, or checks one that exists.
 ///
-/// In a public directory anybody may have been faster: a link, a foreign directory, or one with a wider mode is refused.
+/// In a public directory anybody may have been faster: a link, a foreign directory, or one with a wider mode is
+/// refused.
 ///
 /// # Errors
 /// If it cannot be made, is no directory of this user, or is open to others.

@@ -96,7 +96,8 @@ impl Draws {
         low + self.uniform() * (high - low)
     }
 
-    /// Returns a uniform integer below `bound`, without bias (Lemire 2019: multiply, reject the few that would tilt it).
+    /// Returns a uniform integer below `bound`, without bias (Lemire 2019: multiply, reject the few that would tilt
+    /// it).
     ///
     /// # Panics
     /// If `bound` is 0.

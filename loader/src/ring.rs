@@ -1,8 +1,8 @@
 //! The ring: how ready groups pass from one loader to one trainer rank through shared memory, without a copy.
 //!
 //! The loader's pipeline uses [`create`], [`Claimer`] and [`Publisher`]; the trainer's [`crate::link::Feed`] uses
-//! [`attach`] and [`Consumer`]. Nothing in here maps memory or opens a socket: the ring works in memory lent to it through
-//! [`Memory`], so that loom, miri and AddressSanitizer run the very code that ships.
+//! [`attach`] and [`Consumer`]. Nothing in here maps memory or opens a socket: the ring works in memory lent to it
+//! through [`Memory`], so that loom, miri and AddressSanitizer run the very code that ships.
 //!
 //! # Memory layout
 //!
@@ -44,8 +44,8 @@
 //!
 //! # States of a slot
 //!
-//! Slots are numbered from 0 without end; slot `n` lies at place `n % slots`. Three counters, each only ever rising, give
-//! its state: `released ≤ taken ≤ published ≤ claimed ≤ released + slots`.
+//! Slots are numbered from 0 without end; slot `n` lies at place `n % slots`. Three counters, each only ever rising,
+//! give its state: `released ≤ taken ≤ published ≤ claimed ≤ released + slots`.
 //!
 //! ```text
 //!         claim               publish              next               release
@@ -88,8 +88,8 @@
 //! * **The consumer dies.** Slots it held are never released. The loader sees end-of-file, drops its two halves and the
 //!   mapping; workers that still fill parts hold the memory until they finish; then the kernel frees it.
 //! * **The producer dies.** Slots already published stay readable: the trainer's mapping keeps the memory alive. Slots
-//!   that were claimed are never published, so half-written bytes are never seen. The trainer reconnects at its step and
-//!   gets a new ring.
+//!   that were claimed are never published, so half-written bytes are never seen. The trainer reconnects at its step
+//!   and gets a new ring.
 //! * **A process is stopped, not dead.** The socket stays open; waits time out and the waiting side names the peer.
 
 mod block;

@@ -13,7 +13,8 @@ use crate::config::LoaderConfig;
 
 pub use error::Error;
 
-/// Returns the directory to read shards from: where the configuration says, or with `meta.copy_data` a local copy of it.
+/// Returns the directory to read shards from: where the configuration says, or with `meta.copy_data` a local copy of
+/// it.
 ///
 /// A copy that is not complete is made or continued now; events tell its progress.
 ///

@@ -1,8 +1,8 @@
 //! What the ring needs from the machine: atomics and a futex, each with a stand-in under loom.
 //!
 //! Used by `ring` alone. With `--cfg loom` the same protocol code runs on loom's atomics, and [`Word`] sleeps on a loom
-//! mutex and condition variable which have the futex's contract: the value is compared and the sleeper queued in one step,
-//! so a wake-up that follows a change is never lost, and one that is missing shows up as a deadlock.
+//! mutex and condition variable which have the futex's contract: the value is compared and the sleeper queued in one
+//! step, so a wake-up that follows a change is never lost, and one that is missing shows up as a deadlock.
 
 use std::time::Duration;
 
@@ -65,7 +65,8 @@ impl Word {
     }
 }
 
-/// The loom stand-in. It ignores time-outs: a wait that only ends by its time-out is a lost wake-up, and loom reports it.
+/// The loom stand-in. It ignores time-outs: a wait that only ends by its time-out is a lost wake-up, and loom reports
+/// it.
 #[cfg(loom)]
 #[derive(Debug, Default)]
 pub(crate) struct Word {

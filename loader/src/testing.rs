@@ -15,7 +15,8 @@ pub use dataset::SAMPLES;
 #[cfg(feature = "serve")]
 pub use fixture::{Copied, Fixture};
 
-/// Returns a configuration of a `grid` × `grid` patch grid with 16-pixel patches and the official values, overrides applied.
+/// Returns a configuration of a `grid` × `grid` patch grid with 16-pixel patches and the official values, overrides
+/// applied.
 pub fn config(grid: u32, sets: &[&str]) -> Result<LoaderConfig, Error> {
     let text = format!(
         "data: {{batch_size: 64, crop_size: {}}}\nmask: {{patch_size: 16}}",
@@ -30,7 +31,8 @@ pub fn parsed(text: &str, sets: &[&str]) -> Result<LoaderConfig, Error> {
     LoaderConfig::from_file(&ConfigFile::parse(Path::new("test.yaml"), text, &sets)?)
 }
 
-/// Returns a file of the reference data that may lie beside the checkout, or named by `IJEPA_SHARED`; loud where absent.
+/// Returns a file of the reference data that may lie beside the checkout, or named by `IJEPA_SHARED`; loud where
+/// absent.
 pub fn reference(name: &str) -> Option<PathBuf> {
     let base = std::env::var_os("IJEPA_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
@@ -53,8 +55,8 @@ pub fn reference_json(name: &str) -> Option<serde_json::Value> {
     Some(serde_json::from_str(&text).expect("reference JSON"))
 }
 
-/// Returns the two-sample chi-square of counts over the same cells, in deviations from what chance gives. Cells too rare to judge
-/// are joined with their neighbours. Both samples must be equally large.
+/// Returns the two-sample chi-square of counts over the same cells, in deviations from what chance gives. Cells too
+/// rare to judge are joined with their neighbours. Both samples must be equally large.
 pub fn deviations_from_chance(one: &[u64], other: &[u64]) -> f64 {
     assert_eq!(one.iter().sum::<u64>(), other.iter().sum::<u64>());
     let (mut chi, mut cells) = (0.0, 0.0);

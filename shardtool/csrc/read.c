@@ -147,7 +147,8 @@ static JBLOCKARRAY find_rows(j_common_ptr info, jvirt_barray_ptr which, JDIMENSI
     return array->rows + first;
 }
 
-/* Reads the coefficients into the memory that `image` names, which must be zeroed, and the quantization tables. libjpeg's
+/* Reads the coefficients into the memory that `image` names, which must be zeroed, and the quantization tables.
+ * libjpeg's
  * own arrays would be allocated anew for each file and need copying. */
 int turbo_read_coefficients(struct turbo_reader *reader, struct turbo_image *image) {
     j_decompress_ptr info = &reader->info;

@@ -181,7 +181,8 @@ int turbo_write(struct turbo_writer *writer, const struct turbo_image *image, co
         scans[c].component_index[0] = c;
         scans[c].Se = DCTSIZE2 - 1;
         JDIMENSION rows = (component->blocks_high + component->v - 1) / component->v * component->v;
-        arrays[c] = (*info->mem->request_virt_barray)((j_common_ptr)info, JPOOL_IMAGE, TRUE, component->blocks_wide, rows,
+        arrays[c] = (*info->mem->request_virt_barray)((j_common_ptr)info, JPOOL_IMAGE, TRUE,
+                                                      component->blocks_wide, rows,
                                                       component->v);
     }
     /* So many do not fit into one MCU: such files have a scan for each component. */

@@ -179,9 +179,9 @@ impl Decoder {
         }
     }
 
-    /// Makes room for decoding any part of samples like these, so that nothing is allocated for one, unless it is a `jpeg`.
-    /// The room is for the worst of payloads, but of address space: memory is used as images come to need it. Where there
-    /// is not so much, buffers grow later.
+    /// Makes room for decoding any part of samples like these, so that nothing is allocated for one, unless it is a
+    /// `jpeg`. The room is for the worst of payloads, but of address space: memory is used as images come to need it.
+    /// Where there is not so much, buffers grow later.
     pub fn reserve(&mut self, largest: &Largest) {
         let _ = self.pixels.try_reserve(largest.pixels);
         self.dct.reserve(&largest.dct);
@@ -288,8 +288,8 @@ impl Decoder {
             .set_max_width(width as usize)
             .set_max_height(height as usize)
             .jpeg_set_out_colorspace(ColorSpace::RGB);
-        // On faulty data the decoder has been seen to index out of its own bounds. That is one damaged sample, no reason
-        // to lose a worker; what the panic leaves behind are pixels that nobody reads.
+        // On faulty data the decoder has been seen to index out of its own bounds. That is one damaged sample, no
+        // reason to lose a worker; what the panic leaves behind are pixels that nobody reads.
         let pixels = &mut self.pixels;
         let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let mut jpeg = JpegDecoder::new_with_options(ZCursor::new(payload), options);

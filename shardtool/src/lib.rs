@@ -1,10 +1,10 @@
 //! Shards: the dataset format that stands between image folders and the loader.
 //!
-//! [`mod@format`] owns a shard file (writer, validating reader), [`dataset`] the directory around it (`dataset.json` and
-//! every shard). [`codec`] turns payloads into pixels (feature `codecs`). [`source`] lists images, [`build`] turns them
-//! into a dataset (feature `build`), and [`turbo`] is the way to libjpeg-turbo, which only conversion needs. Readers map
-//! the files and copy nothing. Opening a dataset validates everything but the payloads, so that afterwards only payload
-//! damage can fail.
+//! [`mod@format`] owns a shard file (writer, validating reader), [`dataset`] the directory around it (`dataset.json`
+//! and every shard). [`codec`] turns payloads into pixels (feature `codecs`). [`source`] lists images, [`build`] turns
+//! them into a dataset (feature `build`), and [`turbo`] is the way to libjpeg-turbo, which only conversion needs.
+//! Readers map the files and copy nothing. Opening a dataset validates everything but the payloads, so that afterwards
+//! only payload damage can fail.
 //!
 //! The three calls that matter open a dataset, verify a sample and decode it:
 //!

@@ -89,9 +89,9 @@ pub struct Area {
 pub enum Resolution {
     /// As fine as the image is stored.
     Full,
-    /// As coarse as will do for a square made of the area: along each side at least `margin` times the square's samples, if
-    /// the image has them, and more where it has so much fine detail that the difference would show. The inverse DCT
-    /// then leaves out the frequencies that the square has no use for.
+    /// As coarse as will do for a square made of the area: along each side at least `margin` times the square's
+    /// samples, if the image has them, and more where it has so much fine detail that the difference would show. The
+    /// inverse DCT then leaves out the frequencies that the square has no use for.
     Fit {
         /// Side of the square, in samples.
         side: u32,

@@ -24,8 +24,8 @@ pub fn fixture(name: &str) -> Vec<u8> {
     found.unwrap_or_else(|| panic!("no fixture {name}")).1
 }
 
-/// Every `step`th of the photographs that may lie beside the checkout, or under the folder `IJEPA_SHARED` names, with their
-/// names; none, loudly, where they are absent.
+/// Every `step`th of the photographs that may lie beside the checkout, or under the folder `IJEPA_SHARED` names, with
+/// their names; none, loudly, where they are absent.
 pub fn photographs(step: usize) -> Vec<(String, Vec<u8>)> {
     let base = std::env::var_os("IJEPA_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),

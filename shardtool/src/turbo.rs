@@ -1,13 +1,13 @@
 //! The bridge to libjpeg-turbo: JPEG files to coefficients and back, pixels to coefficients, and the decoding that the
 //! loader's benchmark compares itself with.
 //!
-//! Only conversion and that benchmark use it (feature `turbo`); reading a `dct` shard needs no JPEG library. The library is
-//! the copy of libjpeg-turbo that MozJPEG keeps: same decoder, same vector code; what MozJPEG adds to the encoder is turned
-//! off. All calls into it run in `csrc/`, where an error, which libjpeg reports by a call that must not return, becomes a
-//! status and a message before Rust sees it.
+//! Only conversion and that benchmark use it (feature `turbo`); reading a `dct` shard needs no JPEG library. The
+//! library is the copy of libjpeg-turbo that MozJPEG keeps: same decoder, same vector code; what MozJPEG adds to the
+//! encoder is turned off. All calls into it run in `csrc/`, where an error, which libjpeg reports by a call that must
+//! not return, becomes a status and a message before Rust sees it.
 //!
-//! Whatever the bytes, an image larger than [`crate::format::fits`] allows is refused before memory is taken for it, and a
-//! file of absurdly many scans is given up.
+//! Whatever the bytes, an image larger than [`crate::format::fits`] allows is refused before memory is taken for it,
+//! and a file of absurdly many scans is given up.
 
 mod ffi;
 mod read;
@@ -19,8 +19,8 @@ pub use write::{Chroma, encode_gray, encode_rgb, write_jpeg};
 /// Why a file could not be read, or coefficients not be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A kind of JPEG whose coefficients have no place in [`Coefficients`](crate::dct::coefficients::Coefficients): CMYK,
-    /// 12 bits a sample, arithmetic coding, lossless.
+    /// A kind of JPEG whose coefficients have no place in [`Coefficients`](crate::dct::coefficients::Coefficients):
+    /// CMYK, 12 bits a sample, arithmetic coding, lossless.
     #[error("unsupported: {0}")]
     Unsupported(String),
     /// What libjpeg cannot make sense of.

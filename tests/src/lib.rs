@@ -148,8 +148,8 @@ impl Site {
             .collect()
     }
 
-    /// What the loader makes of each of these steps, one JSON object a step: the hashes of sample ids, crop boxes, masks
-    /// and pixels.
+    /// What the loader makes of each of these steps, one JSON object a step: the hashes of sample ids, crop boxes,
+    /// masks and pixels.
     pub fn hashes(&self, steps: std::ops::Range<u32>, more: &[&str]) -> Vec<serde_json::Value> {
         let (config, shards) = (self.path("config.yaml"), self.path("shards"));
         let (from, count) = (steps.start.to_string(), steps.len().to_string());

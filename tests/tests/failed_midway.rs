@@ -1,5 +1,5 @@
-//! Promise: a run that cannot go on keeps the steps that it has done, ends with a code of its own, and goes on from there
-//! when it is started again.
+//! Promise: a run that cannot go on keeps the steps that it has done, ends with a code of its own, and goes on from
+//! there when it is started again.
 
 use rustix::process::Signal;
 use tests::{Running, Site, signal, wait_until};

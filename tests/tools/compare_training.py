@@ -9,8 +9,8 @@ CPU, with its own data loader, masks, schedules and log, and is stopped after N 
 weights, crops and masks; what follows from the step alone (the sizes of the blocks) is the same for all, as in the
 official code.
 
-Writes training-DATE.md and .png. Runs that are complete are not repeated, so the command can be interrupted. Needs torch,
-torchvision, pyyaml and matplotlib.
+Writes training-DATE.md and .png. Runs that are complete are not repeated, so the command can be interrupted. Needs
+torch, torchvision, pyyaml and matplotlib.
 """
 
 import argparse
@@ -184,7 +184,8 @@ def record(args: argparse.Namespace, runs: dict[str, list[list[float]]], picture
 
     return f"""# Training beside the official program, {datetime.date.today()}
 
-`{args.config.relative_to(REPOSITORY)}` on {args.images.name}: {args.steps} steps, each program with its own loader, crops and masks; torch
+`{args.config.relative_to(REPOSITORY)}` on {args.images.name}: {args.steps} steps, each program with its own loader,
+crops and masks; torch
 {torch.__version__.split("+")[0]}, float32, {args.threads} thread(s). Command:
 `tests/tools/compare_training.py --ijepa PATH --images DIR --shards DIR --steps {args.steps}`.
 
@@ -192,7 +193,8 @@ Final loss, the mean of the last {LAST} steps:
 
 {chr(10).join(table)}
 
-Difference of the means: {difference:+.4f}, which is {abs(difference) / error:.1f} of its own standard error ({error:.4f}). Farthest that the mean
+Difference of the means: {difference:+.4f}, which is {abs(difference) / error:.1f} of its own standard error ({error:.4f}).
+Farthest that the mean
 curves are apart anywhere (means of {SMOOTH} steps): {gap:.4f}.
 
 ![loss curves]({picture})

@@ -166,7 +166,8 @@ def go_on(args):
         pred_emb_dim=args.pemb)  # fmt: skip
     official = Official(networks, ipe=3, bfloat16=args.bfloat16)
     *_, epoch = load_checkpoint(
-        device=device, r_path=args.file, opt=official.optimizer, scaler=official.scaler, **official.networks())  # fmt: skip
+        device=device, r_path=args.file, opt=official.optimizer, scaler=official.scaler,
+        **official.networks())  # fmt: skip
     tensors = sums(official.tensors())
     loss = official.step(*batch(0, 2, args.img, (args.img // args.patch) ** 2))
     return {"epoch": epoch, "tensors": tensors, "loss": loss, "steps": float(official.tensors()["step"])}

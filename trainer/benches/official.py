@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Measures our training step beside the official code's, taking turns, in one run on the CPU.
 
-The official code (facebookresearch/ijepa) is not part of this repository: --ijepa names a checkout, whose modules are imported.
-It is measured as published and in three variants that its users could make (official/child.py); ours is `trainer bench`. All
-have the same sizes, mask lengths, threads and libtorch, in float32; images are random. Every variant lives in a process of its
-own and waits while another one is measured. Needs target/release/trainer and g++ (torch.compile). PyTorch is the one in
-.torch/; what else Python needs goes into target/rivals/.
+The official code (facebookresearch/ijepa) is not part of this repository: --ijepa names a checkout, whose modules are
+imported. It is measured as published and in three variants that its users could make (official/child.py); ours is
+`trainer bench`. All have the same sizes, mask lengths, threads and libtorch, in float32; images are random. Every
+variant lives in a process of its own and waits while another one is measured. Needs target/release/trainer and g++
+(torch.compile). PyTorch is the one in .torch/; what else Python needs goes into target/rivals/.
 
 Writes official-DATE.md and .json.
 """

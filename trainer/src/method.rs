@@ -1,5 +1,5 @@
-//! The method: I-JEPA's networks, loss, initialisation, schedules and optimiser, as the paper and the official code have
-//! them.
+//! The method: I-JEPA's networks, loss, initialisation, schedules and optimiser, as the paper and the official code
+//! have them.
 //!
 //! | file | what it has |
 //! |---|---|

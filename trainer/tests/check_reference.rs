@@ -1,7 +1,7 @@
 //! `trainer check-reference`: the recorded sets pass, spoiled ones fail, unreadable ones are named.
 //!
-//! `tests/reference/a` and `b` were recorded by `tests/tools/make_reference.py` from the official code: `a` whole and with
-//! two context masks, `b` reduced and with schedules that end before the run.
+//! `tests/reference/a` and `b` were recorded by `tests/tools/make_reference.py` from the official code: `a` whole and
+//! with two context masks, `b` reduced and with schedules that end before the run.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -85,7 +85,9 @@ class Environment:
                       "--root-user-action=ignore", "-c", self.root / "constraints.txt", *packages], PATIENCE)  # fmt: skip
         done.write_text(wanted)
 
-    def child(self, step: str, *arguments: object, cores: list[int] | None = None, timeout: float = 0) -> dict[str, Any]:
+    def child(
+        self, step: str, *arguments: object, cores: list[int] | None = None, timeout: float = 0
+    ) -> dict[str, Any]:
         """One step of `rivals.child` in a fresh process."""
         command = [self.python, "-m", "rivals.child", step, *map(str, arguments)]
         return json.loads(self.run(command, PATIENCE + timeout, cores))
@@ -103,7 +105,8 @@ class Environment:
         }
         pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
         with tempfile.TemporaryFile("w+") as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | variables,
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True,
+                                       env=os.environ | variables,
                                        preexec_fn=pin, start_new_session=True)  # fmt: skip
             try:
                 output, _ = process.communicate(timeout=timeout)

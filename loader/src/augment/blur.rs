@@ -1,8 +1,9 @@
-//! Pillow's Gaussian blur: three extended box filters along each axis (Gwosdek et al., "Theoretical foundations of Gaussian
-//! convolution by extended box filtering", SSVM 2011), in integers of 24 bits of fraction, every pass rounded to bytes.
+//! Pillow's Gaussian blur: three extended box filters along each axis (Gwosdek et al., "Theoretical foundations of
+//! Gaussian convolution by extended box filtering", SSVM 2011), in integers of 24 bits of fraction, every pass rounded
+//! to bytes.
 //!
-//! An extended box of radius r + a weighs 2r + 1 pixels alike and the two beside them less. Up to a deviation of 2 pixels
-//! r is 0 or 1, so a pass is a filter of five taps; pixels beyond an edge count as those at the edge.
+//! An extended box of radius r + a weighs 2r + 1 pixels alike and the two beside them less. Up to a deviation of 2
+//! pixels r is 0 or 1, so a pass is a filter of five taps; pixels beyond an edge count as those at the edge.
 
 use shardtool::simd::Simd;
 
@@ -18,8 +19,8 @@ struct Weights {
 }
 
 impl Weights {
-    /// Returns the weights whose third power is nearest to a Gaussian of this deviation. Single and double precision alternate as the
-    /// types of Pillow's C code make them.
+    /// Returns the weights whose third power is nearest to a Gaussian of this deviation. Single and double precision
+    /// alternate as the types of Pillow's C code make them.
     ///
     /// # Panics
     /// If the deviation is not above 0, or so large that five taps do not hold its box.

@@ -1,7 +1,7 @@
 //! Pillow's arithmetic of colours on planes of bytes.
 //!
-//! Each operation is written once, pixel by pixel and without branches, so that the compiler can make vector code of it,
-//! and is compiled once for each family of instructions. Nothing is reordered and nothing fused: Rust rounds every
+//! Each operation is written once, pixel by pixel and without branches, so that the compiler can make vector code of
+//! it, and is compiled once for each family of instructions. Nothing is reordered and nothing fused: Rust rounds every
 //! operation by itself whatever the family, so all of them give the same bytes. For that to work everything below is
 //! inlined into the function of a family; closures and function pointers would not be.
 
@@ -168,8 +168,8 @@ impl Pixelwise for Turn {
     }
 }
 
-/// Goes from one value towards another, as far as `share`; beyond the end for shares above 1. Cut to a whole number and to
-/// a byte.
+/// Goes from one value towards another, as far as `share`; beyond the end for shares above 1. Cut to a whole number and
+/// to a byte.
 #[inline(always)]
 fn blend(from: u8, to: u8, share: f32) -> u8 {
     let way = i32::from(to) - i32::from(from);
@@ -185,8 +185,8 @@ fn luma([red, green, blue]: [u8; 3]) -> u8 {
     ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16) as u8
 }
 
-/// Returns hue in 255ths of the circle, saturation and value, all cut to bytes. Single and double precision alternate as the
-/// types of Pillow's C code make them.
+/// Returns hue in 255ths of the circle, saturation and value, all cut to bytes. Single and double precision alternate
+/// as the types of Pillow's C code make them.
 #[inline(always)]
 fn to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
     let largest = red.max(green).max(blue);
@@ -252,8 +252,8 @@ fn rounded(value: f64) -> u8 {
 #[inline(always)]
 fn cut(value: f64) -> u8 {
     debug_assert!((0.0..256.0).contains(&value));
-    // SAFETY: the callers' numbers lie in this range, all of them being made of bytes: shares of 255, clamped blends, hues
-    // over 42.5 (see the tests, which try all of a grid). `as`, which needs no promise, also asks whether there is a
-    // number, and is not made into vector code for that.
+    // SAFETY: the callers' numbers lie in this range, all of them being made of bytes: shares of 255, clamped blends,
+    // hues over 42.5 (see the tests, which try all of a grid). `as`, which needs no promise, also asks whether there is
+    // a number, and is not made into vector code for that.
     unsafe { value.to_int_unchecked::<i32>() as u8 }
 }

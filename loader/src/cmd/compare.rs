@@ -1,8 +1,8 @@
 //! `loader compare`: the codecs and libjpeg-turbo side by side, on one core and on equal terms.
 //!
-//! Every method makes the same crop of the same image into the same square. They take turns, a whole pass over the images
-//! each, so that what else goes on in the machine meets all of them; each method's median over the rounds counts. Before
-//! that, each method's squares are compared with the full-precision reference.
+//! Every method makes the same crop of the same image into the same square. They take turns, a whole pass over the
+//! images each, so that what else goes on in the machine meets all of them; each method's median over the rounds
+//! counts. Before that, each method's squares are compared with the full-precision reference.
 
 mod conversion;
 mod methods;

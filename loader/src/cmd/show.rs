@@ -1,7 +1,8 @@
 //! `loader show`: a contact sheet of what the model sees at a step.
 //!
 //! Each tile is a crop as it enters the model. Context patches are shown as they are; everything the context encoder
-//! does not see lies behind a veil. The target blocks, which the predictor must fill in, are outlined, each in its own colour.
+//! does not see lies behind a veil. The target blocks, which the predictor must fill in, are outlined, each in its own
+//! colour.
 
 use std::path::PathBuf;
 

@@ -78,8 +78,8 @@ pub fn inherit(number: RawFd) -> io::Result<OwnedFd> {
     Ok(channel)
 }
 
-/// Hands one end of a fresh connection to a child over its inherited `channel`. The launcher gives one end to the loader
-/// and the other to the trainer, keeps neither, and so both see end-of-file when the other one dies.
+/// Hands one end of a fresh connection to a child over its inherited `channel`. The launcher gives one end to the
+/// loader and the other to the trainer, keeps neither, and so both see end-of-file when the other one dies.
 pub fn send_stream(channel: BorrowedFd<'_>, stream: OwnedFd) -> io::Result<()> {
     send_with_fd(channel, &[1], stream.as_fd()).map(|_| ())
 }

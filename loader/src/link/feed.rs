@@ -42,7 +42,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Connects, introduces this rank, and opens the ring, giving up after `patience`. Emits an event if it has to wait.
+    /// Connects, introduces this rank, and opens the ring, giving up after `patience`. Emits an event if it has to
+    /// wait.
     ///
     /// # Errors
     /// That no loader answered, that it refused, or what is wrong with its answer.

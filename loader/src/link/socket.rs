@@ -1,7 +1,7 @@
 //! The named socket of a loader that was started by hand: where it lies, and that it is ours.
 //!
-//! Nobody else may speak to a loader: the directory has mode 0700 and the socket 0600. A socket whose loader was killed is
-//! recognised by a refused connection and replaced; a live one is left alone.
+//! Nobody else may speak to a loader: the directory has mode 0700 and the socket 0600. A socket whose loader was killed
+//! is recognised by a refused connection and replaced; a live one is left alone.
 
 use std::io;
 use std::os::fd::OwnedFd;

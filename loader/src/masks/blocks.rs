@@ -139,8 +139,9 @@ pub(super) fn released_uniform(drawn: u64) -> f64 {
     drawn as f64 * (1.0 / (1u64 << RELEASED_BITS) as f64)
 }
 
-/// Returns a block by the released law: one number moves scale and aspect ratio together; the area is truncated to whole patches, the
-/// sides are rounded half to even, and a side as long as the grid's is shortened by one. Returns the truncated area too.
+/// Returns a block by the released law: one number moves scale and aspect ratio together; the area is truncated to
+/// whole patches, the sides are rounded half to even, and a side as long as the grid's is shortened by one. Returns the
+/// truncated area too.
 pub(super) fn released(
     grid: (usize, usize),
     uniform: f64,
@@ -161,7 +162,8 @@ pub(super) fn released(
     )
 }
 
-/// Returns a block by the paper's text: of this share of the grid and this height over width, to the nearest whole patches.
+/// Returns a block by the paper's text: of this share of the grid and this height over width, to the nearest whole
+/// patches.
 fn unbiased(grid: (usize, usize), scale: f64, aspect: f64) -> BlockSize {
     let area = (grid.0 * grid.1) as f64 * scale;
     let height = (area * aspect).sqrt().round_ties_even() as usize;

@@ -89,8 +89,8 @@ impl Assembly {
         self.stop();
     }
 
-    /// Publishes every complete slot at the head of the queue. Called after each finished part, so that whoever finishes
-    /// the last part of the oldest slot publishes it, and those behind it that were waiting.
+    /// Publishes every complete slot at the head of the queue. Called after each finished part, so that whoever
+    /// finishes the last part of the oldest slot publishes it, and those behind it that were waiting.
     pub(super) fn publish_ready(&self) {
         let mut output = self.lock();
         while !self.is_stopped() && output.pending.front().is_some_and(ClaimedSlot::is_complete) {

@@ -1,4 +1,5 @@
-//! Where the workers' time goes: counters cheap enough to be always on (five clock readings per image of hundreds of µs).
+//! Where the workers' time goes: counters cheap enough to be always on (five clock readings per image of hundreds of
+//! µs).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

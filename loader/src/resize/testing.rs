@@ -16,8 +16,8 @@ pub fn view(pixels: &[u8], stride: usize, width: u32, height: u32) -> RgbView<'_
     }
 }
 
-/// Returns the samples of each output and their weights along an axis, by Pillow's bilinear filter: for `length` samples
-/// from `start` on, cut out beforehand.
+/// Returns the samples of each output and their weights along an axis, by Pillow's bilinear filter: for `length`
+/// samples from `start` on, cut out beforehand.
 fn taps(start: f64, length: f64, side: usize) -> Vec<Vec<(usize, f64)>> {
     let scale = length / side as f64;
     let reach = scale.max(1.0);
@@ -37,8 +37,8 @@ fn taps(start: f64, length: f64, side: usize) -> Vec<Vec<(usize, f64)>> {
         .collect()
 }
 
-/// Filters a plane of bytes in floating point, without rounding between the passes. `part` is what is wanted of it: left
-/// and top edge, width and height.
+/// Filters a plane of bytes in floating point, without rounding between the passes. `part` is what is wanted of it:
+/// left and top edge, width and height.
 pub fn filtered(sample: impl Fn(usize, usize) -> u8, part: [f64; 4], side: usize) -> Vec<f64> {
     let [left, top, width, height] = part;
     let (columns, rows) = (taps(left, width, side), taps(top, height, side));
@@ -125,7 +125,8 @@ fn array(archive: &std::path::Path, name: &str) -> (Vec<usize>, Vec<u8>) {
     (shape, bytes.split_off(start))
 }
 
-/// Compares a resizer to planes of side 224 with what Pillow made of the same pictures, if the reference data are there.
+/// Compares a resizer to planes of side 224 with what Pillow made of the same pictures, if the reference data are
+/// there.
 pub fn pillow(mut resize: impl FnMut(&RgbView<'_>, &mut [u8])) {
     let (Some(sources), Some(results), Some(listing)) = (
         reference("crops/resize_public_src.npz"),

@@ -60,7 +60,8 @@ impl Ring {
     /// Returns the start of the place of slot `sequence`.
     pub(super) fn slot(&self, sequence: u64) -> *mut u8 {
         let place = (sequence % self.geometry.slots as u64) as usize;
-        // SAFETY: `place` is less than `slots`, so the slot ends inside `total_len`, which `new` compared with the block.
+        // SAFETY: `place` is less than `slots`, so the slot ends inside `total_len`, which `new` compared with the
+        // block.
         unsafe {
             self.memory
                 .bytes()
@@ -90,8 +91,8 @@ pub(super) fn check_memory(memory: &dyn Memory, needed: usize) -> Result<(), Err
 /// Returns the header of a block that `check_memory` has accepted.
 pub(super) fn control(memory: &dyn Memory) -> &Control {
     #[cfg(not(loom))]
-    // SAFETY: the block is page-aligned and longer than the header (checked by all callers), lives as long as the borrow,
-    // and consists of atomics, for which any bytes are valid and which all processes access as atomics only.
+    // SAFETY: the block is page-aligned and longer than the header (checked by all callers), lives as long as the
+    // borrow, and consists of atomics, for which any bytes are valid and which all processes access as atomics only.
     unsafe {
         memory.bytes().cast::<Control>().as_ref()
     }

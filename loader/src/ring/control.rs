@@ -51,8 +51,8 @@ pub(super) struct ConsumerLine {
     pub(super) waits: WaitCounters,
 }
 
-/// Counters of one side, for people. Relaxed throughout: nothing is ordered by them and each has one writer. They take no
-/// part in the protocol, so they are std's atomics even under loom, which then has fewer interleavings to try.
+/// Counters of one side, for people. Relaxed throughout: nothing is ordered by them and each has one writer. They take
+/// no part in the protocol, so they are std's atomics even under loom, which then has fewer interleavings to try.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct WaitCounters {

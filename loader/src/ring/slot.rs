@@ -145,8 +145,9 @@ impl ImagePart {
     pub fn pixels(&mut self) -> &mut [u8] {
         let layout = &self.ring.layout;
         let offset = layout.images + self.index * layout.image_len;
-        // SAFETY: the slot is claimed and unpublished, so the consumer stays away; this part alone covers image `index`,
-        // and `&mut self` makes the borrow exclusive. Bytes have no invalid values and the memory started zeroed.
+        // SAFETY: the slot is claimed and unpublished, so the consumer stays away; this part alone covers image
+        // `index`, and `&mut self` makes the borrow exclusive. Bytes have no invalid values and the memory started
+        // zeroed.
         unsafe {
             std::slice::from_raw_parts_mut(
                 self.ring.slot(self.sequence).add(offset),
@@ -159,8 +160,9 @@ impl ImagePart {
     pub fn finish(mut self, sample_id: u64, label: Option<u32>, flags: u8) {
         let layout = &self.ring.layout;
         let slot = self.ring.slot(self.sequence);
-        // SAFETY: entry `index` of the three columns belongs to this part, which is claimed and unpublished. The offsets
-        // lie inside the slot by `Geometry::layout`, and each column starts on a cache line, so entries are aligned.
+        // SAFETY: entry `index` of the three columns belongs to this part, which is claimed and unpublished. The
+        // offsets lie inside the slot by `Geometry::layout`, and each column starts on a cache line, so entries are
+        // aligned.
         unsafe {
             slot.add(layout.sample_ids)
                 .cast::<u64>()
@@ -213,8 +215,9 @@ impl MaskPart {
             (contexts, layout.contexts, layout.context_stride),
             (targets, layout.targets, layout.target_stride),
         ];
-        // SAFETY: header and masks belong to this part alone, which is claimed and unpublished. The lengths were checked
-        // against the geometry above, so every copy ends inside its stride; strides are multiples of a cache line.
+        // SAFETY: header and masks belong to this part alone, which is claimed and unpublished. The lengths were
+        // checked against the geometry above, so every copy ends inside its stride; strides are multiples of a cache
+        // line.
         unsafe {
             slot.cast::<SlotHeader>().write(header);
             for (masks, start, stride) in columns {
@@ -233,8 +236,8 @@ impl MaskPart {
 /// Give it back with [`super::Consumer::release`].
 ///
 /// The slices read the shared memory itself. They are sound as long as the producer keeps to the protocol, which this
-/// process cannot enforce on another one: a producer that writes into a published slot changes bytes under a `&[u8]`. No
-/// length or offset depends on such bytes, because the header was copied and checked when the slot was taken.
+/// process cannot enforce on another one: a producer that writes into a published slot changes bytes under a `&[u8]`.
+/// No length or offset depends on such bytes, because the header was copied and checked when the slot was taken.
 #[derive(Debug)]
 #[must_use = "a slot that is never released stops the ring"]
 pub struct SlotReader {
@@ -245,8 +248,9 @@ pub struct SlotReader {
 impl SlotReader {
     /// Takes slot `sequence` after the consumer has seen it published, trusting nothing that stands in it.
     pub(super) fn open(ring: &Arc<Ring>, sequence: u64) -> Result<SlotReader, Error> {
-        // SAFETY: a slot starts on a page and is longer than its header; any bytes are a valid `SlotHeader`. The slot is
-        // published, so the producer does not write to it (see the type's documentation for how far that is enforced).
+        // SAFETY: a slot starts on a page and is longer than its header; any bytes are a valid `SlotHeader`. The slot
+        // is published, so the producer does not write to it (see the type's documentation for how far that is
+        // enforced).
         let header = unsafe { ring.slot(sequence).cast::<SlotHeader>().read() };
         let checks = [
             ("sequence", header.sequence, sequence, sequence),
@@ -282,8 +286,8 @@ impl SlotReader {
 
     fn part<T>(&self, offset: usize, len: usize) -> &[T] {
         // SAFETY: the callers below pass offsets from the layout (aligned to a cache line, inside the slot) and lengths
-        // bounded by the geometry; `T` is u8, u64 or i64, valid for all bytes. The slot stays ours until it is released,
-        // which consumes `self`.
+        // bounded by the geometry; `T` is u8, u64 or i64, valid for all bytes. The slot stays ours until it is
+        // released, which consumes `self`.
         unsafe {
             std::slice::from_raw_parts(
                 self.ring.slot(self.header.sequence).add(offset).cast::<T>(),

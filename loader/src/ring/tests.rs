@@ -1,5 +1,5 @@
-//! The protocol on heap memory. These tests run as they are, under miri and under AddressSanitizer; `model` runs the same
-//! code under loom.
+//! The protocol on heap memory. These tests run as they are, under miri and under AddressSanitizer; `model` runs the
+//! same code under loom.
 
 use std::alloc::{Layout as AllocLayout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -408,9 +408,9 @@ mod plain {
     }
 }
 
-/// Every interleaving of two slots' worth of places. Pixels are plain memory that loom cannot watch, so each place has a
-/// loom cell beside it, touched exactly when the shipping code touches the slot: a missing Release or Acquire becomes a
-/// reported race, a lost wake-up a reported deadlock.
+/// Every interleaving of two slots' worth of places. Pixels are plain memory that loom cannot watch, so each place has
+/// a loom cell beside it, touched exactly when the shipping code touches the slot: a missing Release or Acquire becomes
+/// a reported race, a lost wake-up a reported deadlock.
 #[cfg(loom)]
 mod model {
     use loom::cell::UnsafeCell;
@@ -467,7 +467,8 @@ mod model {
         builder.check(model);
     }
 
-    /// Producer and consumer of `slots` slots; at capacity 2, three of them wrap and fill, and the consumer finds it empty.
+    /// Producer and consumer of `slots` slots; at capacity 2, three of them wrap and fill, and the consumer finds it
+    /// empty.
     fn hand_off(slots: u64) {
         check_all(move || {
             let (mut claimer, mut publisher, mut consumer, _) = ring(TINY);

@@ -39,7 +39,8 @@ impl Statistics {
             .sum();
         let (seconds, work) = ((now - self.last).as_secs_f64(), total.since(&self.work));
         if !rings.is_empty() {
-            // A ring that has gone since the last line takes its share of the sum with it: that line is an underestimate.
+            // A ring that has gone since the last line takes its share of the sum with it: that line is an
+            // underestimate.
             let share =
                 waited.saturating_sub(self.waited).as_secs_f64() / seconds / rings.len() as f64;
             tracing::info!(

@@ -12,9 +12,9 @@
 //!     dataset.json                written last: the copy is complete
 //! ```
 //!
-//! A copy that was interrupted is continued at the shard where it stopped. Every shard is read back and compared, header,
-//! index and payloads, with the manifest's checksums before it takes its name. Nothing is synced to the disk: what a power
-//! cut damages is found when the shard is opened, or by its samples' own checksums.
+//! A copy that was interrupted is continued at the shard where it stopped. Every shard is read back and compared,
+//! header, index and payloads, with the manifest's checksums before it takes its name. Nothing is synced to the disk:
+//! what a power cut damages is found when the shard is opened, or by its samples' own checksums.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;

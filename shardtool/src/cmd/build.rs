@@ -25,14 +25,16 @@ pub struct Args {
     /// Directory to create [default: <IMAGES>.shards]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How images are stored: dct keeps a JPEG's coefficients (nothing is lost), jpeg the files' bytes, raw pixels under zstd
+    /// How images are stored: dct keeps a JPEG's coefficients (nothing is lost), jpeg the files' bytes, raw pixels
+    /// under zstd
     #[arg(long, value_name = "dct|jpeg|raw", default_value = "dct", value_parser = codec)]
     codec: Codec,
     /// dct: make images smaller whose shorter side is longer than this many pixels. Such images lose detail
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=65535))]
     short_side: Option<u32>,
     /// JPEG quality of images made smaller, 1 to 100
-    #[arg(long, value_name = "Q", default_value_t = 92, requires = "short_side", value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(long, value_name = "Q", default_value_t = 92, requires = "short_side")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: u8,
     /// Chroma of images made smaller: half the resolution each way, or all of it
     #[arg(long, value_name = "420|444", default_value = "420", requires = "short_side", value_parser = ["420", "444"])]

@@ -21,8 +21,8 @@ pub struct Coefficients {
 /// One component's blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
-    /// Horizontal sampling factor, 1 to 4: the component's share of the finest horizontal resolution is this factor over the
-    /// largest of any component.
+    /// Horizontal sampling factor, 1 to 4: the component's share of the finest horizontal resolution is this factor
+    /// over the largest of any component.
     pub h: u8,
     /// Vertical sampling factor, 1 to 4.
     pub v: u8,
@@ -57,8 +57,8 @@ impl Coefficients {
     }
 }
 
-/// How many blocks cover `length` pixels of a component sampled at `factor` of `largest`: JPEG rounds the samples up, then
-/// the blocks.
+/// How many blocks cover `length` pixels of a component sampled at `factor` of `largest`: JPEG rounds the samples up,
+/// then the blocks.
 pub fn blocks_along(length: u32, factor: u8, largest: u8) -> usize {
     let samples = (length as usize * usize::from(factor)).div_ceil(usize::from(largest));
     samples.div_ceil(8)

@@ -23,9 +23,9 @@ pub struct Decoder {
     entropy: Duration,
 }
 
-/// Most bytes that a byte of zstd or rANS can stand for. zstd repeats one byte at most 2^17 times by a block of 4 bytes. A
-/// symbol of rANS with the largest frequency, 4095 of 4096, takes a state from above x down to x - (x div 4096), so it takes
-/// 46,000 of them to go from 2^31 to 2^15, where two bytes are due.
+/// Most bytes that a byte of zstd or rANS can stand for. zstd repeats one byte at most 2^17 times by a block of 4
+/// bytes. A symbol of rANS with the largest frequency, 4095 of 4096, takes a state from above x down to x - (x div
+/// 4096), so it takes 46,000 of them to go from 2^31 to 2^15, where two bytes are due.
 pub(crate) const MOST_PER_BYTE: usize = 1 << 15;
 
 /// The bytes of streams that a block comes to at most: DC, masks, values, and an escape for every value.

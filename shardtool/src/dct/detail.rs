@@ -1,15 +1,15 @@
 //! How much fine detail a component has, and how coarsely it may therefore be decoded.
 //!
-//! Scaled decoding leaves out the highest frequencies, and treats those just below them a little differently from a filter
-//! on all samples. Both matter where there is much of them: in fur, quilts and fences. So a payload says how much there
-//! is, and a reader goes finer where the difference would show.
+//! Scaled decoding leaves out the highest frequencies, and treats those just below them a little differently from a
+//! filter on all samples. Both matter where there is much of them: in fur, quilts and fences. So a payload says how
+//! much there is, and a reader goes finer where the difference would show.
 
 #[cfg(feature = "build")]
 use super::coefficients::{BLOCK, Component};
 use crate::planes::Resolution;
 
-/// For n = 1 to 6, by how many half-decibels the mean energy of the coefficients of frequency n and higher lies below 255²:
-/// of horizontal frequencies, then of vertical ones.
+/// For n = 1 to 6, by how many half-decibels the mean energy of the coefficients of frequency n and higher lies below
+/// 255²: of horizontal frequencies, then of vertical ones.
 pub type Detail = [[u8; 6]; 2];
 
 /// The error that scaled decoding may add along one axis, in half-decibels below 255².
@@ -23,8 +23,8 @@ pub fn samples(resolution: Resolution, extent: f64, detail: &[u8; 6]) -> usize {
     let side = f64::from(side);
     let fine_enough = |samples: &usize| {
         let ratio = extent * *samples as f64 / (8.0 * side);
-        // By how much the error lies below the energy from two frequencies under the first missing one on: a line through
-        // measurements on photographs, which scatter around it by 2.4 dB.
+        // By how much the error lies below the energy from two frequencies under the first missing one on: a line
+        // through measurements on photographs, which scatter around it by 2.4 dB.
         let below = 2.0 * (12.7 + 20.0 * (ratio - 1.0)).min(19.0);
         ratio >= margin && f64::from(detail[samples.saturating_sub(3)]) + below >= ALLOWED
     };
@@ -60,7 +60,8 @@ pub fn measure(component: &Component) -> Detail {
     ]
 }
 
-/// The sum of each coefficient's squares. Each place has a sum of its own, so that wide registers add in the same order.
+/// The sum of each coefficient's squares. Each place has a sum of its own, so that wide registers add in the same
+/// order.
 #[cfg(feature = "build")]
 #[inline(always)]
 fn squares(blocks: &[[i16; BLOCK]]) -> [f32; BLOCK] {

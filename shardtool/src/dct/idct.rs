@@ -65,8 +65,8 @@ fn scale(sample: i16, weight: i16) -> i16 {
     ((i32::from(sample) * i32::from(weight) + (1 << 14)) >> 15) as i16
 }
 
-/// One dimension: `frequencies.len()` (1 to 8) coefficients become as many samples, in place. Even and odd frequencies are
-/// summed apart, in ascending order and with saturation; a sample is their sum, its mirror image their difference.
+/// One dimension: `frequencies.len()` (1 to 8) coefficients become as many samples, in place. Even and odd frequencies
+/// are summed apart, in ascending order and with saturation; a sample is their sum, its mirror image their difference.
 pub fn inverse(frequencies: &mut [i16]) {
     let length = frequencies.len();
     let mut samples = [0; 8];

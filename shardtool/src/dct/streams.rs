@@ -30,8 +30,8 @@ pub mod stream {
     }
 }
 
-/// Groups of streams. Group 0 holds what every reader needs; group `1 + k` the frequencies that matter at k + 1 samples per
-/// eight pixels of the finest component.
+/// Groups of streams. Group 0 holds what every reader needs; group `1 + k` the frequencies that matter at k + 1 samples
+/// per eight pixels of the finest component.
 pub const GROUPS: usize = 9;
 
 /// The order of the streams of an image with so many components, as (group, component, stream): `shares` says for each

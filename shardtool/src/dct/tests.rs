@@ -159,7 +159,11 @@ proptest! {
     }
 
     #[test]
-    fn damage_is_survived(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), cut: Option<prop::sample::Index>, seed: u64) {
+    fn damage_is_survived(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut: Option<prop::sample::Index>,
+        seed: u64,
+    ) {
         let (width, height) = (70, 50);
         let image = image(width, height, Colour::YCbCr, &[(2, 2), (1, 1), (1, 1)], seed);
         let (codings, tables) = codings(&image);
@@ -176,7 +180,8 @@ proptest! {
             let area = Area { left: 10.0, top: 5.0, width: 40.0, height: 40.0 };
             let mut outcomes = Simd::available().iter().map(|&simd| {
                 let mut decoder = Decoder::new(simd);
-                let planes = decoder.decode(&payload, Some(&tables), (width, height), area, Resolution::Fit { side: 30, margin: 1.1 });
+                let fit = Resolution::Fit { side: 30, margin: 1.1 };
+                let planes = decoder.decode(&payload, Some(&tables), (width, height), area, fit);
                 planes.map(|planes| copy(&planes))
             });
             let first = outcomes.next().unwrap();

@@ -96,8 +96,9 @@ impl Shard {
         &self.bytes[entry.offset as usize..][..entry.length as usize]
     }
 
-    /// Tells the kernel that samples will be read in no order: it then fetches what is asked for with [`Shard::prefetch`],
-    /// and not the megabytes behind it as well, which cost a random reader many times its own traffic.
+    /// Tells the kernel that samples will be read in no order: it then fetches what is asked for with
+    /// [`Shard::prefetch`], and not the megabytes behind it as well, which cost a random reader many times its own
+    /// traffic.
     pub fn expect_random_access(&self) {
         // A hint: without it everything works, more slowly.
         let _ = self.bytes.advise(memmap2::Advice::Random);

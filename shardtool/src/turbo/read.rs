@@ -9,7 +9,8 @@ use crate::dct::coefficients::{BLOCK, Coefficients, Component};
 pub struct Reading {
     /// Whether the file is progressive.
     pub progressive: bool,
-    /// libjpeg's first complaint about a file that it read all the same: missing data count as zero, surplus is skipped.
+    /// libjpeg's first complaint about a file that it read all the same: missing data count as zero, surplus is
+    /// skipped.
     pub warning: Option<String>,
 }
 
@@ -32,8 +33,8 @@ impl Reader {
         }
     }
 
-    /// Reads a file's coefficients and tables, whatever its process (baseline, extended, progressive) and sampling, into
-    /// `into`, whose memory is used again. After an error `into` holds nothing of use.
+    /// Reads a file's coefficients and tables, whatever its process (baseline, extended, progressive) and sampling,
+    /// into `into`, whose memory is used again. After an error `into` holds nothing of use.
     ///
     /// libjpeg's usual leniency: a file that ends early or has faulty data is filled up, with a warning.
     pub fn read_coefficients(
@@ -61,9 +62,9 @@ impl Reader {
             component.blocks.resize(blocks * BLOCK, 0);
             described.blocks = component.blocks.as_mut_ptr();
         }
-        // SAFETY: the header was read from `jpeg`, which is still borrowed. Each described component's `blocks` points to
-        // `stride * rows` zeroed blocks of its own, which nothing else touches during the call; the header promises as many
-        // components as its colour has.
+        // SAFETY: the header was read from `jpeg`, which is still borrowed. Each described component's `blocks` points
+        // to `stride * rows` zeroed blocks of its own, which nothing else touches during the call; the header promises
+        // as many components as its colour has.
         let status = unsafe { ffi::turbo_read_coefficients(self.handle.0, &mut image) };
         self.handle.check(status)?;
         for (component, described) in into.components.iter_mut().zip(&image.component) {
@@ -127,8 +128,8 @@ impl Decoder {
         Ok((image.width, image.height))
     }
 
-    /// Decodes a rectangle, to the very pixels that [`Decoder::decode_full`] has there, without the columns of MCUs beside
-    /// it, without the inverse DCT of the rows above it, and stopping after its last row.
+    /// Decodes a rectangle, to the very pixels that [`Decoder::decode_full`] has there, without the columns of MCUs
+    /// beside it, without the inverse DCT of the rows above it, and stopping after its last row.
     pub fn decode_partial(
         &mut self,
         jpeg: &[u8],
@@ -153,8 +154,8 @@ impl Decoder {
             height,
         } = region;
         out.resize(3 * width as usize * height as usize, 0);
-        // SAFETY: the callers read the header from bytes that they still borrow, and the region lies inside the image. `out`
-        // holds the region's rows of 3 bytes a pixel.
+        // SAFETY: the callers read the header from bytes that they still borrow, and the region lies inside the image.
+        // `out` holds the region's rows of 3 bytes a pixel.
         let status =
             unsafe { ffi::turbo_read_pixels(self.handle.0, x, y, width, height, out.as_mut_ptr()) };
         self.handle.check(status)
@@ -164,7 +165,8 @@ impl Decoder {
 /// A `struct turbo_reader` of our own.
 struct Handle(*mut ffi::Reader);
 
-// SAFETY: libjpeg's objects are plain memory that belongs to no thread; `&mut` keeps two threads from using one at once.
+// SAFETY: libjpeg's objects are plain memory that belongs to no thread; `&mut` keeps two threads from using one at
+// once.
 unsafe impl Send for Handle {}
 
 impl Handle {

@@ -13,8 +13,8 @@ pub enum Chroma {
     Yuv444,
 }
 
-/// Encodes RGB8 pixels, rows without gaps, to YCbCr coefficients by the JPEG standard's tables at a quality of 1 to 100.
-/// The memory of `into` is used again.
+/// Encodes RGB8 pixels, rows without gaps, to YCbCr coefficients by the JPEG standard's tables at a quality of 1 to
+/// 100. The memory of `into` is used again.
 pub fn encode_rgb(
     pixels: &[u8],
     width: u32,
@@ -88,8 +88,8 @@ fn encode(
         described.blocks = component.blocks.as_mut_ptr();
     }
     let writer = Handle::new();
-    // SAFETY: `pixels` holds `height` rows of `width` pixels of one byte per component (checked above). Each `blocks` points
-    // to `stride * rows` blocks of its own, which nothing else touches during the call.
+    // SAFETY: `pixels` holds `height` rows of `width` pixels of one byte per component (checked above). Each `blocks`
+    // points to `stride * rows` blocks of its own, which nothing else touches during the call.
     let status = unsafe {
         ffi::turbo_encode(
             writer.0,
@@ -105,8 +105,8 @@ fn encode(
     Ok(())
 }
 
-/// Writes a sequential JPEG file that holds exactly these coefficients and quantization tables: baseline, or extended where
-/// a quantization step exceeds 255. A coefficient that baseline's Huffman coding cannot express is an error.
+/// Writes a sequential JPEG file that holds exactly these coefficients and quantization tables: baseline, or extended
+/// where a quantization step exceeds 255. A coefficient that baseline's Huffman coding cannot express is an error.
 pub fn write_jpeg(coefficients: &Coefficients, out: &mut Vec<u8>) -> Result<(), Error> {
     let image = describe(coefficients)?;
     let writer = Handle::new();

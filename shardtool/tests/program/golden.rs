@@ -2,8 +2,8 @@
 //! `tests/golden/dataset` holds files and pixels of `tests/golden/source`; `tests/golden/dct` the coefficients of every
 //! kind of JPEG file in `shardtool/tests/fixtures/jpeg`.
 //!
-//! Should a new release of zstd compress differently, or better rANS tables be found, the bytes may be renewed, if the old
-//! ones have been seen to read well:
+//! Should a new release of zstd compress differently, or better rANS tables be found, the bytes may be renewed, if the
+//! old ones have been seen to read well:
 //!
 //! ```text
 //! shardtool build tests/golden/source --out tests/golden/dataset --codec jpeg --shard-size 1KB --force

@@ -1,5 +1,5 @@
-//! Whatever kind of image a file holds, it ends as coefficients, in the one path that the loader decodes; and images that
-//! are to be stored smaller are.
+//! Whatever kind of image a file holds, it ends as coefficients, in the one path that the loader decodes; and images
+//! that are to be stored smaller are.
 
 use crate::common::*;
 use crate::testing::{fixture, fixtures};

@@ -81,7 +81,8 @@ class Step:
             parameter.requires_grad = False
         self.optimizer, self.scaler, self.lr, self.weight_decay = helper.init_opt(
             encoder=self.encoder, predictor=self.predictor, wd=0.04, final_wd=0.4, start_lr=2e-4, ref_lr=1e-3,
-            final_lr=1e-6, iterations_per_epoch=10_000, warmup=40, num_epochs=300, use_bfloat16=self.bfloat16)  # fmt: skip
+            final_lr=1e-6, iterations_per_epoch=10_000, warmup=40, num_epochs=300,
+            use_bfloat16=self.bfloat16)  # fmt: skip
         if self.variant in ("fused", "compiled"):
             self.scaler = None
             for group in self.optimizer.param_groups:

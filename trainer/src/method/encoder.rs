@@ -88,7 +88,8 @@ impl Encoder {
         self.encode(images, &self.pos_embed, keep, hooks)
     }
 
-    /// Encodes whole images, as a frozen feature extractor does: (B, 3, height, width) to (B, N, D), patches row by row.
+    /// Encodes whole images, as a frozen feature extractor does: (B, 3, height, width) to (B, N, D), patches row by
+    /// row.
     ///
     /// Height and width may be any multiples of the patch size; at other sizes than that of training the positions are
     /// those of [`Encoder::positions`]. No gradients are kept.

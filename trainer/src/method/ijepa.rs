@@ -1,7 +1,7 @@
 //! The method: predict, in the space of encodings, what is hidden of an image from what is seen of it.
 //!
-//! Paper: M. Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture" (2023),
-//! section 3 and figure 3. Official code (facebookresearch/ijepa): `train_step` of `src/train.py`.
+//! Paper: M. Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture"
+//! (2023), section 3 and figure 3. Official code (facebookresearch/ijepa): `train_step` of `src/train.py`.
 //!
 //! Used by the training loop and by `check-reference`, which differ only in the [`Hooks`] they pass. Masks are lists,
 //! one tensor (B, n) of patch indices per mask. The order of the rows is the official one: target mask slowest, then

@@ -1,10 +1,9 @@
 //! AdamW over groups of parameters, each with or without weight decay.
 //!
-//! The official groups are those of
-//! [`IJepa::parameter_groups`](crate::method::ijepa::IJepa::parameter_groups): matrices decay, biases and everything
-//! one-dimensional do not (`init_opt` of `src/helper.py`; paper, appendix A.1). One fused step per group: it rounds a
-//! little differently from the unfused one (a unit in the last place of the parameter), well within the error of float32
-//! training.
+//! The official groups are those of [`IJepa::parameter_groups`](crate::method::ijepa::IJepa::parameter_groups):
+//! matrices decay, biases and everything one-dimensional do not (`init_opt` of `src/helper.py`; paper, appendix A.1).
+//! One fused step per group: it rounds a little differently from the unfused one (a unit in the last place of the
+//! parameter), well within the error of float32 training.
 
 use std::collections::BTreeMap;
 
@@ -181,8 +180,8 @@ impl Optimizer {
             .collect()
     }
 
-    /// Returns what a checkpoint must keep: `exp_avg.NAME` and `exp_avg_sq.NAME` of every trained parameter, and `step`,
-    /// a float32 scalar. Handles, not copies.
+    /// Returns what a checkpoint must keep: `exp_avg.NAME` and `exp_avg_sq.NAME` of every trained parameter, and
+    /// `step`, a float32 scalar. Handles, not copies.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = vec![("step".to_string(), self.step.shallow_clone())];
         for (member, moments) in self.groups.iter().flat_map(Group::trained) {

@@ -1,8 +1,9 @@
 //! Learning rate, weight decay and momentum as pure functions of the 0-based step.
 //!
 //! Paper, appendix A.1; official code: `WarmupCosineSchedule` and `CosineWDSchedule` of `src/utils/schedulers.py`, and
-//! `momentum_scheduler` of `src/train.py`. The arithmetic is the official one, operation by operation, so that float64 results are equal to the last bit. The
-//! official schedulers count before they compute, so step 0 already stands one step into the warm-up.
+//! `momentum_scheduler` of `src/train.py`. The arithmetic is the official one, operation by operation, so that float64
+//! results are equal to the last bit. The official schedulers count before they compute, so step 0 already stands one
+//! step into the warm-up.
 
 use std::f64::consts::PI;
 

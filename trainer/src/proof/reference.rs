@@ -1,14 +1,14 @@
 //! Replaying recorded runs of the official code: the proof that this trainer computes the same thing.
 //!
-//! A reference set is a directory of safetensors files and a `meta.json`: initial weights, inputs, and what the official
-//! code made of them: intermediate results, gradients, states, moments, losses, schedules. [`check`] loads the weights,
-//! runs the same batches through the functions that training uses, and compares everything that is recorded. Every
-//! dimension comes from `meta.json`. A reduced set is compared as far as it goes, and what it lacks is named.
+//! A reference set is a directory of safetensors files and a `meta.json`: initial weights, inputs, and what the
+//! official code made of them: intermediate results, gradients, states, moments, losses, schedules. [`check`] loads the
+//! weights, runs the same batches through the functions that training uses, and compares everything that is recorded.
+//! Every dimension comes from `meta.json`. A reduced set is compared as far as it goes, and what it lacks is named.
 //!
-//! Which functions those are: the networks, the loss, the optimiser and the target's update are the training loop's own,
-//! called in its order. Step 1, and the batch with two context masks, have [hooks](crate::method::hooks) that want whole
-//! results, so every row of every block is computed. All later steps have none, as in training, so rows that nothing
-//! looks at are left out: their losses, gradients and states are what proves that way.
+//! Which functions those are: the networks, the loss, the optimiser and the target's update are the training loop's
+//! own, called in its order. Step 1, and the batch with two context masks, have [hooks](crate::method::hooks) that want
+//! whole results, so every row of every block is computed. All later steps have none, as in training, so rows that
+//! nothing looks at are left out: their losses, gradients and states are what proves that way.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! Does everything that training needs of a GPU work here? One line each, in minutes: the first thing to run on a machine
-//! that has one.
+//! Does everything that training needs of a GPU work here? One line each, in minutes: the first thing to run on a
+//! machine that has one.
 //!
 //! A check that fails says why, and the others still run. Those that need no GPU run on a CPU as well, which keeps this
 //! program itself tested where there is none. Tolerances stand beside what they are for; timings are told, not judged.

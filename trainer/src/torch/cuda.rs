@@ -1,11 +1,12 @@
 //! What the trainer needs of NVIDIA's CUDA runtime: page-locking the ring, a stream for copies, events.
 //!
 //! Everything is looked up by name when it is first asked for: libtorch_cpu.so is linked against the runtime
-//! (libcudart) in every wheel that knows CUDA, so a build needs neither header nor library of CUDA, and the same program
-//! runs where there is none. Networks reach the GPU through libtorch alone; both use one runtime and one context.
+//! (libcudart) in every wheel that knows CUDA, so a build needs neither header nor library of CUDA, and the same
+//! program runs where there is none. Networks reach the GPU through libtorch alone; both use one runtime and one
+//! context.
 //!
-//! A call acts on the thread's current device, which [`open`] sets. Every error carries CUDA's own words, and is cleared:
-//! libtorch looks for the last error after each of its own calls and must not find ours.
+//! A call acts on the thread's current device, which [`open`] sets. Every error carries CUDA's own words, and is
+//! cleared: libtorch looks for the last error after each of its own calls and must not find ours.
 
 mod library;
 pub mod nccl;

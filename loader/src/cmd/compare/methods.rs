@@ -133,7 +133,8 @@ enum Way {
 }
 
 impl Method {
-    /// Returns all methods, with scaled decoding at each of these margins. Our own code uses no wider instructions than these.
+    /// Returns all methods, with scaled decoding at each of these margins. Our own code uses no wider instructions than
+    /// these.
     pub fn all(margins: &[f64], simd: Simd) -> Vec<Method> {
         let ours = |name: &str, kind: Kind, resolution: Resolution| Method {
             name: name.to_owned(),

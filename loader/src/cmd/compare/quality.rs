@@ -6,8 +6,8 @@ use shardtool::turbo;
 use super::SIDE;
 use super::methods::Shards;
 
-/// Makes the squares that others are compared with: the crop of libjpeg-turbo's full decode under Pillow's bilinear filter,
-/// without rounding anywhere.
+/// Makes the squares that others are compared with: the crop of libjpeg-turbo's full decode under Pillow's bilinear
+/// filter, without rounding anywhere.
 pub struct Reference {
     decoder: turbo::Decoder,
     pixels: Vec<u8>,

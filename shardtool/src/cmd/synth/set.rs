@@ -4,7 +4,8 @@
 //! ImageFolder (`train/<class>/…JPEG`, `val/<class>/…JPEG`) with a `labels.csv` beside it.
 //!
 //! Invariants:
-//! * Image `i` of a split is a pure function of (seed, split, i, classes, size): not of the number of images or workers.
+//! * Image `i` of a split is a pure function of (seed, split, i, classes, size): not of the number of images or
+//!   workers.
 //! * Labels come from the scene the pixels are drawn from, never from the pixels.
 //! * The set appears under its name complete, by rename, or not at all. What is under way stands in `<OUT>.partial`.
 
@@ -43,8 +44,8 @@ const LABELS_HEADER: &str = "path,count,distance,ground";
 const VERSION: u32 = 1;
 const QUALITY: u8 = 90;
 
-/// Sizes and how many images in a hundred have them, after ImageNet's: most have a longer side of 500. A zero is drawn from
-/// 300..=450 anew for each image.
+/// Sizes and how many images in a hundred have them, after ImageNet's: most have a longer side of 500. A zero is drawn
+/// from 300..=450 anew for each image.
 const SIZES: [(u32, (u32, u32)); 12] = [
     (32, (500, 375)),
     (17, (500, 333)),

@@ -15,8 +15,8 @@ use trainer::proof::bench::peer::{self, How};
 /// What to compare with.
 #[derive(clap::Args)]
 pub struct PeerArgs {
-    /// Compare with the official code: a checkout of facebookresearch/ijepa, which is run by --python as published, with
-    /// fused attention and with torch.compile
+    /// Compare with the official code: a checkout of facebookresearch/ijepa, which is run by --python as published,
+    /// with fused attention and with torch.compile
     #[arg(long, value_name = "PATH", conflicts_with_all = ["shards", "paced"])]
     pub compare_python: Option<PathBuf>,
     /// With --compare-python: a Python that has PyTorch and numpy

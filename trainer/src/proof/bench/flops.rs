@@ -1,7 +1,7 @@
 //! Arithmetic that the method needs: multiplications and additions in matrix products, as published.
 //!
-//! It counts what the official code computes, whatever ours leaves out, so that images per second and these numbers rank
-//! implementations alike. Element-wise work is not counted.
+//! It counts what the official code computes, whatever ours leaves out, so that images per second and these numbers
+//! rank implementations alike. Element-wise work is not counted.
 
 use crate::method::model::ModelConfig;
 

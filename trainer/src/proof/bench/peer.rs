@@ -1,10 +1,11 @@
 //! The official code's step beside ours, on the same device and of the same sizes: `trainer bench --compare-python`
 //! (feature `compare`).
 //!
-//! The official code is not part of this repository: a checkout is named, and a Python with PyTorch runs it, one process
-//! per variant. What each variant is, and how it is measured, is said in `benches/official/child.py`, which travels
-//! inside this program. Ours is this program once more, as `bench --paced`, so that all are measured in processes of
-//! their own. They take turns; on a GPU a turn starts and ends its process, so that each variant has all of its memory.
+//! The official code is not part of this repository: a checkout is named, and a Python with PyTorch runs it, one
+//! process per variant. What each variant is, and how it is measured, is said in `benches/official/child.py`, which
+//! travels inside this program. Ours is this program once more, as `bench --paced`, so that all are measured in
+//! processes of their own. They take turns; on a GPU a turn starts and ends its process, so that each variant has all
+//! of its memory.
 
 mod comparison;
 mod process;

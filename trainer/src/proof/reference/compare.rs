@@ -112,8 +112,8 @@ impl Group {
         }
     }
 
-    /// Compares two tensors of the same shape: in float32 in the worst element and, where torch's error is known, in the
-    /// mean; under autocast in the mean.
+    /// Compares two tensors of the same shape: in float32 in the worst element and, where torch's error is known, in
+    /// the mean; under autocast in the mean.
     pub fn tensors(&mut self, name: &str, ours: &Tensor, reference: &Tensor, own: Own) {
         let ours = ours
             .detach()

@@ -79,8 +79,8 @@ impl Checker<'_> {
         })
     }
 
-    /// Compares `ours` with what `files` and their sampled forms `FILE_sub` hold, both less `base` where there is one, and
-    /// names what none of them holds.
+    /// Compares `ours` with what `files` and their sampled forms `FILE_sub` hold, both less `base` where there is one,
+    /// and names what none of them holds.
     fn recorded(
         &mut self,
         title: &str,

@@ -9,11 +9,12 @@ use super::set::{Deviation, Meta};
 
 /// How far autocast may lie from float32, as relative l2 norms in roundings to bfloat16 (2⁻⁸).
 ///
-/// A product is rounded once or twice, so an intermediate result is off by about one rounding, and a gradient, which has
-/// passed all blocks twice, by a few. AdamW makes full steps of gradients that nearly vanish, so what five steps change
-/// is off by more. The official autocast, on a CPU, in the worst tensor of twelve sets of other sizes and seeds: results
-/// 1.2, gradients 8.2, updates 20, moments 3.1, losses 0.11. These are 2.4 to 4.5 times as much; a fault of the method is off
-/// by a hundred or more. `make_reference.py` records the official figures of each set under `bf16_vs_f32`.
+/// A product is rounded once or twice, so an intermediate result is off by about one rounding, and a gradient, which
+/// has passed all blocks twice, by a few. AdamW makes full steps of gradients that nearly vanish, so what five steps
+/// change is off by more. The official autocast, on a CPU, in the worst tensor of twelve sets of other sizes and seeds:
+/// results 1.2, gradients 8.2, updates 20, moments 3.1, losses 0.11. These are 2.4 to 4.5 times as much; a fault of the
+/// method is off by a hundred or more. `make_reference.py` records the official figures of each set under
+/// `bf16_vs_f32`.
 pub mod autocast {
     /// An intermediate result.
     pub const OUTPUT: f64 = 4.0;

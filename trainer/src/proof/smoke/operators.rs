@@ -102,7 +102,8 @@ impl Heads {
         }
     }
 
-    /// Returns them as the networks have them: queries are the first of the tokens, and heads lie side by side in a token.
+    /// Returns them as the networks have them: queries are the first of the tokens, and heads lie side by side in a
+    /// token.
     fn in_tokens(&self, queries: i64) -> Result<Heads> {
         let view = |tensor: &Tensor, first: i64| -> Result<Tensor> {
             let tokens = tensor.f_transpose(1, 2)?.f_contiguous()?; // (B, N, H, K)
@@ -159,8 +160,8 @@ impl Heads {
 
 /// Flash attention alone, forward and backward, against softmax written out in float32.
 ///
-/// Heads of the width of most models in memory of their own; then those of ViT-H and of narrow predictors, in tokens, with
-/// fewer queries than keys, as the last blocks have them.
+/// Heads of the width of most models in memory of their own; then those of ViT-H and of narrow predictors, in tokens,
+/// with fewer queries than keys, as the last blocks have them.
 pub(super) fn attention(device: Device) -> Result<String> {
     let shape = [2, 8, 1024, 64]; // (B, H, N, K)
     let heads = Heads::random(&shape, device);

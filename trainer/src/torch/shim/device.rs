@@ -25,7 +25,8 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Lets float32 matrix products and convolutions on a GPU round their inputs to TF32 (10 bits of mantissa), or forbids it.
+/// Lets float32 matrix products and convolutions on a GPU round their inputs to TF32 (10 bits of mantissa), or forbids
+/// it.
 ///
 /// # Errors
 /// From libtorch.
@@ -36,8 +37,8 @@ pub fn allow_tf32(allowed: bool) -> Result<(), Error> {
 
 /// Lets attention on a GPU use cuDNN, or forbids it.
 ///
-/// cuDNN makes a plan for each shape that it meets. Masks have other lengths at every step, so on the GPUs where libtorch
-/// prefers cuDNN the first thousands of steps would make plans, for minutes in all.
+/// cuDNN makes a plan for each shape that it meets. Masks have other lengths at every step, so on the GPUs where
+/// libtorch prefers cuDNN the first thousands of steps would make plans, for minutes in all.
 ///
 /// # Errors
 /// From libtorch.
@@ -108,7 +109,8 @@ impl Attention {
     }
 }
 
-/// Returns the bytes that libtorch's allocator has handed out on the GPU of `like`: (now, the most since the last reset).
+/// Returns the bytes that libtorch's allocator has handed out on the GPU of `like`: (now, the most since the last
+/// reset).
 ///
 /// `reset` starts a new measurement.
 ///

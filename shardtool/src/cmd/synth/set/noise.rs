@@ -1,7 +1,7 @@
 //! Value noise: the texture of ground, sky, hills and objects.
 //!
-//! Rows are the unit of work, because in perspective a row of pixels is a straight walk through the noise at one depth: a
-//! lattice cell is hashed once for all the pixels in it. Plain arithmetic only, for the same reason as in `shape`.
+//! Rows are the unit of work, because in perspective a row of pixels is a straight walk through the noise at one depth:
+//! a lattice cell is hashed once for all the pixels in it. Plain arithmetic only, for the same reason as in `shape`.
 
 /// Mixes three integers into 32 well spread bits (the finalizer of MurmurHash3 over a linear form).
 #[inline]

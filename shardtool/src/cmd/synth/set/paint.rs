@@ -1,7 +1,7 @@
 //! From a scene to pixels: sky, hills, ground, shadows, objects from far to near, then the sensor.
 //!
-//! Everything is blended in linear light and only the last step takes square roots to display values. Plain arithmetic in
-//! `f32` throughout, so the same scene is the same bytes on every IEEE machine.
+//! Everything is blended in linear light and only the last step takes square roots to display values. Plain arithmetic
+//! in `f32` throughout, so the same scene is the same bytes on every IEEE machine.
 
 use super::noise::{self, Octaves, floor};
 use super::palette::{Colour, Laid, each, mix};

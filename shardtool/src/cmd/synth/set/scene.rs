@@ -9,7 +9,8 @@ use rand_chacha::rand_core::Rng;
 use super::palette::{Colour, GROUNDS, Laid, PAINTS, WEATHERS, colour, mix};
 use super::shape::Shape;
 
-/// Height of the camera above the ground. It is the same in every picture, so that distance can be learnt from the ground.
+/// Height of the camera above the ground. It is the same in every picture, so that distance can be learnt from the
+/// ground.
 pub const CAMERA_HEIGHT: f32 = 1.3;
 /// No object stands farther away.
 pub const FARTHEST: f32 = 32.0;
@@ -295,8 +296,8 @@ impl Scene {
     }
 }
 
-/// A direction with a good part along the view, because light from the very side makes a flat object's shadow a line. The
-/// tangent of half the angle is drawn instead of the angle: no trigonometry.
+/// A direction with a good part along the view, because light from the very side makes a flat object's shadow a line.
+/// The tangent of half the angle is drawn instead of the angle: no trigonometry.
 fn shadow(draw: &mut Draw) -> [f32; 2] {
     let t = draw.between(-0.55, 0.55);
     let length = draw.between(0.45, 1.5);
@@ -357,8 +358,8 @@ fn hills(draw: &mut Draw, sky: &Sky, ground: &Ground) -> Vec<Hill> {
         .collect()
 }
 
-/// The main object and then others behind it. An object that could hardly be seen, or would hide another, is drawn again
-/// elsewhere; after some attempts it is left out, so the count is always the number of objects in the list.
+/// The main object and then others behind it. An object that could hardly be seen, or would hide another, is drawn
+/// again elsewhere; after some attempts it is left out, so the count is always the number of objects in the list.
 fn objects(draw: &mut Draw, shape: Shape, camera: &Camera, width: f32, height: f32) -> Vec<Object> {
     // The nearest ground on which a foot is still in the picture, and some room below it.
     let near = camera.ground(height * 0.95);

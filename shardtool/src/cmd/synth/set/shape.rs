@@ -1,7 +1,7 @@
 //! The outlines of the objects: signed distances, from which edges, bevels and shadows are drawn.
 //!
-//! A shape is centred on the origin, about one unit in radius, with `y` pointing up. Only `+ - * / sqrt` are used, so that
-//! every IEEE machine computes the same bits.
+//! A shape is centred on the origin, about one unit in radius, with `y` pointing up. Only `+ - * / sqrt` are used, so
+//! that every IEEE machine computes the same bits.
 
 /// What an object looks like from the front. The main object's kind is the image's class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

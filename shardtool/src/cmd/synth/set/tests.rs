@@ -53,8 +53,8 @@ fn the_same_files_come_out_of_any_number_of_workers() {
     );
 }
 
-/// Pixels rather than files, so that another release of the JPEG encoder is not an alarm. Change the numbers only together
-/// with `VERSION`.
+/// Pixels rather than files, so that another release of the JPEG encoder is not an alarm. Change the numbers only
+/// together with `VERSION`.
 #[test]
 fn pixels_are_golden() {
     let mut all = Xxh3::new();
@@ -138,7 +138,8 @@ fn the_layout_is_an_image_folder_with_labels() {
     );
 }
 
-/// The labels say what can be seen: every object of the count is in view, the main one is whole, nearest, and of the class.
+/// The labels say what can be seen: every object of the count is in view, the main one is whole, nearest, and of the
+/// class.
 #[test]
 fn labels_agree_with_the_scene() {
     let recipe = Recipe::new(400, 0);
