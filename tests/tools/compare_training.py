@@ -193,7 +193,8 @@ Final loss, the mean of the last {LAST} steps:
 
 {chr(10).join(table)}
 
-Difference of the means: {difference:+.4f}, which is {abs(difference) / error:.1f} of its own standard error ({error:.4f}).
+Difference of the means: {difference:+.4f}, which is {abs(difference) / error:.1f} of its own standard error
+({error:.4f}).
 Farthest that the mean
 curves are apart anywhere (means of {SMOOTH} steps): {gap:.4f}.
 
