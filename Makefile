@@ -127,7 +127,7 @@ deny: ## licences, sources and bans of all dependencies
 		--target-dir $(TARGET)/tools/build
 	@rm -rf $(TARGET)/tools/build
 	"$(DENY)" --locked --log-level error check bans licenses sources
-	"$(DENY)" --manifest-path fuzz/Cargo.toml --locked --log-level error check --config deny.toml bans licenses sources
+	"$(DENY)" --manifest-path fuzz/Cargo.toml --locked --log-level error check bans licenses sources
 
 .PHONY: doc
 doc: ## rustdoc of public and private items, warnings are errors
