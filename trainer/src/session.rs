@@ -89,6 +89,8 @@ pub struct Session {
 pub struct Ended {
     /// The way in which it ended.
     pub outcome: Result<Outcome, train::Error>,
+    /// The step with which it began.
+    pub first_step: u64,
     /// Steps done.
     pub step: u64,
     /// Its sum; rank 0 has it.
@@ -189,6 +191,7 @@ impl Session {
 
     /// Trains to the end, or until told to stop.
     pub fn train(mut self) -> Ended {
+        let first_step = self.run.step;
         let outcome = self
             .run
             .train(&mut self.source, &mut self.keeper, &self.stop);
@@ -196,6 +199,7 @@ impl Session {
         self.source.goodbye();
         Ended {
             outcome,
+            first_step,
             step: self.run.step,
             report: self.keeper.map(|mut keeper| keeper.log.finish()),
             restarts,

@@ -106,6 +106,8 @@ pub struct Run {
     pub identity: Identity,
     /// The time of a step by phase; off but for `trainer bench`.
     pub clock: Clock,
+    /// Says that a step is moving the weights: they are those of no step.
+    is_moving: bool,
 }
 
 impl Run {
@@ -162,6 +164,7 @@ impl Run {
                 config: state.config.clone(),
             },
             clock: Clock::off(),
+            is_moving: false,
             ijepa,
             optimizer,
             device,
@@ -219,7 +222,7 @@ impl Run {
     /// section 3; `src/train.py` of the official code, `train_step`.
     ///
     /// # Errors
-    /// From the source or the device; the weights are then those of before the step.
+    /// From the source or the device. The weights are then those of before the step, unless it had begun to move them.
     pub fn step(&mut self, source: &mut dyn GroupSource) -> Result<Option<StepStats>, Error> {
         let Rates {
             lr,
@@ -311,6 +314,7 @@ impl Run {
 
     /// Moves encoder and predictor.
     fn update(&mut self, lr: f64, weight_decay: f64) -> Result<(), Error> {
+        self.is_moving = true;
         let optimizer = &mut self.optimizer;
         Ok(self
             .clock
@@ -320,14 +324,18 @@ impl Run {
     /// Lets the target encoder follow the encoder.
     fn follow(&mut self, momentum: f64) -> Result<(), Error> {
         let ijepa = &mut self.ijepa;
-        Ok(self
-            .clock
-            .phase(Phase::Ema, || ijepa.update_target(momentum))?)
+        self.clock
+            .phase(Phase::Ema, || ijepa.update_target(momentum))?;
+        self.is_moving = false;
+        Ok(())
     }
 
-    /// Writes a checkpoint of the last whole step, since the next one cannot be done, and returns why.
+    /// Writes a checkpoint of the last whole step, since the next one cannot be done, and returns why. Weights that are
+    /// half moved are not written.
     fn end_early(&self, error: Error, keeper: &mut Option<Keeper>) -> Error {
-        if let Some(keeper) = keeper {
+        if let Some(keeper) = keeper
+            && !self.is_moving
+        {
             match keeper.finish(&self.state(), &self.parts()) {
                 Ok(()) => tracing::info!("the state after {} steps is on disk", self.step),
                 Err(second) => tracing::error!("{second}"),

@@ -15,7 +15,7 @@ use trainer::observe::{Observer, Record};
 use trainer::session::{Ended, Opened, Session, Start};
 use trainer::stop::Stop;
 use trainer::torch::device;
-use trainer::train::Outcome;
+use trainer::train::{self, Outcome};
 
 use super::RunArgs;
 
@@ -80,6 +80,7 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
 fn tell(ended: Ended, folder: Escaped<'_>, out: &mut Results) -> u8 {
     let Ended {
         outcome,
+        first_step,
         step,
         report,
         restarts,
@@ -120,7 +121,15 @@ fn tell(ended: Ended, folder: Escaped<'_>, out: &mut Results) -> u8 {
         }
         Err(error) => {
             tracing::error!("{folder}: step {step}: {error}");
-            exit::FAILED_MIDWAY
+            let too_large = matches!(
+                error,
+                train::Error::Compute(trainer::Error::OutOfMemory { .. })
+            );
+            if too_large && step == first_step {
+                exit::COULD_NOT_RUN // and would not the next time
+            } else {
+                exit::FAILED_MIDWAY
+            }
         }
     }
 }
