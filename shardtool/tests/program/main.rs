@@ -7,6 +7,7 @@ mod common;
 mod golden;
 mod kinds;
 mod lossless;
+mod messages;
 #[path = "../../src/testing.rs"]
 mod testing;
 mod verify;

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::tree::Made;
-use super::value::{Dtype, Global, Id, Value};
+use super::value::{Dtype, Global, Id, Made, Value};
 use super::{MAX_VALUES, op};
 use crate::official::fault::{Cause, Fault};
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::machine::Machine;
-use super::value::{Id, Tensor, Value};
+use super::value::{Id, Made, Tensor, Value};
 use super::{MAX_BYTES, MAX_DEPTH, MAX_VISITS};
 use crate::official::fault::{Cause, Fault};
 
@@ -16,14 +16,6 @@ pub struct Tree<'a> {
     base: u64,
     /// Elements of containers that may still be looked at.
     visits: Cell<u64>,
-}
-
-/// A value and where it came from.
-#[derive(Debug)]
-pub(super) struct Made<'a> {
-    pub(super) value: Value<'a>,
-    /// Distance of the instruction that made it, from the start of the pickle.
-    pub(super) offset: u32,
 }
 
 /// A value in its tree.

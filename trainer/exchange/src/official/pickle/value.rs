@@ -118,3 +118,11 @@ impl Value<'_> {
         }
     }
 }
+
+/// A value and where it came from.
+#[derive(Debug)]
+pub(super) struct Made<'a> {
+    pub(super) value: Value<'a>,
+    /// Distance of the instruction that made it, from the start of the pickle.
+    pub(super) offset: u32,
+}
