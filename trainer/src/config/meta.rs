@@ -13,7 +13,7 @@ pub struct Meta {
     /// The loader reads it: [`LoaderConfig::copy_data`](loader::LoaderConfig).
     #[serde(default)]
     pub copy_data: bool,
-    /// Continues from a checkpoint, whose absence is then an error.
+    /// Continue from a checkpoint, whose absence is then an error.
     #[serde(default)]
     pub load_checkpoint: bool,
     /// The encoder: `vit_tiny`, `vit_small`, `vit_base`, `vit_large`, `vit_huge` or `vit_giant`.

@@ -29,7 +29,7 @@ pub struct Trainer {
     /// The official runs compute products in bfloat16 and do
     /// not care.
     pub tf32: bool,
-    /// Answer to a step whose loss or gradient is not finite: `stop` or `skip`.
+    /// Answer to a step whose loss or gradient is not finite.
     pub on_nonfinite: OnNonfinite,
     /// Number of such steps in a row that are skipped before the run stops all the same.
     pub max_skipped: u64,
