@@ -19,7 +19,7 @@ pub enum Error {
         /// The checkpoint.
         path: PathBuf,
         /// What is missing or wrong.
-        cause: config::Error,
+        cause: Box<config::Error>,
     },
     /// The device failed, or the images are not made of whole patches.
     #[error(transparent)]

@@ -27,7 +27,7 @@ impl Features {
         let model = Config::from_resolved(&state.config).and_then(|config| config.model());
         let model = model.map_err(|cause| Error::Config {
             path: path.clone(),
-            cause,
+            cause: Box::new(cause),
         })?;
         let mut encoder = Encoder::new(&model, device)?;
         let weights = checkpoint::read_part(&path, "target_encoder")?;
