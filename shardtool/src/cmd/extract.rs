@@ -28,7 +28,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     let Some(split) = dataset.split(&args.split) else {
         let names: Vec<&str> = dataset.splits().iter().map(|split| split.name()).collect();
         bail!(
-            "{}: no split {}, but {}",
+            "{}: no split {:?}, but {}",
             Escaped::new(&args.dataset),
             Escaped::new(&args.split),
             names.join(", ")
