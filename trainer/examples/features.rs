@@ -10,28 +10,34 @@
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use png::{BitDepth, ColorType};
-use shardtool::Escaped;
+use shardtool::program::{self, Verbosity};
+use shardtool::{Escaped, exit};
 use tch::{Device, Tensor};
 use trainer::checkpoint::Error as Checkpoint;
 use trainer::evaluate::{self, Features};
 
-fn main() -> Result<()> {
-    let mut args = std::env::args_os().skip(1).map(PathBuf::from);
-    let run = args
-        .next()
-        .context("arguments are a run directory and PNG files")?;
-    let features = Features::load(&run, Device::Cpu).map_err(|error| {
+fn main() -> ExitCode {
+    let args: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    program::run("features", &Verbosity::default(), |out| match &args[..] {
+        [run, images @ ..] => write(run, images, out).map(|()| exit::FINE),
+        [] => bail!("arguments are a run directory and PNG files"),
+    })
+}
+
+/// Writes the features of each image.
+fn write(run: &Path, images: &[PathBuf], out: &mut impl Write) -> Result<()> {
+    let features = Features::load(run, Device::Cpu).map_err(|error| {
         let advice = advice(&error);
         anyhow::Error::new(error).context(advice)
     })?;
     let patch = features.encoder().config().patch_size;
-    let mut out = std::io::stdout().lock();
-    for path in args {
-        let name = Escaped::new(&path).to_string();
-        let pixels = pixels(&path, patch).with_context(|| name.clone())?;
+    for path in images {
+        let name = Escaped::new(path).to_string();
+        let pixels = pixels(path, patch).with_context(|| name.clone())?;
         let pooled = features.pooled(&pixels).with_context(|| name.clone())?; // (1, D)
         let values = Vec::<f32>::try_from(pooled.f_view(-1)?)?;
         writeln!(out, "{name} {values:?}")?;
@@ -63,7 +69,7 @@ fn pixels(path: &Path, patch: i64) -> Result<Tensor> {
 fn advice(error: &evaluate::Error) -> &'static str {
     match error {
         evaluate::Error::Checkpoint(checkpoint) => match checkpoint {
-            Checkpoint::Missing { .. } => "there is no checkpoint: has the run written one yet?",
+            Checkpoint::Missing { .. } => "there is no checkpoint (has the run written one yet?)",
             Checkpoint::Official { .. } => "import the official checkpoint first",
             Checkpoint::Damaged { .. } => {
                 "the checkpoint is damaged: name an earlier one of the run"

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 /// Memory of the process, in KiB: enough for libtorch and the networks, too little for a group's activations.
-const LIMIT: u64 = 4 << 20;
+const LIMIT: u64 = 3 << 20;
 
 #[test]
 fn out_of_memory_is_an_error_that_says_how_to_need_less() {
