@@ -72,8 +72,9 @@ pub struct MaskSampler {
 impl MaskSampler {
     /// Makes the sampler of a configuration.
     ///
-    /// # Errors If some step could draw a block of no more than `min_keep` patches: no position of it would ever do.
-    /// The check is exact: it covers all sizes that can be drawn, not a sample of them.
+    /// # Errors
+    /// If some step could draw a block of no more than `min_keep` patches: no position of it would ever do. The check
+    /// is exact: it covers all sizes that can be drawn, not a sample of them.
     pub fn new(config: &LoaderConfig) -> Result<MaskSampler, Error> {
         let mask = &config.mask;
         let (height, width) = config.grid();

@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use support::process::{Place, take};
+use support::process::{Place, Running, take};
 
 fn full() -> Stdio {
     OpenOptions::new()
@@ -48,6 +48,35 @@ fn a_reader_of_the_messages_that_dies_does_not_end_the_loader() {
     feed.goodbye();
     assert!(loader.wait().success());
     assert!(!place.socket().exists());
+}
+
+/// Returns what a loader says while it serves a consumer, under these options and this RUST_LOG.
+fn said(options: &[&str], filter: Option<&str>) -> String {
+    let place = Place::new();
+    let log = place.directory.path().join("log");
+    let mut command = place.serving();
+    command.args(options).env_remove("RUST_LOG");
+    command.envs(filter.map(|filter| ("RUST_LOG", filter)));
+    command.stderr(File::create(&log).unwrap());
+    let mut loader = Running(command.spawn().unwrap());
+    let mut feed = place.connect(0);
+    take(&mut feed);
+    feed.goodbye();
+    assert!(loader.wait().success());
+    std::fs::read_to_string(&log).unwrap()
+}
+
+#[test]
+fn options_and_rust_log_choose_how_much_is_said() {
+    let usual = said(&[], None);
+    assert!(usual.contains("waiting for trainers at"), "{usual}");
+    assert!(usual.ends_with('\n') && usual.lines().count() > 2, "{usual}");
+    assert_eq!(said(&["-q"], None), "");
+    assert_eq!(said(&[], Some("warn")), "");
+    // What stands on the command line counts.
+    assert_eq!(said(&["-q"], Some("info")), "");
+    let more = said(&["-v"], Some("warn"));
+    assert!(more.contains("waiting for trainers at"), "{more}");
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl SourceFile {
     }
 }
 
-/// A file and what there is to say about it. It is displayed as one line, with the path [`Escaped`].
+/// A file and what there is to say about it. It is displayed as one line, [`Escaped`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// Path below the source.
@@ -104,7 +104,8 @@ pub struct Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", Escaped::new(&self.path), self.reason)
+        let (path, reason) = (Escaped::new(&self.path), Escaped::new(&self.reason));
+        write!(f, "{path}: {reason}")
     }
 }
 

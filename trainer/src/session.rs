@@ -1,9 +1,10 @@
 //! A run put together: from a configuration to the first step, and from the last step to what became of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use loader::link::{Endpoint, Hello, PROTOCOL, default_socket_path};
+use serde_json::Map;
 use shardtool::{Escaped, Manifest};
 use tch::Device;
 
@@ -14,7 +15,7 @@ use crate::observe::{Log, Report};
 use crate::run::{self, Begin, Keeper, Resume, RunDir};
 use crate::source::{self, LoaderSource};
 use crate::stop::Stop;
-use crate::train::{self, Identity, Outcome, Run};
+use crate::train::{self, Outcome, Run};
 
 /// The circumstances of a run's start, beside its configuration.
 #[derive(Debug)]
@@ -128,6 +129,7 @@ impl Session {
             .transpose()?;
         let found = match &dir {
             Some(dir) => dir.begin(config, start.resume.as_ref())?,
+            // Only rank 0 knows; there is no way to tell others yet, and there are no others yet.
             None => None,
         };
         let first_step = found.as_ref().map_or(0, |(_, state)| state.step);
@@ -232,7 +234,7 @@ fn announce(
 }
 
 /// Refuses a checkpoint that has seen other samples than this run would have. An imported one has seen none.
-fn same_samples(path: &std::path::Path, state: &State, hello: &Hello) -> Result<(), run::Error> {
+fn same_samples(path: &Path, state: &State, hello: &Hello) -> Result<(), run::Error> {
     let hex = |sum: u64| format!("{sum:016x}");
     let pairs = [
         (
@@ -266,14 +268,10 @@ fn same_samples(path: &std::path::Path, state: &State, hello: &Hello) -> Result<
 
 /// Returns the state that the run begins with: the checkpoint's, under the configuration of now.
 fn begin(config: &Config, found: &Begin, epoch_len: u64, hello: &Hello) -> Result<State, Error> {
-    let identity = Identity {
-        global_batch: hello.global_batch,
-        sampling_hash: Some(hello.sampling_hash),
-        manifest_checksum: Some(hello.manifest_checksum),
-        config: config.resolved(),
+    let then = match found {
+        Some((_, state)) => state.clone(),
+        None => State::new(0, epoch_len, Map::new()),
     };
-    let fresh = State::new(0, epoch_len, identity.config);
-    let then = found.as_ref().map_or(&fresh, |(_, state)| state);
     if then.epoch_len != epoch_len {
         return Err(Error::EpochLength {
             now: epoch_len,
@@ -281,11 +279,11 @@ fn begin(config: &Config, found: &Begin, epoch_len: u64, hello: &Hello) -> Resul
         });
     }
     Ok(State {
-        global_batch: identity.global_batch,
-        sampling_hash: identity.sampling_hash,
-        manifest_checksum: identity.manifest_checksum,
-        config: fresh.config.clone(),
-        ..then.clone()
+        global_batch: hello.global_batch,
+        sampling_hash: Some(hello.sampling_hash),
+        manifest_checksum: Some(hello.manifest_checksum),
+        config: config.resolved(),
+        ..then
     })
 }
 

@@ -60,9 +60,14 @@ impl Place {
 
     /// Starts `loader run`, its standard error where `stderr` says.
     pub fn start_loader(&self, stderr: impl Into<Stdio>) -> Running {
+        Running(self.serving().stderr(stderr).spawn().unwrap())
+    }
+
+    /// Returns `loader run` at this place's socket.
+    pub fn serving(&self) -> Command {
         let mut command = self.command("run");
-        command.arg("--socket").arg(self.socket()).stderr(stderr);
-        Running(command.spawn().unwrap())
+        command.arg("--socket").arg(self.socket());
+        command
     }
 
     /// Connects to this place's loader.

@@ -46,7 +46,7 @@ impl Verbosity {
         // Chosen for our own crates: what libraries say is their developers' business.
         let ours = |level: &str| {
             let targets =
-                ["shardtool", "loader", "trainer"].map(|target| format!("{target}={level}"));
+                ["shardtool", "loader", "exchange", "trainer"].map(|target| format!("{target}={level}"));
             EnvFilter::new(format!("warn,{}", targets.join(",")))
         };
         match (self.quiet, self.verbose) {

@@ -70,9 +70,12 @@ pub enum Error {
         /// Why the shards do not tell.
         cause: StepsFault,
     },
-    /// The shards have fewer images than a step takes, or no step was asked for.
-    #[error("an epoch of 0 steps")]
-    NoSteps,
+    /// The shards have fewer images than a step takes.
+    #[error("the shards hold fewer images than a step takes, {global_batch} (optimization.global_batch)")]
+    NoSteps {
+        /// Images of a step.
+        global_batch: u64,
+    },
     /// The run directory holds checkpoints, which an import would put itself among.
     #[error(
         "{}: holds checkpoints already; give another directory",

@@ -64,7 +64,7 @@ pub(super) fn full(
         None => shard_steps(config, global_batch).map_err(|cause| Error::StepsUnknown { cause })?,
     };
     if epoch_len == 0 {
-        return Err(Error::NoSteps);
+        return Err(Error::NoSteps { global_batch });
     }
     if let (Some(per_epoch), Some((steps, _))) = (steps_per_epoch(weights), &weights.moments)
         && per_epoch != epoch_len
