@@ -70,7 +70,10 @@ fn said(options: &[&str], filter: Option<&str>) -> String {
 fn options_and_rust_log_choose_how_much_is_said() {
     let usual = said(&[], None);
     assert!(usual.contains("waiting for trainers at"), "{usual}");
-    assert!(usual.ends_with('\n') && usual.lines().count() > 2, "{usual}");
+    assert!(
+        usual.ends_with('\n') && usual.lines().count() > 2,
+        "{usual}"
+    );
     assert_eq!(said(&["-q"], None), "");
     assert_eq!(said(&[], Some("warn")), "");
     // What stands on the command line counts.

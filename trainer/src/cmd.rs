@@ -66,12 +66,12 @@ pub struct RunArgs {
     resume: Option<Resume>,
 }
 
-/// Has libtorch compute with `threads` threads; by default one per CPU that this process may use. Returns how many.
-fn set_threads(threads: Option<usize>) -> Result<usize> {
+/// Has libtorch compute with `threads` threads; by default one per CPU that this process may use.
+fn set_threads(threads: Option<usize>) -> Result<()> {
     let threads = threads.unwrap_or_else(shardtool::cpus::count);
     let number = i32::try_from(threads).ok().filter(|&number| number > 0);
     tch::set_num_threads(number.with_context(|| format!("{threads} threads"))?);
-    Ok(threads)
+    Ok(())
 }
 
 /// Runs the subcommand and returns its exit code.
@@ -83,7 +83,7 @@ pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
         Command::Launch(args) => launch::run(&args, &cli.verbosity),
         Command::Train(args) => train::run(&args, out),
         Command::Plot(args) => plot::run(&args, out),
-        Command::Bench(args) => bench::run(&args, out),
+        Command::Bench(args) => bench::run(&args, &cli.verbosity, out),
         Command::Smoke(args) => smoke::run(&args, out),
         Command::Import(args) => import::run(&args, out),
         Command::Export(args) => export::run(&args, out),

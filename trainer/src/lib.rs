@@ -15,7 +15,7 @@
 //! | [`launch`] | a loader and a trainer started together |
 //! | [`evaluate`] | what trained networks are worth: features of images |
 //! | [`exchange`] | checkpoints from and for the official code and Hugging Face |
-//! | [`proof`] | replays of the official code, tests of a device, benchmarks |
+//! | [`proof`] | replays of the official code, tests of a device |
 //!
 //! # The method in three calls
 //!

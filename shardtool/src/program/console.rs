@@ -45,8 +45,8 @@ impl Verbosity {
     fn filter(self) -> EnvFilter {
         // Chosen for our own crates: what libraries say is their developers' business.
         let ours = |level: &str| {
-            let targets =
-                ["shardtool", "loader", "exchange", "trainer"].map(|target| format!("{target}={level}"));
+            let targets = ["shardtool", "loader", "exchange", "trainer"]
+                .map(|target| format!("{target}={level}"));
             EnvFilter::new(format!("warn,{}", targets.join(",")))
         };
         match (self.quiet, self.verbose) {

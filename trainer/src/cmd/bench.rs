@@ -1,22 +1,30 @@
 //! `trainer bench`: the training step, timed.
 
+mod flops;
+mod machine;
+mod made_up;
+mod own_loader;
 #[cfg(feature = "compare")]
 mod peer;
+mod report;
+mod step;
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use shardtool::exit;
-use shardtool::program::Results;
+use shardtool::program::{Results, Verbosity};
 use tch::Device;
 use trainer::config::Config;
+use trainer::launch::Program;
 use trainer::method::model::Preset as Sizes;
-use trainer::proof::bench::made_up::MadeUp;
-use trainer::proof::bench::report::Report;
-use trainer::proof::bench::{self, Workload, machine, own_loader};
 use trainer::source::GroupSource;
 use trainer::torch::device;
+
+use made_up::MadeUp;
+use report::Report;
+use step::Workload;
 
 /// Sizes of an official or published recipe; those for whom memory is short give a smaller --batch
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -98,7 +106,7 @@ pub struct Args {
     peer: peer::PeerArgs,
 }
 
-pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
+pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> {
     let device = device::parse(&args.device)?;
     let workload = args.workload(device)?;
     let config = match &args.config {
@@ -114,7 +122,13 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     let mut loader = None;
     let (mut source, epoch_len): (Box<dyn GroupSource>, _) =
         if let (Some(file), Some(shards)) = (&args.config, &args.shards) {
-            let (started, source) = own_loader::start(file, shards, &args.sets, &config, device)?;
+            let mut program = Program::beside_this("loader", "run")?;
+            program.args(["--config".as_ref(), &**file, "--shards".as_ref(), shards]);
+            for set in &args.sets {
+                program.args(["--set", set]);
+            }
+            program.args(verbosity.arguments());
+            let (started, source) = own_loader::start(&program, &config, device)?;
             let epoch_len = source.epoch_len();
             loader = Some(started);
             (Box::new(source), Some(epoch_len))
@@ -125,10 +139,10 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
             };
             (Box::new(MadeUp::new(&config, masks, device)?), None)
         };
-    let mut run = bench::start(&config, epoch_len, device)?;
+    let mut run = step::start(&config, epoch_len, device)?;
     let peak = machine::peak(device, run.bfloat16);
     let mut report = || -> Result<Report> {
-        let each = bench::measure(&mut run, &mut *source, args.warmup, args.steps)?;
+        let each = step::measure(&mut run, &mut *source, args.warmup, args.steps)?;
         Report::new(&config, &run, peak.clone(), each)
     };
     if args.paced {

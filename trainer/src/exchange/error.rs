@@ -71,7 +71,9 @@ pub enum Error {
         cause: StepsFault,
     },
     /// The shards have fewer images than a step takes.
-    #[error("the shards hold fewer images than a step takes, {global_batch} (optimization.global_batch)")]
+    #[error(
+        "the shards hold fewer images than a step takes, {global_batch} (optimization.global_batch)"
+    )]
     NoSteps {
         /// Images of a step.
         global_batch: u64,

@@ -1,5 +1,9 @@
 //! `trainer bench --compare-python`: the official code's step beside ours.
 
+mod comparison;
+mod process;
+mod turns;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,8 +13,9 @@ use shardtool::exit;
 use shardtool::program::Results;
 use tch::Device;
 use trainer::config::Config;
-use trainer::proof::bench::Workload;
-use trainer::proof::bench::peer::{self, How};
+
+use super::step::Workload;
+use turns::How;
 
 /// What to compare with.
 #[derive(clap::Args)]
@@ -70,7 +75,7 @@ pub fn run(
             ours.extend([name.into(), value.into()]);
         }
     }
-    let found = peer::compare(
+    let found = turns::compare(
         config,
         &How {
             ijepa,

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use loader::masks::{GroupMasks, MaskSampler};
 use tch::Device;
 
-use crate::config::Config;
-use crate::source::{self, Group, GroupSource, Raw};
+use trainer::config::Config;
+use trainer::source::{self, Group, GroupSource, Raw};
 
 /// Random bytes as images, with the masks that the loader would draw.
 pub struct MadeUp {

@@ -6,11 +6,12 @@ use anyhow::Result;
 use serde::Serialize;
 use tch::Device;
 
+use super::flops;
 use super::machine::{self, Peak};
-use super::{Steps, flops, median};
-use crate::config::Config;
-use crate::train::Run;
-use crate::train::clock::Phase;
+use super::step::{Steps, median};
+use trainer::config::Config;
+use trainer::train::Run;
+use trainer::train::clock::Phase;
 
 /// What was measured, and where.
 #[derive(Clone, Debug, Serialize)]

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::process::Answer;
-use crate::proof::bench::median;
-use crate::proof::bench::report::Subject;
+use crate::cmd::bench::report::Subject;
+use crate::cmd::bench::step::median;
 
 /// All variants, measured.
 #[derive(Clone, Debug, Serialize)]
@@ -174,7 +174,7 @@ impl fmt::Display for Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proof::bench::machine::Peak;
+    use crate::cmd::bench::machine::Peak;
 
     fn comparison(rounds: [(&'static str, &[f64]); 3]) -> Comparison {
         Comparison {

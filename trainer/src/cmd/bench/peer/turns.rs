@@ -7,9 +7,6 @@
 //! processes of their own. They take turns; on a GPU a turn starts and ends its process, so that each variant has all
 //! of its memory.
 
-mod comparison;
-mod process;
-
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
@@ -21,15 +18,16 @@ use serde_json::{Value, json};
 use shardtool::Escaped;
 use tch::Device;
 
-use super::report::Subject;
-use super::{machine, median};
-use crate::config::Config;
-use crate::torch::device::Bfloat16;
-pub use comparison::{Comparison, Summary, Variant};
-use process::{Answer, PATIENCE, Process, probe, python_command};
+use super::comparison::{Comparison, Variant};
+use super::process::{Answer, PATIENCE, Process, probe, python_command};
+use crate::cmd::bench::machine;
+use crate::cmd::bench::report::Subject;
+use crate::cmd::bench::step::median;
+use trainer::config::Config;
+use trainer::torch::device::Bfloat16;
 
 /// The program that measures a variant of the official code.
-const CHILD: &str = include_str!("../../../benches/official/child.py");
+const CHILD: &str = include_str!("../../../../benches/official/child.py");
 /// What the child calls its variants (ours is not among them), and what the table calls them. The first is what the
 /// others are compared with.
 const VARIANTS: [(Option<&str>, &str); 5] = [
@@ -248,7 +246,7 @@ impl Entrants<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proof::bench::Workload;
+    use crate::cmd::bench::step::Workload;
 
     #[test]
     fn the_typical_step_is_the_one_nearest_to_the_mean() {

@@ -1,15 +1,7 @@
 //! How fast steps are, and where their time goes: `trainer bench`.
 //!
 //! What is measured is `Run::step`, the training loop's own step, fed by made-up images under the loader's real masks
-//! ([`made_up`]) or by a real loader. Medians, after a warm-up: the first steps allocate memory and wake threads.
-
-pub mod flops;
-pub mod machine;
-pub mod made_up;
-pub mod own_loader;
-#[cfg(feature = "compare")]
-pub mod peer;
-pub mod report;
+//! (`made_up`) or by a real loader. Medians, after a warm-up: the first steps allocate memory and wake threads.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,11 +11,11 @@ use loader::config::ConfigFile;
 use serde::Serialize;
 use tch::Device;
 
-use crate::checkpoint::State;
-use crate::config::Config;
-use crate::source::GroupSource;
-use crate::train::clock::{Clock, Phase, synchronise};
-use crate::train::{Run, StepStats};
+use trainer::checkpoint::State;
+use trainer::config::Config;
+use trainer::source::GroupSource;
+use trainer::train::clock::{Clock, Phase, synchronise};
+use trainer::train::{Run, StepStats};
 
 /// Steps of an epoch, where there is no data to tell: so many that the schedules hardly move.
 const EPOCH_LEN: u64 = 10_000;
@@ -139,7 +131,7 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 /// Returns the middle value, or the mean of the two in the middle.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
@@ -148,8 +140,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::made_up::MadeUp;
-    use super::report::Report;
+    use super::super::made_up::MadeUp;
+    use super::super::report::Report;
     use super::*;
 
     fn workload() -> Workload {

@@ -3,7 +3,7 @@
 //! It counts what the official code computes, whatever ours leaves out, so that images per second and these numbers
 //! rank implementations alike. Element-wise work is not counted.
 
-use crate::method::model::ModelConfig;
+use trainer::method::model::ModelConfig;
 
 /// Masks of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]

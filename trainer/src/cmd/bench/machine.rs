@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::torch::{cuda, shim};
+use trainer::torch::{cuda, shim};
 
 /// Matrix products per second, at best.
 #[derive(Clone, Debug, PartialEq, Serialize)]
