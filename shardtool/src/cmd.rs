@@ -67,12 +67,12 @@ impl Meter {
     }
 }
 
-/// A size as people read it: `1.5 MiB`.
+/// Returns a size as people read it: `1.5 MiB`.
 fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// A number and what it counts, in words: `1 image`, `2 images`.
+/// Returns a number and what it counts, in words: `1 image`, `2 images`.
 fn count(number: u64, noun: &str) -> String {
     match number {
         1 => format!("1 {noun}"),

@@ -46,7 +46,7 @@ pub struct Region {
 }
 
 impl Region {
-    /// The whole of an image of this size.
+    /// Returns the whole of an image of this size.
     pub fn whole((width, height): (u32, u32)) -> Region {
         Region {
             x: 0,
@@ -56,7 +56,7 @@ impl Region {
         }
     }
 
-    /// The pixels that come nearest to an area of an image of this size; at least one.
+    /// Returns the pixels that come nearest to an area of an image of this size; at least one.
     fn around(area: Area, (width, height): (u32, u32)) -> Region {
         let along = |start: f64, length: f64, limit: u32| {
             // A float that is no number or out of range becomes the nearest limit.
@@ -98,7 +98,7 @@ pub struct RgbView<'a> {
 }
 
 impl<'a> RgbView<'a> {
-    /// The rows, top to bottom, each `3 * width` bytes.
+    /// Returns the rows, top to bottom, each `3 * width` bytes.
     pub fn rows(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (pixels, width) = (self.pixels, 3 * self.width as usize);
         let pitch = 3 * self.stride_px;
@@ -128,7 +128,7 @@ pub struct Largest {
 }
 
 impl Largest {
-    /// The largest of these.
+    /// Returns the largest of these.
     pub fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Largest {
         let mut largest = Largest::default();
         for entry in entries {
@@ -163,12 +163,12 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder with empty buffers.
+    /// Makes a decoder with empty buffers.
     pub fn new() -> Decoder {
         Decoder::with(Simd::best())
     }
 
-    /// A decoder that uses no wider instructions than these.
+    /// Makes a decoder that uses no wider instructions than these.
     pub fn with(simd: Simd) -> Decoder {
         Decoder {
             zstd: zstd::bulk::Decompressor::default(),
@@ -215,7 +215,7 @@ impl Decoder {
         picture.map_err(|cause| damaged(sample, cause))
     }
 
-    /// The coefficients of a `dct` sample.
+    /// Returns the coefficients of a `dct` sample.
     pub fn coefficients(&mut self, sample: &Sample<'_>) -> Result<Coefficients, Error> {
         let entry = sample.entry();
         let coefficients = match entry.codec {
@@ -232,7 +232,7 @@ impl Decoder {
         coefficients.map_err(|cause| damaged(sample, cause))
     }
 
-    /// How much of the last decoding went into undoing the entropy coding. Zero for JPEG, whose
+    /// Returns how much of the last decoding went into undoing the entropy coding. Zero for JPEG, whose
     /// decoder does it together with the rest.
     pub fn entropy_time(&self) -> Duration {
         match self.last {
@@ -345,7 +345,7 @@ fn damaged(sample: &Sample<'_>, cause: Corrupt) -> Error {
     }
 }
 
-/// The front of the scratch buffer, for an image of this size. It is grown, never cut: cutting
+/// Returns the front of the scratch buffer, for an image of this size. It is grown, never cut: cutting
 /// would clear the difference again for each larger image.
 fn buffer(pixels: &mut Vec<u8>, width: u32, height: u32) -> &mut [u8] {
     let length = 3 * width as usize * height as usize;

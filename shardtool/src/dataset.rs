@@ -39,22 +39,22 @@ impl Dataset {
         })
     }
 
-    /// The directory this dataset was opened from.
+    /// Returns the directory this dataset was opened from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What `dataset.json` says.
+    /// Returns what `dataset.json` says.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The split of a name, such as `train`.
+    /// Returns the split of a name, such as `train`.
     pub fn split(&self, name: &str) -> Option<&Split> {
         self.splits.iter().find(|split| split.name == name)
     }
 
-    /// All splits, in the manifest's order.
+    /// Returns all splits, in the manifest's order.
     pub fn splits(&self) -> &[Split] {
         &self.splits
     }
@@ -94,22 +94,25 @@ impl Split {
         Ok(split)
     }
 
-    /// The split's name.
+    /// Returns the split's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Number of samples.
+    /// Returns the number of samples.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there is no sample.
+    /// Tells whether there is no sample.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Sample `id` of this split, counted from zero. Panics if there is none.
+    /// Returns sample `id` of this split, counted from zero.
+    ///
+    /// # Panics
+    /// If there is none.
     pub fn sample(&self, id: u64) -> Sample<'_> {
         assert!(
             id < self.len,
@@ -124,7 +127,7 @@ impl Split {
         }
     }
 
-    /// The shards, in order.
+    /// Returns the shards, in order.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
@@ -177,7 +180,10 @@ pub struct Sample<'a> {
 }
 
 impl Shard {
-    /// Sample `index`. Panics if there is none.
+    /// Returns sample `index`.
+    ///
+    /// # Panics
+    /// If there is none.
     pub fn sample(&self, index: u32) -> Sample<'_> {
         assert!(index < self.len(), "sample {index} of {}", self.len());
         Sample { shard: self, index }
@@ -185,12 +191,12 @@ impl Shard {
 }
 
 impl<'a> Sample<'a> {
-    /// What the index says about it.
+    /// Returns what the index says about it.
     pub fn entry(&self) -> &'a Entry {
         self.shard.entry(self.index)
     }
 
-    /// Its stored bytes; see [`Sample::verify`] for whether they are undamaged.
+    /// Returns its stored bytes; see [`Sample::verify`] for whether they are undamaged.
     pub fn payload(&self) -> &'a [u8] {
         self.shard.payload(self.index)
     }
@@ -205,7 +211,7 @@ impl<'a> Sample<'a> {
         self.shard.verify(self.index)
     }
 
-    /// The path of its source file below the image folder, if the dataset keeps paths.
+    /// Returns the path of its source file below the image folder, if the dataset keeps paths.
     pub fn name(&self) -> Option<&'a str> {
         match self.label(crate::format::PATH_COLUMN)? {
             Label::Text(path) => Some(path),
@@ -213,17 +219,17 @@ impl<'a> Sample<'a> {
         }
     }
 
-    /// Its value in a label column; none if the column or the value is missing.
+    /// Returns its value in a label column; none if the column or the value is missing.
     pub fn label(&self, name: &str) -> Option<Label<'a>> {
         self.shard.label(self.index, name)
     }
 
-    /// The shard that holds it.
+    /// Returns the shard that holds it.
     pub fn shard(&self) -> &'a Shard {
         self.shard
     }
 
-    /// Its number inside its shard.
+    /// Returns its number inside its shard.
     pub fn index(&self) -> u32 {
         self.index
     }

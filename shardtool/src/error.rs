@@ -124,7 +124,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A closure for `map_err` that adds the file and the action to a system error.
+    /// Returns a closure for `map_err` that adds the file and the action to a system error.
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |cause| Error::Io {

@@ -88,7 +88,7 @@ impl Codec {
         codecs.join(", ")
     }
 
-    /// The name used in `dataset.json` and on the command line.
+    /// Returns the name used in `dataset.json` and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Codec::Jpeg => "jpeg",
@@ -129,7 +129,7 @@ pub struct Entry {
     pub orientation: u8,
 }
 
-/// Whether the format can hold an image of this size.
+/// Tells whether the format can hold an image of this size.
 pub fn fits(width: u32, height: u32) -> bool {
     let sides = 1..=MAX_SIDE;
     sides.contains(&width)
@@ -137,7 +137,7 @@ pub fn fits(width: u32, height: u32) -> bool {
         && u64::from(width) * u64::from(height) <= MAX_PIXELS
 }
 
-/// The format's checksum: xxh3-64 with seed 0.
+/// Returns the format's checksum: xxh3-64 with seed 0.
 pub fn checksum(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }

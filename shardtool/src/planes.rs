@@ -15,7 +15,7 @@ pub enum Colour {
 }
 
 impl Colour {
-    /// How many planes there are.
+    /// Returns how many planes there are.
     pub fn planes(self) -> usize {
         match self {
             Colour::Gray => 1,
@@ -46,7 +46,7 @@ pub struct Plane<'a> {
 }
 
 impl Area {
-    /// The whole of an image of this size.
+    /// Returns the whole of an image of this size.
     pub fn whole((width, height): (u32, u32)) -> Area {
         Area {
             left: 0.0,

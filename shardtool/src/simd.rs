@@ -27,12 +27,12 @@ impl std::str::FromStr for Simd {
 }
 
 impl Simd {
-    /// The widest family that this machine has.
+    /// Returns the widest family that this machine has.
     pub fn best() -> Simd {
         *Simd::available().last().expect("scalar is always there")
     }
 
-    /// All families that this machine has, plainest first.
+    /// Returns all families that this machine has, plainest first.
     pub fn available() -> &'static [Simd] {
         const ALL: [Simd; 3] = [Simd::Scalar, Simd::Avx2, Simd::Avx512];
         #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// The JPEG files under `tests/fixtures/jpeg`, by name without ending, in order. `make.py` there says what each one is.
+/// Returns the JPEG files under `tests/fixtures/jpeg`, by name without ending, in order. `make.py` there says what each
+/// one is.
 pub fn fixtures() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/jpeg");
     let files = std::fs::read_dir(folder).expect("the fixtures");
@@ -18,14 +19,14 @@ pub fn fixtures() -> Vec<(String, Vec<u8>)> {
     jpegs
 }
 
-/// One of the [`fixtures`].
+/// Returns one of the [`fixtures`].
 pub fn fixture(name: &str) -> Vec<u8> {
     let found = fixtures().into_iter().find(|(have, _)| have == name);
     found.unwrap_or_else(|| panic!("no fixture {name}")).1
 }
 
-/// Every `step`th of the photographs that may lie beside the checkout, or under the folder `IJEPA_SHARED` names, with
-/// their names; none, loudly, where they are absent.
+/// Returns every `step`th of the photographs that may lie beside the checkout, or under the folder `IJEPA_SHARED`
+/// names, with their names; none, loudly, where they are absent.
 pub fn photographs(step: usize) -> Vec<(String, Vec<u8>)> {
     let base = std::env::var_os("IJEPA_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),

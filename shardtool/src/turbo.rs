@@ -28,8 +28,8 @@ pub enum Error {
     Damaged(String),
 }
 
-/// Whether libjpeg-turbo's vector code was compiled in (x86 needs nasm for that) and runs on this processor. Without it
-/// pixels take half as long again to decode and six times as long to encode; coefficients are read as fast.
+/// Tells whether libjpeg-turbo's vector code was compiled in (x86 needs nasm for that) and runs on this processor.
+/// Without it pixels take half as long again to decode and six times as long to encode; coefficients are read as fast.
 pub fn simd() -> bool {
     // SAFETY: asks for processor features; takes nothing and keeps nothing.
     unsafe { ffi::turbo_simd() != 0 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// No wait in these tests is longer: a hang becomes a failure that says what was awaited.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The built program `name`, in the directory above the one this test was started from.
+/// Returns the built program `name`, in the directory above the one this test was started from.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test knows its own path");
     let path = test
@@ -86,7 +86,7 @@ impl Site {
         site
     }
 
-    /// `name` inside this site, as text for a command line.
+    /// Returns `name` inside this site, as text for a command line.
     pub fn path(&self, name: &str) -> String {
         self.root
             .path()
@@ -96,12 +96,12 @@ impl Site {
             .to_owned()
     }
 
-    /// The site's directory, by which the processes that work on it are recognised.
+    /// Returns the site's directory, by which the processes that work on it are recognised.
     pub fn root(&self) -> &Path {
         self.root.path()
     }
 
-    /// The arguments of `trainer launch` for the run directory `run`.
+    /// Returns the arguments of `trainer launch` for the run directory `run`.
     pub fn launch_arguments(&self, run: &str) -> Vec<String> {
         let mut arguments = vec!["launch".to_owned()];
         arguments.extend(self.training_arguments(run));
@@ -109,7 +109,7 @@ impl Site {
         arguments
     }
 
-    /// The arguments that `trainer train` and `trainer launch` share.
+    /// Returns the arguments that `trainer train` and `trainer launch` share.
     pub fn training_arguments(&self, run: &str) -> Vec<String> {
         let folder = format!("logging.folder={}", self.path(run));
         [
@@ -124,7 +124,7 @@ impl Site {
         .to_vec()
     }
 
-    /// The losses in the run's official CSV, as printed: the comparison is of text, so it is exact.
+    /// Returns the losses in the run's official CSV, as printed: the comparison is of text, so it is exact.
     pub fn losses(&self, run: &str) -> Vec<String> {
         let text =
             fs::read_to_string(Path::new(&self.path(run)).join("test_r0.csv")).unwrap_or_default();
@@ -135,7 +135,7 @@ impl Site {
             .collect()
     }
 
-    /// Every full-precision loss in the run's JSONL log, by step.
+    /// Returns every full-precision loss in the run's JSONL log, by step.
     pub fn exact_losses(&self, run: &str) -> Vec<(u64, f64)> {
         let path = Path::new(&self.path(run)).join("test_r0.jsonl");
         let text =
@@ -148,8 +148,8 @@ impl Site {
             .collect()
     }
 
-    /// What the loader makes of each of these steps, one JSON object a step: the hashes of sample ids, crop boxes,
-    /// masks and pixels.
+    /// Returns what the loader makes of each of these steps, one JSON object a step: the hashes of sample ids, crop
+    /// boxes, masks and pixels.
     pub fn hashes(&self, steps: std::ops::Range<u32>, more: &[&str]) -> Vec<serde_json::Value> {
         let (config, shards) = (self.path("config.yaml"), self.path("shards"));
         let (from, count) = (steps.start.to_string(), steps.len().to_string());
@@ -262,12 +262,12 @@ impl Running {
         }
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has said on stderr so far.
+    /// Returns what it has said on stderr so far.
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.stderr).unwrap_or_default()
     }
@@ -316,7 +316,7 @@ pub fn signal(process: u32, signal: rustix::process::Signal) {
         .unwrap_or_else(|error| panic!("signal to {process}: {error}"));
 }
 
-/// The child of `parent` that runs the program `name`.
+/// Returns the child of `parent` that runs the program `name`.
 pub fn child_of(parent: u32, name: &str) -> u32 {
     let mut found = None;
     wait_until(&format!("a {name} started by {parent}"), || {
@@ -338,7 +338,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Every living process with its command line, arguments separated by spaces.
+/// Returns every living process with its command line, arguments separated by spaces.
 fn processes() -> Vec<(u32, String)> {
     let directory = fs::read_dir("/proc").expect("/proc is mounted");
     let ids = directory
@@ -359,7 +359,7 @@ fn processes() -> Vec<(u32, String)> {
     .collect()
 }
 
-/// The parent's id and the program's name, from `/proc/<id>/stat`: `id (name) state parent …`.
+/// Returns the parent's id and the program's name, from `/proc/<id>/stat`: `id (name) state parent …`.
 fn parent_and_name(id: u32) -> Option<(u32, String)> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let (before, after) = stat.rsplit_once(')')?;

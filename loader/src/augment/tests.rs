@@ -9,13 +9,13 @@ use crate::testing::config;
 #[cfg(feature = "serve")]
 mod pixels;
 
-/// A file recorded from torchvision and Pillow by `tests/tools/make_augment_golden.py`.
+/// Returns a file recorded from torchvision and Pillow by `tests/tools/make_augment_golden.py`.
 fn recorded(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/augment");
     std::fs::read(folder.join(name)).unwrap()
 }
 
-/// The recorded operations with their results, and the laws they were drawn by.
+/// Returns the recorded operations with their results, and the laws they were drawn by.
 fn cases() -> Value {
     serde_json::from_slice(&recorded("cases.json")).unwrap()
 }

@@ -15,7 +15,7 @@ pub struct BlockSize {
 }
 
 impl BlockSize {
-    /// Patches in the block.
+    /// Returns the patches in the block.
     pub fn area(&self) -> usize {
         self.height * self.width
     }
@@ -208,8 +208,9 @@ fn first_unlike(start: u64, end: u64, like: impl Fn(u64) -> bool) -> u64 {
     low
 }
 
-/// Neither side falls as the scale grows, so the smallest sizes are those at the lowest scale and the largest those at
-/// the highest, each over all aspect ratios. For the share of too small blocks, the scale is stepped through.
+/// Returns the smallest and largest sizes. Neither side falls as the scale grows, so the smallest sizes are those at
+/// the lowest scale and the largest those at the highest, each over all aspect ratios. For the share of too small
+/// blocks, the scale is stepped through.
 fn unbiased_limits(grid: (usize, usize), scale: [f64; 2], aspect: [f64; 2]) -> SizeLimits {
     let at = |share: f64| {
         reachable(UNBIASED_BITS, |drawn| {

@@ -20,7 +20,7 @@ fn pair(size: BlockSize) -> [usize; 2] {
     [size.height, size.width]
 }
 
-/// A hash of everything in a group's masks.
+/// Returns a hash of everything in a group's masks.
 fn fingerprint(masks: &GroupMasks) -> u64 {
     let lists = masks.context.iter().chain(&masks.targets);
     let mut bytes = [masks.context_len as i64, masks.target_len as i64]
@@ -230,7 +230,7 @@ fn sizes_and_hangs_agree_with_the_reference() {
     }
 }
 
-/// The patches of one image in one mask.
+/// Returns the patches of one image in one mask.
 fn image(mask: &[i64], index: usize, length: usize) -> &[i64] {
     &mask[index * length..(index + 1) * length]
 }

@@ -467,8 +467,8 @@ mod model {
         builder.check(model);
     }
 
-    /// Producer and consumer of `slots` slots; at capacity 2, three of them wrap and fill, and the consumer finds it
-    /// empty.
+    /// Runs producer and consumer of `slots` slots; at capacity 2, three of them wrap and fill, and the consumer finds
+    /// it empty.
     fn hand_off(slots: u64) {
         check_all(move || {
             let (mut claimer, mut publisher, mut consumer, _) = ring(TINY);

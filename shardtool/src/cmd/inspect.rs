@@ -85,7 +85,7 @@ impl Counts {
     }
 }
 
-/// The codec and the options that matter to it.
+/// Returns the codec and the options that matter to it.
 fn describe(codec: &CodecOptions) -> String {
     let coding = match codec.entropy {
         Some(EntropyCoding::Rans) => ", rANS".to_owned(),

@@ -108,7 +108,7 @@ fn other_dimensions_than_the_entrys_are_refused() {
     reason(Codec::Raw, &cut[..cut.len() - 1], WIDTH, HEIGHT);
 }
 
-/// What a JPEG decodes to in a decoder whose buffer is full of one value.
+/// Returns what a JPEG decodes to in a decoder whose buffer is full of one value.
 fn decode_over(before: u8, payload: &[u8], side: (u32, u32)) -> Result<Vec<u8>, Corrupt> {
     let mut decoder = Decoder::new();
     let flat = zstd::bulk::compress(&[before; 3 * 100 * 100], 1).unwrap();

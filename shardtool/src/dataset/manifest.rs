@@ -146,7 +146,7 @@ mod hex {
 }
 
 impl Manifest {
-    /// A manifest to be written.
+    /// Makes a manifest to be written.
     pub fn new(
         source: SourceRecord,
         codec: CodecOptions,
@@ -240,25 +240,25 @@ impl Manifest {
         Ok(())
     }
 
-    /// The bytes of `dataset.json`.
+    /// Returns the bytes of `dataset.json`.
     pub fn to_json(&self) -> String {
         let mut json = serde_json::to_string_pretty(self).expect("plain data becomes JSON");
         json.push('\n');
         json
     }
 
-    /// xxh3-64 of the file's bytes. It covers every shard's checksum and so identifies the data.
+    /// Returns the xxh3-64 of the file's bytes. It covers every shard's checksum and so identifies the data.
     pub fn checksum(&self) -> u64 {
         self.checksum
     }
 
-    /// The record of a split, by name.
+    /// Returns the record of a split, by name.
     pub fn split(&self, name: &str) -> Option<&SplitRecord> {
         self.splits.iter().find(|split| split.name == name)
     }
 }
 
-/// Whether a name is safe as a file name: no separator, no hidden or parent directory.
+/// Tells whether a name is safe as a file name: no separator, no hidden or parent directory.
 fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(allowed)

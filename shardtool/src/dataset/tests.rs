@@ -57,7 +57,7 @@ fn dataset() -> (TempDir, Value) {
     (dir, serde_json::from_str(&manifest.to_json()).unwrap())
 }
 
-/// What opening says after `change` to the manifest.
+/// Returns what opening says after `change` to the manifest.
 fn fault(change: impl FnOnce(&mut Value)) -> Error {
     let (dir, mut tree) = dataset();
     change(&mut tree);

@@ -37,7 +37,7 @@ pub struct Component {
 }
 
 impl Coefficients {
-    /// No image yet; something to read one into.
+    /// Makes room for an image to be read into.
     pub fn empty() -> Coefficients {
         Coefficients {
             width: 0,
@@ -47,7 +47,7 @@ impl Coefficients {
         }
     }
 
-    /// The largest sampling factors of any component, horizontal and vertical.
+    /// Returns the largest sampling factors of any component, horizontal and vertical.
     pub fn sampling(&self) -> (u8, u8) {
         let largest = |factor: fn(&Component) -> u8| self.components.iter().map(factor).max();
         (
@@ -57,8 +57,8 @@ impl Coefficients {
     }
 }
 
-/// How many blocks cover `length` pixels of a component sampled at `factor` of `largest`: JPEG rounds the samples up,
-/// then the blocks.
+/// Returns how many blocks cover `length` pixels of a component sampled at `factor` of `largest`: JPEG rounds the
+/// samples up, then the blocks.
 pub fn blocks_along(length: u32, factor: u8, largest: u8) -> usize {
     let samples = (length as usize * usize::from(factor)).div_ceil(usize::from(largest));
     samples.div_ceil(8)

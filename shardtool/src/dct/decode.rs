@@ -71,7 +71,7 @@ struct Part {
 }
 
 impl Decoder {
-    /// A decoder with empty buffers.
+    /// Makes a decoder with empty buffers.
     pub fn new(simd: Simd) -> Decoder {
         Decoder {
             simd,
@@ -91,7 +91,7 @@ impl Decoder {
         self.renderer.reserve(room.columns);
     }
 
-    /// How much of the last decoding went into undoing the entropy coding.
+    /// Returns how much of the last decoding went into undoing the entropy coding.
     pub fn entropy_time(&self) -> Duration {
         self.entropy
     }
@@ -265,7 +265,7 @@ impl Decoder {
 }
 
 impl ComponentHead {
-    /// What to render for an area of the image, from `start` on in the buffer.
+    /// Returns what to render for an area of the image, from `start` on in the buffer.
     fn part(&self, largest: (u8, u8), area: Area, resolution: Resolution, start: usize) -> Part {
         let across = f64::from(self.h) / f64::from(largest.0);
         let down = f64::from(self.v) / f64::from(largest.1);
@@ -329,7 +329,7 @@ impl Part {
         self.scale.rows * self.window.rows
     }
 
-    /// Bytes of its samples.
+    /// Returns the bytes of its samples.
     fn length(&self) -> usize {
         self.stride() * self.rows()
     }

@@ -15,7 +15,7 @@ pub type Detail = [[u8; 6]; 2];
 /// The error that scaled decoding may add along one axis, in half-decibels below 255².
 const ALLOWED: f64 = 2.0 * 46.0;
 
-/// Samples that eight stored ones become along an axis on which the area extends over `extent` stored ones.
+/// Returns the samples that eight stored ones become along an axis on which the area extends over `extent` stored ones.
 pub fn samples(resolution: Resolution, extent: f64, detail: &[u8; 6]) -> usize {
     let Resolution::Fit { side, margin } = resolution else {
         return 8;
@@ -60,8 +60,8 @@ pub fn measure(component: &Component) -> Detail {
     ]
 }
 
-/// The sum of each coefficient's squares. Each place has a sum of its own, so that wide registers add in the same
-/// order.
+/// Returns the sum of each coefficient's squares. Each place has a sum of its own, so that wide registers add in the
+/// same order.
 #[cfg(feature = "build")]
 #[inline(always)]
 fn squares(blocks: &[[i16; BLOCK]]) -> [f32; BLOCK] {

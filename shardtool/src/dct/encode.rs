@@ -30,14 +30,14 @@ impl Statistics {
         }
     }
 
-    /// A table for each kind of stream of each class. All can code any byte, seen or not.
+    /// Returns a table for each kind of stream of each class. All can code any byte, seen or not.
     pub fn frequencies(&self) -> Vec<Frequencies> {
         let counts = self.0.as_flattened().iter();
         counts.map(|counts| normalize(counts, true)).collect()
     }
 }
 
-/// The table of a component's stream.
+/// Returns the table of a component's stream.
 fn table(component: usize, stream: usize) -> usize {
     STREAMS * component.min(CLASSES - 1) + stream
 }
@@ -60,7 +60,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder with empty buffers.
+    /// Makes an encoder with empty buffers.
     pub fn new(simd: Simd) -> Encoder {
         Encoder {
             simd,

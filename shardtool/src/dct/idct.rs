@@ -60,13 +60,14 @@ pub const COSINES: [[[i16; 8]; 4]; 8] = [
     ],
 ];
 
-/// The rounded high half of a product of two Q15 numbers.
+/// Returns the rounded high half of a product of two Q15 numbers.
 fn scale(sample: i16, weight: i16) -> i16 {
     ((i32::from(sample) * i32::from(weight) + (1 << 14)) >> 15) as i16
 }
 
-/// One dimension: `frequencies.len()` (1 to 8) coefficients become as many samples, in place. Even and odd frequencies
-/// are summed apart, in ascending order and with saturation; a sample is their sum, its mirror image their difference.
+/// Transforms one dimension: `frequencies.len()` (1 to 8) coefficients become as many samples, in place. Even and odd
+/// frequencies are summed apart, in ascending order and with saturation; a sample is their sum, its mirror image their
+/// difference.
 pub fn inverse(frequencies: &mut [i16]) {
     let length = frequencies.len();
     let mut samples = [0; 8];
@@ -86,14 +87,14 @@ pub fn inverse(frequencies: &mut [i16]) {
     frequencies.copy_from_slice(&samples[..length]);
 }
 
-/// The last rounding: off with the fraction, on with the level shift, into a byte.
+/// Rounds to a byte: takes the fraction off and the level shift on.
 pub fn to_byte(sample: i16) -> u8 {
     let half_and_shift = (1 << (FRACTION - 1)) + (128 << FRACTION);
     (sample.saturating_add(half_and_shift) >> FRACTION).clamp(0, 255) as u8
 }
 
-/// A block of dequantized coefficients (`8 * u + v`, [`FRACTION`] fractional bits) to `columns` × `rows` samples, in
-/// `samples[y][x]`: first along the horizontal frequencies, then along the vertical ones.
+/// Transforms a block of dequantized coefficients (`8 * u + v`, [`FRACTION`] fractional bits) to `columns` × `rows`
+/// samples, in `samples[y][x]`: first along the horizontal frequencies, then along the vertical ones.
 pub fn samples(block: &[i16; 64], columns: usize, rows: usize) -> [[u8; 8]; 8] {
     let mut between = [[0; 8]; 8];
     for v in 0..rows {

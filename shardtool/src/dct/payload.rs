@@ -56,7 +56,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// A head of these components, one for each of the colour's.
+    /// Makes a head of these components, one for each of the colour's.
     pub fn new(entropy: Entropy, colour: Colour, components: &[ComponentHead]) -> Head {
         assert_eq!(components.len(), colour.planes(), "components");
         Head {
@@ -67,12 +67,12 @@ impl Head {
         }
     }
 
-    /// The components.
+    /// Returns the components.
     pub fn components(&self) -> &[ComponentHead] {
         &self.components[..self.colour.planes()]
     }
 
-    /// The largest sampling factors.
+    /// Returns the largest sampling factors.
     pub fn sampling(&self) -> (u8, u8) {
         let components = self.components().iter();
         components.fold((1, 1), |(h, v), component| {
@@ -80,7 +80,7 @@ impl Head {
         })
     }
 
-    /// The streams in their order, as (group, component, stream).
+    /// Returns the streams in their order, as (group, component, stream).
     pub fn order(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
         let largest = self.sampling().0;
         let shares = self.components.map(|component| (component.h, largest));
@@ -260,7 +260,7 @@ impl ComponentHead {
     }
 }
 
-/// The streams whose lengths cannot be told from the number of blocks.
+/// Returns the streams whose lengths cannot be told from the number of blocks.
 fn stored_lengths() -> impl Iterator<Item = usize> {
     let escapes = [stream::ESCAPE_STEPS, stream::ESCAPE_PLACES];
     escapes.into_iter().chain((0..8).map(stream::values))

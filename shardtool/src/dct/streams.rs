@@ -24,7 +24,7 @@ pub mod stream {
         5 + 2 * u
     }
 
-    /// Values of a horizontal frequency.
+    /// Returns the values of a horizontal frequency.
     pub const fn values(u: usize) -> usize {
         6 + 2 * u
     }
@@ -34,8 +34,8 @@ pub mod stream {
 /// per eight pixels of the finest component.
 pub const GROUPS: usize = 9;
 
-/// The order of the streams of an image with so many components, as (group, component, stream): `shares` says for each
-/// component its horizontal sampling factor and the largest of any.
+/// Returns the order of the streams of an image with so many components, as (group, component, stream): `shares` says
+/// for each component its horizontal sampling factor and the largest of any.
 pub fn order(
     shares: [(u8, u8); 3],
     components: usize,
@@ -58,12 +58,12 @@ pub fn order(
     first.chain(rest)
 }
 
-/// Unsigned numbers from signed ones: 0, -1, 1, -2, 2, … become 0, 1, 2, 3, 4, …
+/// Makes unsigned numbers of signed ones: 0, -1, 1, -2, 2, … become 0, 1, 2, 3, 4, …
 pub fn zigzag(number: i16) -> u16 {
     ((number << 1) ^ (number >> 15)) as u16
 }
 
-/// The inverse of [`zigzag`].
+/// Returns the inverse of [`zigzag`].
 pub fn unzigzag(code: u16) -> i16 {
     (code >> 1) as i16 ^ -((code & 1) as i16)
 }

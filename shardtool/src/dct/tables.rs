@@ -31,7 +31,7 @@ impl Tables {
         tables.map(Tables).map_err(|error| error.to_string().into())
     }
 
-    /// The codec data of a shard with these tables.
+    /// Returns the codec data of a shard with these tables.
     pub fn write(frequencies: &[Frequencies]) -> Vec<u8> {
         let bytes = frequencies.as_flattened().iter();
         let bytes: Vec<u8> = bytes
@@ -40,7 +40,7 @@ impl Tables {
         zstd::bulk::compress(&bytes, 19).expect("a few kilobytes into memory")
     }
 
-    /// The table of this number.
+    /// Returns the table of this number.
     pub fn get(&self, number: u8) -> Option<&DecodeTable> {
         self.0.get(usize::from(number))
     }

@@ -11,7 +11,7 @@ use crate::rans::EncodeTable;
 use crate::simd::Simd;
 use proptest::prelude::*;
 
-/// A made-up image: smooth in places, busy in others, now and then a huge coefficient.
+/// Returns a made-up image: smooth in places, busy in others, now and then a huge coefficient.
 fn image(width: u32, height: u32, colour: Colour, factors: &[(u8, u8)], seed: u64) -> Coefficients {
     let (h, v) = factors
         .iter()
@@ -53,7 +53,7 @@ fn image(width: u32, height: u32, colour: Colour, factors: &[(u8, u8)], seed: u6
     }
 }
 
-/// Ways to code that fit the image.
+/// Returns ways to code that fit the image.
 fn codings(image: &Coefficients) -> (Vec<Coding>, Tables) {
     let mut statistics = Statistics::default();
     Encoder::new(Simd::best())
@@ -85,7 +85,7 @@ fn sampling() -> impl Strategy<Value = (Colour, Vec<(u8, u8)>)> {
     ]
 }
 
-/// Everything that planes say, copied.
+/// Copies everything that planes say.
 fn copy(planes: &Planes<'_>) -> Vec<(usize, usize, [f64; 4], Vec<u8>)> {
     let planes = planes.planes[..planes.colour.planes()].iter();
     planes

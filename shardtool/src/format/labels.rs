@@ -63,7 +63,7 @@ pub(super) struct Column {
 }
 
 impl Column {
-    /// The value of a sample, none if missing. `labels` is the label part of the index.
+    /// Returns the value of a sample, none if missing. `labels` is the label part of the index.
     pub fn get<'a>(&self, labels: &'a [u8], sample: usize) -> Option<Label<'a>> {
         let number = |at: usize| u64::from_le_bytes(labels[at..at + 8].try_into().unwrap());
         match self.kind {
@@ -235,12 +235,12 @@ impl NewColumn {
         }
     }
 
-    /// Bytes that this column takes in the index.
+    /// Returns the bytes that this column takes in the index.
     pub fn length(&self) -> usize {
         8 + self.name.len() + self.values.len() + self.text.len()
     }
 
-    /// Whether a value is of this column's type.
+    /// Tells whether a value is of this column's type.
     pub fn accepts(&self, value: Label<'_>) -> bool {
         matches!(
             (self.kind, value),

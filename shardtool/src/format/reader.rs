@@ -30,7 +30,7 @@ impl Shard {
         Shard::open_beside(path, None)
     }
 
-    /// The same for a shard of a dataset of which another is open: tables that both have are kept once, which is good
+    /// Opens a shard of a dataset of which another is open: tables that both have are kept once, which is good
     /// for memory and for the caches of those who decode from both by turns.
     pub fn open_beside(path: &Path, sibling: Option<&Shard>) -> Result<Shard, Error> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
@@ -53,44 +53,47 @@ impl Shard {
         })
     }
 
-    /// What the shard's `dct` payloads share; none if it has no codec data.
+    /// Returns what the shard's `dct` payloads share; none if it has no codec data.
     pub fn tables(&self) -> Option<&Tables> {
         self.tables.as_deref()
     }
 
-    /// The file this shard was opened from.
+    /// Returns the file this shard was opened from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Number of samples; at least one.
+    /// Returns the number of samples; at least one.
     #[allow(clippy::len_without_is_empty)] // an empty shard cannot be opened
     pub fn len(&self) -> u32 {
         self.index.entries.len() as u32
     }
 
-    /// Size of the file in bytes.
+    /// Returns the size of the file in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// The header's checksum. It covers the index's checksum, and the index holds every payload's:
+    /// Returns the header's checksum. It covers the index's checksum, and the index holds every payload's:
     /// two shards with equal checksums hold equal data.
     pub fn checksum(&self) -> u64 {
         u64_at(&self.bytes, at::HEADER_CHECKSUM)
     }
 
-    /// What the index says about sample `i`. Panics if there is none.
+    /// Returns what the index says about sample `i`.
+    ///
+    /// # Panics
+    /// If there is none.
     pub fn entry(&self, i: u32) -> &Entry {
         &self.index.entries[i as usize]
     }
 
-    /// All entries, in order.
+    /// Returns all entries, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.index.entries
     }
 
-    /// The stored bytes of sample `i`; see [`Shard::verify`] for whether they are undamaged.
+    /// Returns the stored bytes of sample `i`; see [`Shard::verify`] for whether they are undamaged.
     pub fn payload(&self, i: u32) -> &[u8] {
         let entry = self.entry(i);
         &self.bytes[entry.offset as usize..][..entry.length as usize]
@@ -130,13 +133,13 @@ impl Shard {
         })
     }
 
-    /// Names and types of the label columns, in file order.
+    /// Returns the names and types of the label columns, in file order.
     pub fn labels(&self) -> impl Iterator<Item = (&str, LabelType)> {
         let columns = self.index.columns.iter();
         columns.map(|column| (column.name.as_str(), column.kind))
     }
 
-    /// The value of sample `i` in the named label column; none if either is missing.
+    /// Returns the value of sample `i` in the named label column; none if either is missing.
     pub fn label(&self, i: u32, name: &str) -> Option<Label<'_>> {
         assert!(i < self.len(), "sample {i} of {}", self.len());
         let column = self
@@ -148,7 +151,7 @@ impl Shard {
     }
 }
 
-/// The bytes between header and payloads. The header must have been checked.
+/// Returns the bytes between header and payloads. The header must have been checked.
 fn codec_data(bytes: &[u8]) -> &[u8] {
     let length = u64_at(bytes, at::CODEC_DATA_LENGTH) as usize;
     &bytes[HEADER_LENGTH as usize..][..length]
@@ -462,7 +465,7 @@ fn parse_entries(fixed: &[u8], header: &Header) -> Result<Vec<Entry>, Fault> {
     Ok(entries)
 }
 
-/// Whether checksums differ. A fuzzer cannot guess them, and shall reach what is behind.
+/// Tells whether checksums differ. A fuzzer cannot guess them, and shall reach what is behind.
 fn differ(got: u64, expected: u64) -> bool {
     got != expected && !cfg!(fuzzing)
 }

@@ -97,7 +97,7 @@ fn open(bytes: &[u8]) -> Result<Shard, Fault> {
     })
 }
 
-/// The fault of the shard that `change` makes.
+/// Returns the fault of the shard that `change` makes.
 fn fault(change: impl FnOnce(&mut Hand)) -> Fault {
     let mut hand = Hand::new();
     change(&mut hand);

@@ -115,17 +115,17 @@ impl ShardWriter {
         })
     }
 
-    /// Number of samples so far.
+    /// Returns the number of samples so far.
     pub fn samples(&self) -> u32 {
         self.samples
     }
 
-    /// Bytes of header and payloads so far.
+    /// Returns the bytes of header and payloads so far.
     pub fn bytes(&self) -> u64 {
         self.end
     }
 
-    /// Whether the format's limits leave room for one more sample with these labels.
+    /// Tells whether the format's limits leave room for one more sample with these labels.
     pub fn has_room(&self, labels: &[Option<Label<'_>>]) -> bool {
         let columns: usize = self.columns.iter().map(NewColumn::length).sum();
         let added: usize = labels.iter().map(|label| label_length(*label)).sum();
@@ -266,7 +266,7 @@ impl ShardWriter {
     }
 }
 
-/// Bytes that a label adds to its column.
+/// Returns the bytes that a label adds to its column.
 fn label_length(label: Option<Label<'_>>) -> usize {
     match label {
         Some(Label::Text(text)) => 4 + text.len(),

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Mostly small counts, many of them zero, as streams have them.
+    /// Returns mostly small counts, many of them zero, as streams have them.
     fn counts() -> impl Strategy<Value = [u32; 256]> {
         let count = prop_oneof![3 => Just(0u32), 3 => 0u32..20, 2 => 0u32..5000, 1 => any::<u32>()];
         proptest::collection::vec(count, 256).prop_map(|counts| counts.try_into().unwrap())

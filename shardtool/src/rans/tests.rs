@@ -7,7 +7,8 @@ use crate::simd::Simd;
 
 type Segments = Vec<(Frequencies, Vec<u8>)>;
 
-/// A table of `shape` and symbols that it can code, drawn by its frequencies so that all lengths of words occur.
+/// Returns a table of `shape` and symbols that it can code, drawn by its frequencies so that all lengths of words
+/// occur.
 fn segment(length: impl Strategy<Value = usize>) -> impl Strategy<Value = (Frequencies, Vec<u8>)> {
     let counts = prop_oneof![
         // All symbols alike; a few of them; one that is nearly certain.

@@ -68,7 +68,7 @@ impl Image {
     }
 }
 
-/// `enum turbo_colour`.
+/// Returns the number of `enum turbo_colour`.
 pub fn colour(colour: Colour) -> u8 {
     match colour {
         Colour::Gray => 0,
@@ -130,7 +130,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// A copy of a message.
+/// Returns a copy of a message.
 ///
 /// # Safety
 /// `message` points to a zero-terminated string.
@@ -141,7 +141,7 @@ pub unsafe fn text(message: *const c_char) -> String {
         .into_owned()
 }
 
-/// An `enum turbo_status` as a result.
+/// Returns an `enum turbo_status` as a result.
 pub fn check(status: c_int, message: impl FnOnce() -> String) -> Result<(), Error> {
     match status {
         0 => Ok(()),

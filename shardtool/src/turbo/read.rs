@@ -26,7 +26,7 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// A reader.
+    /// Makes a reader.
     pub fn new() -> Reader {
         Reader {
             handle: Handle::new(),
@@ -108,7 +108,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder.
+    /// Makes a decoder.
     pub fn new() -> Decoder {
         Decoder {
             handle: Handle::new(),

@@ -34,7 +34,7 @@ fn decode(jpeg: &[u8]) -> (u32, u32, Vec<u8>) {
     (width, height, pixels)
 }
 
-/// The fixtures whose coefficients can be read.
+/// Returns the fixtures whose coefficients can be read.
 fn readable() -> Vec<(String, Vec<u8>)> {
     let mut files = fixtures();
     files.retain(|(name, _)| UNSUPPORTED.iter().all(|(not, _)| name != not));
@@ -117,7 +117,7 @@ fn components_are_described_as_the_file_says() {
     assert!(steps.iter().any(|&step| step > 255));
 }
 
-/// The samples of a component by the inverse transform's definition.
+/// Returns the samples of a component by the inverse transform's definition.
 fn samples(coefficients: &Coefficients, component: usize, x: u32, y: u32) -> f64 {
     let component = &coefficients.components[component];
     let (x, y) = (x as usize, y as usize);
@@ -203,7 +203,7 @@ fn partial_decoding_gives_the_pixels_of_full_decoding() {
     );
 }
 
-/// A smooth picture; `channels` bytes a pixel.
+/// Returns a smooth picture; `channels` bytes a pixel.
 fn picture(width: u32, height: u32, channels: u32) -> Vec<u8> {
     let sample = |i: u32| {
         let (x, y, c) = (i / channels % width, i / channels / width, i % channels);

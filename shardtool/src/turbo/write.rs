@@ -120,8 +120,8 @@ pub fn write_jpeg(coefficients: &Coefficients, out: &mut Vec<u8>) -> Result<(), 
     Ok(())
 }
 
-/// The image in C's words, checked to be whole: as many components as the colour has, each of the size that the image's
-/// size and the sampling factors give.
+/// Returns the image in C's words, checked to be whole: as many components as the colour has, each of the size that the
+/// image's size and the sampling factors give.
 fn describe(coefficients: &Coefficients) -> Result<ffi::Image, Error> {
     let Coefficients { width, height, .. } = *coefficients;
     let damaged = |reason: &str| Err(Error::Damaged(reason.to_owned()));

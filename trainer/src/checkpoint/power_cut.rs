@@ -153,7 +153,7 @@ impl Files for PowerCut {
         Ok(())
     }
 
-    /// The real disk is left in peace: nobody cuts its power.
+    /// Leaves the real disk in peace: nobody cuts its power.
     fn sync(&self, path: &Path) -> io::Result<()> {
         let is_dir = fs::metadata(path)?.is_dir();
         self.step(|machine| {

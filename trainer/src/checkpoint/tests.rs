@@ -29,7 +29,7 @@ fn state(step: u64) -> State {
     }
 }
 
-/// A run directory that lives as long as its guard, and its checkpoints.
+/// Returns a run directory that lives as long as its guard, and its checkpoints.
 fn made_up() -> (tempfile::TempDir, Store) {
     let run = tempfile::tempdir().unwrap();
     let store = PowerCut::never().under(&Store::new(run.path(), "jepa"));

@@ -191,7 +191,8 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// A run that ends with an error waits, too: the run directory must not be given free while it is written to.
+    /// Waits for the checkpoint in flight, after an error too: the run directory must not be given free while it is
+    /// written to.
     fn drop(&mut self) {
         if let Some(thread) = self.in_flight.take() {
             // The run has an error to tell already.

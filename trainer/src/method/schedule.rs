@@ -166,7 +166,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    /// The schedule of the published ViT-H/14 run.
+    /// Returns the schedule of the published ViT-H/14 run.
     fn in1k() -> ScheduleConfig {
         ScheduleConfig {
             epochs: 300,
@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    /// Seven steps an epoch, three epochs, half an epoch of warm-up.
+    /// Returns a schedule of seven steps an epoch, three epochs, half an epoch of warm-up.
     fn short(ipe_scale: f64) -> ScheduleConfig {
         ScheduleConfig {
             epochs: 3,

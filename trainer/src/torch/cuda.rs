@@ -70,7 +70,7 @@ functions! {
     }
 }
 
-/// The runtime, looked up once.
+/// Returns the runtime, looked up once.
 fn runtime() -> Result<&'static Runtime, Error> {
     static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(Runtime::find).as_ref();
@@ -183,7 +183,7 @@ pub fn properties(index: usize) -> Result<Properties, Error> {
     })
 }
 
-/// Bytes of the current device's memory: (free, all).
+/// Returns the bytes of the current device's memory: (free, all).
 pub fn memory() -> Result<(usize, usize), Error> {
     let (mut free, mut all) = (0, 0);
     // SAFETY: two places to write to.
@@ -235,7 +235,7 @@ impl Stream {
         Ok(Stream { handle })
     }
 
-    /// The default stream of the current device, on which libtorch computes.
+    /// Returns the default stream of the current device, on which libtorch computes.
     pub const fn compute() -> Self {
         Stream { handle: null_mut() }
     }

@@ -36,7 +36,7 @@ fn config(folder: &Path, sets: &[&str]) -> Config {
     Config::from_file(&ConfigFile::parse(Path::new("test.yaml"), TEXT, &sets).unwrap()).unwrap()
 }
 
-/// Much smaller than any official model.
+/// Returns sizes much smaller than any official model.
 fn model() -> ModelConfig {
     ModelConfig {
         image_size: 32,
@@ -113,7 +113,7 @@ fn run(config: &Config, source: &mut MadeUp) -> (Run, Outcome) {
     (run, outcome.unwrap())
 }
 
-/// The same with the power of the checkpoints' disk going at some time, and after `change` was made to the run.
+/// Runs one with the power of the checkpoints' disk going at some time, and after `change` was made to the run.
 fn run_until(
     config: &Config,
     source: &mut MadeUp,
@@ -160,7 +160,7 @@ fn rows(folder: &Path) -> Vec<Record> {
         .collect()
 }
 
-/// Bits, not values: a resumed run must be the same run.
+/// Returns bits, not values: a resumed run must be the same run.
 fn losses(folder: &Path) -> Vec<(u64, u64)> {
     rows(folder)
         .iter()

@@ -30,7 +30,7 @@ impl Golden {
     }
 }
 
-/// The augmentation that does one recorded operation and nothing else.
+/// Returns the augmentation that does one recorded operation and nothing else.
 fn single(operation: &str, parameter: f64) -> Augmentation {
     let factor = parameter as f32;
     let change = match operation {

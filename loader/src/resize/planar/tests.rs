@@ -19,7 +19,7 @@ struct OwnedPlane {
 }
 
 impl OwnedPlane {
-    /// Noise of full contrast, for the arithmetic's extremes.
+    /// Returns noise of full contrast, for the arithmetic's extremes.
     fn noise(size: [usize; 2], spare: usize, part: [f64; 4], seed: u64) -> OwnedPlane {
         let [columns, rows] = size;
         let stride = columns + spare;
@@ -42,7 +42,7 @@ impl OwnedPlane {
         }
     }
 
-    /// A channel of a smooth picture.
+    /// Returns a channel of a smooth picture.
     fn smooth(size: [usize; 2], part: [f64; 4], channel: usize) -> OwnedPlane {
         let [columns, rows] = size;
         let mut samples: Vec<u8> = picture(columns, rows)
@@ -89,7 +89,7 @@ impl Owned {
         out
     }
 
-    /// What it should be, in floating point and before clamping.
+    /// Returns what it should be, in floating point and before clamping.
     fn defined(&self, side: usize) -> Vec<f64> {
         let planes: Vec<Vec<f64>> = self
             .planes
@@ -120,7 +120,7 @@ fn colours() -> impl Strategy<Value = Colour> {
     prop_oneof![Just(Colour::Gray), Just(Colour::YCbCr), Just(Colour::Rgb)]
 }
 
-/// A plane with a box somewhere in it: fractional, whole, or all of it.
+/// Returns a plane with a box somewhere in it: fractional, whole, or all of it.
 fn planes() -> impl Strategy<Value = OwnedPlane> {
     let sizes = prop_oneof![6 => 1_usize..200, 2 => 200_usize..700, 1 => 700_usize..3000];
     (
@@ -203,7 +203,7 @@ proptest! {
     }
 }
 
-/// A plane of a smooth picture, with a box that lies on no grid.
+/// Returns a plane of a smooth picture, with a box that lies on no grid.
 fn part_of(columns: usize, rows: usize, channel: usize) -> OwnedPlane {
     let (width, height) = (columns as f64 * 0.83, rows as f64 * 0.91);
     let part = [columns as f64 * 0.11, rows as f64 * 0.04, width, height];

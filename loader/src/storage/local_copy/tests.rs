@@ -4,7 +4,7 @@ use super::super::shards_dir;
 use super::*;
 use crate::testing::config;
 
-/// The golden data set of the format, four shards of two splits, in a directory of its own.
+/// Returns the golden data set of the format, four shards of two splits, in a directory of its own.
 fn source(root: &Path) -> PathBuf {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/dataset");
     let source = root.join("golden.shards");

@@ -139,7 +139,7 @@ struct Picture {
 }
 
 impl Recipe {
-    /// A set of this many training and validation images.
+    /// Makes a set of this many training and validation images.
     pub fn new(images: u64, val: u64) -> Recipe {
         Recipe {
             version: VERSION,
@@ -196,7 +196,7 @@ impl Recipe {
         }
     }
 
-    /// The `position`th image of the whole set, training images first.
+    /// Returns the `position`th image of the whole set, training images first.
     fn at(&self, position: u64) -> Picture {
         match position.checked_sub(self.images) {
             None => self.picture(Split::Train, position),
@@ -277,7 +277,7 @@ pub fn generate(
     made
 }
 
-/// The size of the set if `out` is it already; an error if `out` is something else.
+/// Returns the size of the set if `out` is it already; an error if `out` is something else.
 fn present(out: &Path, recipe: &Recipe) -> Result<Option<u64>, Error> {
     let occupied = |why: &str| Error::Occupied {
         path: out.to_owned(),
@@ -320,7 +320,7 @@ fn present(out: &Path, recipe: &Recipe) -> Result<Option<u64>, Error> {
     Ok(Some(bytes))
 }
 
-/// An empty `<OUT>.partial`, locked for this process. What an interrupted run left there is cleared.
+/// Returns an empty `<OUT>.partial`, locked for this process. What an interrupted run left there is cleared.
 fn claim(out: &Path) -> Result<(PathBuf, File), Error> {
     let name = out
         .file_name()

@@ -85,7 +85,7 @@ impl Made {
         }
     }
 
-    /// The window's samples, row by row without padding.
+    /// Returns the window's samples, row by row without padding.
     fn render(&self, simd: Simd, factors: &Factors, window: Window, scale: Scale) -> Vec<u8> {
         let stride = scale.stride(window.columns);
         let rows = scale.rows * window.rows;
@@ -187,7 +187,7 @@ fn missing_values_are_an_error() {
     }
 }
 
-/// A floating-point inverse DCT of the eight-sample kind, from the definition in the JPEG standard (A.3.3).
+/// Returns a floating-point inverse DCT of the eight-sample kind, from the definition in the JPEG standard (A.3.3).
 fn reference(block: &[i16; 64]) -> [[f64; 8]; 8] {
     let amplitude = |f: usize| if f == 0 { 0.5f64.sqrt() } else { 1.0 };
     let cosine = |at: usize, f: usize| {

@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// The fault of a shard with other bytes at a place of its header.
+/// Returns the fault of a shard with other bytes at a place of its header.
 fn header_fault(at: usize, bytes: &[u8]) -> Fault {
     fault(|hand| hand.fields.push((at, bytes.to_vec())))
 }
 
-/// The fault of a shard with other bytes at a place of its index.
+/// Returns the fault of a shard with other bytes at a place of its index.
 fn index_fault(at: usize, bytes: &[u8]) -> Fault {
     fault(|hand| hand.index[at..at + bytes.len()].copy_from_slice(bytes))
 }

@@ -196,7 +196,7 @@ fn other_files_are_told_apart() {
     );
 }
 
-/// A generator of pseudo-random numbers (splitmix64).
+/// Returns a generator of pseudo-random numbers (splitmix64).
 fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

@@ -8,7 +8,7 @@ fn model() -> ModelConfig {
     ModelConfig::preset("vit_tiny", 32, 8, 48, 1).unwrap()
 }
 
-/// All tensors of a network, without elements: only shapes are looked at.
+/// Returns all tensors of a network, without elements: only shapes are looked at.
 fn tensors(parameters: Vec<parameters::Parameter>) -> Tensors<'static> {
     let tensors = parameters.into_iter();
     tensors
@@ -16,7 +16,7 @@ fn tensors(parameters: Vec<parameters::Parameter>) -> Tensors<'static> {
         .collect()
 }
 
-/// A tensor of this shape whose elements nobody reads.
+/// Returns a tensor of this shape whose elements nobody reads.
 fn shaped(shape: &[usize]) -> Data<'static> {
     Data::zeros(shape)
 }

@@ -18,8 +18,8 @@ pub struct Masks {
     pub target_len: f64,
 }
 
-/// Floating-point operations of a training step per image: the target encoder forward, the others forward and, at
-/// twice that, backward.
+/// Returns the floating-point operations of a training step per image: the target encoder forward, the others forward
+/// and, at twice that, backward.
 pub fn per_image(model: &ModelConfig, masks: Masks) -> f64 {
     let [patches, patch, width, narrow] = [
         model.patches(),
@@ -44,7 +44,8 @@ pub fn per_image(model: &ModelConfig, masks: Masks) -> f64 {
     target + 2.0 * embedding + 3.0 * (contexts * encoder(context_len) + predictor)
 }
 
-/// A block over `tokens` tokens: four projections, two layers, and the two products of attention.
+/// Returns the operations of a block over `tokens` tokens: four projections, two layers, and the two products of
+/// attention.
 fn block(tokens: f64, width: f64, hidden: f64) -> f64 {
     tokens * (2.0 * (4.0 * width * width + 2.0 * width * hidden) + 4.0 * tokens * width)
 }

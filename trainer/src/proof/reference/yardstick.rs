@@ -47,7 +47,7 @@ pub struct Yardstick {
 }
 
 impl Yardstick {
-    /// The error that covers the whole tensor.
+    /// Returns the error that covers the whole tensor.
     pub fn whole(&self) -> Own {
         match (self.values, self.keys) {
             (Own::Float32 { max_abs, rms }, Some(Own::Float32 { max_abs: keys, .. })) => {
@@ -73,7 +73,7 @@ impl Meta {
         self.precision == Precision::Bfloat16
     }
 
-    /// Torch's error in an intermediate result.
+    /// Returns torch's error in an intermediate result.
     pub fn output_error(&self, name: &str) -> Own {
         if self.is_mixed() {
             return Own::Autocast {
@@ -88,7 +88,7 @@ impl Meta {
         )
     }
 
-    /// Torch's error in the norm of a gradient.
+    /// Returns torch's error in the norm of a gradient.
     pub fn norm_error(&self, norm: f64) -> f64 {
         let relative = self
             .f32_vs_f64
@@ -98,7 +98,7 @@ impl Meta {
         norm * relative.fold(0.0, f64::max)
     }
 
-    /// Torch's relative error in a loss, in the root mean square of the steps that were also run in float64.
+    /// Returns torch's relative error in a loss, in the root mean square of the steps that were also run in float64.
     pub fn loss_error(&self) -> f64 {
         let rows = self.steps.iter().zip(&self.tolerance.loss_f64);
         let squares: Vec<f64> = rows
@@ -107,8 +107,8 @@ impl Meta {
         (squares.iter().sum::<f64>() / squares.len().max(1) as f64).sqrt()
     }
 
-    /// Torch's error in a gradient: the recorded one, but no less than a typical share of the largest element, since in
-    /// a small tensor it may be small by luck.
+    /// Returns torch's error in a gradient: the recorded one, but no less than a typical share of the largest element,
+    /// since in a small tensor it may be small by luck.
     pub fn gradient_error(&self, backward: Backward, name: &str) -> Yardstick {
         if self.is_mixed() {
             return Yardstick::autocast(autocast::GRADIENT);
@@ -136,7 +136,7 @@ impl Meta {
         max_abs.max(typical * ref_absmax)
     }
 
-    /// Torch's error in a weight after some steps.
+    /// Returns torch's error in a weight after some steps.
     ///
     /// Where a gradient is of the size of AdamW's epsilon, its rounding noise decides the step: such outliers may turn
     /// up in any tensor, so the worst of all trained tensors (or of the target encoder's) is the yardstick. The root
@@ -231,8 +231,8 @@ impl Meta {
         }
     }
 
-    /// The gradient of a key bias is 0 but for rounding: the largest of all layers, or one rounding of the query's
-    /// where that was small by luck, is the yardstick.
+    /// Returns the yardstick of a key bias's gradient, which is 0 but for rounding: the largest of all layers, or one
+    /// rounding of the query's where that was small by luck.
     fn key_noise(&self) -> Option<f64> {
         let parts = self.tolerance.qkv_bias_k_part.values();
         parts

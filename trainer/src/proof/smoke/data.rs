@@ -98,7 +98,7 @@ fn equal(one: &Group, other: &Group) -> bool {
     pairs.into_iter().all(|(one, other)| one.equal(&other))
 }
 
-/// A group as the training loop gets it, against the plain way on the CPU: equal in every bit.
+/// Checks a group as the training loop gets it, against the plain way on the CPU: equal in every bit.
 pub(super) fn tensors(device: Device) -> Result<String> {
     let mut ring = Ring::new(FEW)?;
     let mut stage = match device.is_cuda() {
@@ -124,7 +124,7 @@ pub(super) fn tensors(device: Device) -> Result<String> {
     Ok("5 groups, normalised, equal in every bit".to_owned())
 }
 
-/// Page-locking the memory of a ring.
+/// Page-locks the memory of a ring.
 pub(super) fn registration(_: Device) -> Result<String> {
     let ring = Ring::new(MANY)?;
     let start = Instant::now();
@@ -140,7 +140,7 @@ pub(super) fn registration(_: Device) -> Result<String> {
     ))
 }
 
-/// How fast a slot's images get to the device: page-locked, and not.
+/// Measures how fast a slot's images get to the device: page-locked, and not.
 pub(super) fn bandwidth(device: Device) -> Result<String> {
     let mut ring = Ring::new(MANY)?;
     let slot = ring.slot()?;
@@ -177,7 +177,7 @@ pub(super) fn bandwidth(device: Device) -> Result<String> {
     ))
 }
 
-/// A copy that is queued while the device computes is done before the computing is.
+/// Checks that a copy queued while the device computes is done before the computing is.
 pub(super) fn overlap(device: Device) -> Result<String> {
     let mut ring = Ring::new(MANY)?;
     let slot = ring.slot()?;

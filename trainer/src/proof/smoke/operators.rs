@@ -6,14 +6,14 @@ use tch::{Device, Kind, Tensor};
 use super::peak_of;
 use crate::torch::shim::{self, AdamW, Attention, Autocast};
 
-/// ‖a - b‖ / ‖b‖, computed in float64 on the CPU.
+/// Returns ‖a - b‖ / ‖b‖, computed in float64 on the CPU.
 pub(super) fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     let double = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double);
     let (a, b) = (double(a), double(b));
     Ok(f64::try_from((a - &b).norm())? / f64::try_from(b.norm())?)
 }
 
-/// Random values, the same on every device.
+/// Returns random values, equal on every device.
 fn values(shape: &[i64], seed: i64, device: Device) -> Tensor {
     let count: i64 = shape.iter().product();
     let wave = Tensor::arange(count, (Kind::Double, Device::Cpu)) * 12.9898 + seed as f64 * 78.233;
@@ -31,7 +31,7 @@ fn within(found: f64, tolerance: f64, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Float32 products keep float32's precision; TF32 would be off by some 3e-4.
+/// Checks that float32 products keep float32's precision; TF32 would be off by some 3e-4.
 pub(super) fn float32(device: Device) -> Result<String> {
     let (a, b) = (
         values(&[512, 512], 1, device),
@@ -158,7 +158,7 @@ impl Heads {
     }
 }
 
-/// Flash attention alone, forward and backward, against softmax written out in float32.
+/// Checks flash attention alone, forward and backward, against softmax written out in float32.
 ///
 /// Heads of the width of most models in memory of their own; then those of ViT-H and of narrow predictors, in tokens,
 /// with fewer queries than keys, as the last blocks have them.
@@ -206,7 +206,7 @@ pub(super) fn attention(device: Device) -> Result<String> {
     ))
 }
 
-/// Three steps of the fused optimizer against the formula in float64.
+/// Checks three steps of the fused optimizer against the formula in float64.
 pub(super) fn adamw(device: Device) -> Result<String> {
     let constants = AdamW {
         lr: 1e-3,
@@ -273,7 +273,7 @@ fn borrow(tensors: &[Tensor]) -> Vec<&Tensor> {
     tensors.iter().collect()
 }
 
-/// The moving average over a list against three operations on a CPU: equal in every bit.
+/// Checks the moving average over a list against three operations on a CPU: equal in every bit.
 pub(super) fn ema(device: Device) -> Result<String> {
     // More than one piece of the list.
     let list = |first: i64| {

@@ -68,7 +68,7 @@ impl Trial {
         })
     }
 
-    /// Forward and backward pass.
+    /// Does the forward and the backward pass.
     fn pass(&self, bfloat16: bool) -> Result<Seen> {
         let loss = {
             let _mixed = bfloat16
@@ -90,7 +90,7 @@ impl Trial {
         })
     }
 
-    /// Optimizer and moving average, with rates as in the middle of a run.
+    /// Does the optimizer and the moving average, with rates as in the middle of a run.
     fn update(&mut self) -> Result<()> {
         self.optimizer.step(1e-3, 0.05)?;
         self.optimizer.zero_grad()?;
@@ -98,8 +98,8 @@ impl Trial {
     }
 }
 
-/// The largest distance of a gradient, over all parameters, and whose it is. The key third of a qkv.bias has a gradient
-/// of zero but for rounding; beside the two others it does not count.
+/// Returns the largest distance of a gradient, over all parameters, and whose it is. The key third of a qkv.bias has a
+/// gradient of zero but for rounding; beside the two others it does not count.
 fn worst(ours: &Seen, reference: &Seen) -> Result<(f64, String)> {
     ensure!(
         ours.gradients.len() == reference.gradients.len(),
@@ -135,7 +135,7 @@ fn compare(ours: &Seen, reference: &Seen, loss: f64, gradient: f64) -> Result<St
     ))
 }
 
-/// Two steps in float32 against the CPU's: what check-reference then does against the official code.
+/// Checks two steps in float32 against the CPU's: what check-reference then does against the official code.
 pub(super) fn float32(device: Device) -> Result<String> {
     let (mut ours, mut theirs) = (
         Trial::new(&SMALL, 8, device)?,
@@ -156,7 +156,7 @@ pub(super) fn float32(device: Device) -> Result<String> {
     ))
 }
 
-/// Under autocast, against float32 on a CPU: bfloat16 has 8 bits of mantissa.
+/// Checks a step under autocast against float32 on a CPU: bfloat16 has 8 bits of mantissa.
 pub(super) fn bfloat16(device: Device) -> Result<String> {
     let (ours, theirs) = (
         Trial::new(&SMALL, 8, device)?,
@@ -165,7 +165,7 @@ pub(super) fn bfloat16(device: Device) -> Result<String> {
     compare(&ours.pass(true)?, &theirs.pass(false)?, 2e-2, 1e-1)
 }
 
-/// Recomputed activations give the same gradients; on a GPU, whose sums come in no fixed order, nearly.
+/// Checks that recomputed activations give the same gradients; on a GPU, whose sums come in no fixed order, nearly.
 pub(super) fn recomputed(device: Device) -> Result<String> {
     let mut trial = Trial::new(&SMALL, 8, device)?;
     let kept = trial.pass(device.is_cuda())?;
@@ -183,7 +183,7 @@ pub(super) fn recomputed(device: Device) -> Result<String> {
     Ok("loss and gradients equal in every bit".to_owned())
 }
 
-/// What recomputing saves of the memory of a ViT-B/16.
+/// Measures what recomputing saves of the memory of a ViT-B/16.
 pub(super) fn memory(device: Device) -> Result<String> {
     let config = ModelConfig::preset("vit_base", 224, 16, 384, 6)?;
     let mut trial = Trial::new(&config, 32, device)?;
@@ -208,7 +208,7 @@ pub(super) fn memory(device: Device) -> Result<String> {
     ))
 }
 
-/// A step of the published size: that it fits, and what it takes.
+/// Does a step of the published size: says that it fits, and what it takes.
 pub(super) fn huge(device: Device) -> Result<String> {
     const IMAGES: i64 = 16;
     /// Weights, gradients, moments and the target's weights alone take 12.

@@ -14,7 +14,7 @@ pub(super) fn open(name: &CStr) -> Result<(), String> {
     }
 }
 
-/// The address of `symbol` among everything that is loaded.
+/// Returns the address of `symbol` among everything that is loaded.
 pub(super) fn symbol(symbol: &CStr) -> Option<NonNull<c_void>> {
     // SAFETY: the name is a C string.
     NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr()) })

@@ -61,7 +61,7 @@ impl Nccl {
     }
 }
 
-/// The library's version, as in `2.28.9`.
+/// Returns the library's version, as in `2.28.9`.
 pub fn version() -> Result<String, Error> {
     let (nccl, mut version) = (nccl()?, 0);
     // SAFETY: a place to write to.

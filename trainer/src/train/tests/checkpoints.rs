@@ -5,7 +5,7 @@ use super::*;
 use crate::checkpoint::power_cut::Loss;
 use crate::run::Resume;
 
-/// A directory whose log need not wait for a disk, where the machine has such a place.
+/// Returns a directory whose log need not wait for a disk, where the machine has such a place.
 fn in_memory() -> tempfile::TempDir {
     let place = Path::new("/dev/shm");
     tempfile::tempdir_in(place).unwrap_or_else(|_| tempfile::tempdir().unwrap())

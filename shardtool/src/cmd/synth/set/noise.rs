@@ -14,13 +14,13 @@ pub fn hash(seed: u32, x: i32, y: i32) -> u32 {
     h ^ (h >> 16)
 }
 
-/// The hash as a number in -1..1.
+/// Returns the hash as a number in -1..1.
 #[inline]
 pub fn signed(seed: u32, x: i32, y: i32) -> f32 {
     (hash(seed, x, y) >> 8) as f32 * (2.0 / 16_777_216.0) - 1.0
 }
 
-/// `f32::floor` for what fits an `i32`: without SSE4.1, the standard one is a call into libm.
+/// Returns `f32::floor` of what fits an `i32`: without SSE4.1, the standard one is a call into libm.
 #[inline(always)]
 pub fn floor(v: f32) -> f32 {
     let whole = v as i32 as f32;
@@ -32,7 +32,7 @@ fn smooth(t: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
 
-/// Smooth noise in -1..1 at one point; features are about one unit wide.
+/// Returns smooth noise in -1..1 at a point; features are about one unit wide.
 pub fn point(seed: u32, u: f32, v: f32) -> f32 {
     let mut out = [0.0];
     add_row(&mut out, seed, [u, v], 0.0, 1.0);

@@ -37,7 +37,7 @@ fn smoothstep(low: f32, high: f32, v: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
 
-/// How much of a thing at distance `z` is lost in haze.
+/// Returns how much of a thing at distance `z` is lost in haze.
 fn haze(scene: &Scene, z: f32) -> f32 {
     z / (z + scene.sky.haze)
 }
@@ -208,7 +208,7 @@ fn laid(scene: &Scene, colour: &mut Colour, x: f32, z: f32, footprint: f32) -> f
     }
 }
 
-/// Coverage of a round speck, of which each cell holds at most one, entirely inside.
+/// Returns the coverage of a round speck, of which each cell holds at most one, entirely inside.
 fn strewn(seed: u32, x: f32, z: f32, share: f32, size: f32, footprint: f32) -> f32 {
     if footprint > 0.3 * size {
         return 0.0;
@@ -226,7 +226,7 @@ fn strewn(seed: u32, x: f32, z: f32, share: f32, size: f32, footprint: f32) -> f
     clamp01((radius - (du * du + dv * dv).sqrt()) * size / footprint + 0.5)
 }
 
-/// Light on a surface: `facing` is the cosine to the sun, `open` the share of the sky it sees.
+/// Returns the light on a surface: `facing` is the cosine to the sun, `open` the share of the sky it sees.
 fn lit(scene: &Scene, facing: f32, open: f32) -> Colour {
     let light = &scene.light;
     each(|i| light.sun[i] * facing + light.ambient[i] * open)
@@ -369,7 +369,7 @@ fn stand(scene: &Scene, object: &Object, canvas: &mut [Colour]) {
     }
 }
 
-/// How far the surface leans outward near the edge: a ball, a torus, or a plate with a bevelled rim.
+/// Returns how far the surface leans outward near the edge: a ball, a torus, or a plate with a bevelled rim.
 fn tilt(shape: Shape, distance: f32) -> f32 {
     let rim = match shape {
         Shape::Circle => 1.0,

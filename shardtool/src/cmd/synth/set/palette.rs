@@ -3,14 +3,14 @@
 /// Linear red, green, blue.
 pub type Colour = [f32; 3];
 
-/// A colour from its channels. `[0, 1, 2].map` says the same, but is compiled into calls, which cost a third of all
-/// time.
+/// Returns a colour from its channels. `[0, 1, 2].map` says the same, but is compiled into calls, which cost a third of
+/// all time.
 #[inline(always)]
 pub fn each(channel: impl Fn(usize) -> f32) -> Colour {
     [channel(0), channel(1), channel(2)]
 }
 
-/// `a` moved toward `b`.
+/// Returns `a` moved toward `b`.
 #[inline(always)]
 pub fn mix(a: Colour, b: Colour, share: f32) -> Colour {
     each(|i| a[i] + (b[i] - a[i]) * share)
@@ -29,8 +29,8 @@ pub enum Laid {
     Checks(f32),
 }
 
-/// A display colour (`0xrrggbb`) as linear light. Gamma 2 stands in for sRGB: its inverse is a square root, exact
-/// everywhere.
+/// Returns a display colour (`0xrrggbb`) as linear light. Gamma 2 stands in for sRGB: its inverse is a square root,
+/// exact everywhere.
 pub const fn colour(hex: u32) -> Colour {
     let (r, g, b) = ((hex >> 16) & 255, (hex >> 8) & 255, hex & 255);
     let (r, g, b) = (r as f32 / 255.0, g as f32 / 255.0, b as f32 / 255.0);

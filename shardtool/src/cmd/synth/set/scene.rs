@@ -23,32 +23,32 @@ pub const LEAST_VISIBLE: f32 = 0.45;
 pub struct Draw(pub ChaCha8Rng);
 
 impl Draw {
-    /// In 0..1, a multiple of 2⁻²⁴.
+    /// Returns a number in 0..1, a multiple of 2⁻²⁴.
     pub fn unit(&mut self) -> f32 {
         (self.0.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)
     }
 
-    /// Between two bounds.
+    /// Returns a number between two bounds.
     pub fn between(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.unit()
     }
 
-    /// An integer below `n`.
+    /// Returns an integer below `n`.
     pub fn below(&mut self, n: u32) -> u32 {
         ((u64::from(self.0.next_u32()) * u64::from(n)) >> 32) as u32
     }
 
-    /// True with this probability.
+    /// Returns true with this probability.
     pub fn chance(&mut self, probability: f32) -> bool {
         self.unit() < probability
     }
 
-    /// One of several.
+    /// Returns one of several, each as likely.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u32) as usize]
     }
 
-    /// A texture seed.
+    /// Returns a texture seed.
     pub fn seed(&mut self) -> u32 {
         self.0.next_u32()
     }
@@ -181,12 +181,12 @@ pub struct Placed {
 }
 
 impl Camera {
-    /// Distance of the ground seen in row `y`, which lies below the horizon.
+    /// Returns the distance of the ground seen in row `y`, which lies below the horizon.
     pub fn ground(&self, y: f32) -> f32 {
         CAMERA_HEIGHT * self.focal / (y - self.horizon)
     }
 
-    /// Column and row of a point in space.
+    /// Returns column and row of a point in space.
     pub fn project(&self, [x, y, z]: [f32; 3]) -> [f32; 2] {
         let scale = self.focal / z;
         [
@@ -197,7 +197,7 @@ impl Camera {
 }
 
 impl Object {
-    /// Where the camera sees it.
+    /// Returns where the camera sees it.
     pub fn placed(&self, camera: &Camera) -> Placed {
         let [x, y] = camera.project([self.x, self.y, self.z]);
         Placed {
@@ -207,20 +207,20 @@ impl Object {
         }
     }
 
-    /// From metres right of and above the centre to units of the outline.
+    /// Converts metres right of and above the centre to units of the outline.
     pub fn local(&self, right: f32, up: f32) -> [f32; 2] {
         let [c, s] = self.turn;
         let (x, y) = (right / self.radius, up / self.radius);
         [c * x + s * y, c * y - s * x]
     }
 
-    /// How far it reaches from its centre to the right, left, up and down, in units of the outline.
+    /// Returns how far it reaches from its centre to the right, left, up and down, in units of the outline.
     pub fn reach(&self) -> [f32; 4] {
         let [c, s] = self.turn;
         [[c, -s], [-c, s], [s, c], [-s, -c]].map(|direction| self.shape.reach(direction))
     }
 
-    /// The signed distance, in pixels, of a pixel's centre to the outline.
+    /// Returns the signed distance, in pixels, of a pixel's centre to the outline.
     pub fn pixel_distance(&self, camera: &Camera, x: f32, y: f32) -> f32 {
         let placed = self.placed(camera);
         let metres = self.z / camera.focal;
@@ -296,8 +296,8 @@ impl Scene {
     }
 }
 
-/// A direction with a good part along the view, because light from the very side makes a flat object's shadow a line.
-/// The tangent of half the angle is drawn instead of the angle: no trigonometry.
+/// Returns a direction with a good part along the view, because light from the very side makes a flat object's shadow a
+/// line. The tangent of half the angle is drawn instead of the angle: no trigonometry.
 fn shadow(draw: &mut Draw) -> [f32; 2] {
     let t = draw.between(-0.55, 0.55);
     let length = draw.between(0.45, 1.5);
@@ -358,8 +358,8 @@ fn hills(draw: &mut Draw, sky: &Sky, ground: &Ground) -> Vec<Hill> {
         .collect()
 }
 
-/// The main object and then others behind it. An object that could hardly be seen, or would hide another, is drawn
-/// again elsewhere; after some attempts it is left out, so the count is always the number of objects in the list.
+/// Returns the main object and then others behind it. An object that could hardly be seen, or would hide another, is
+/// drawn again elsewhere; after some attempts it is left out, so the count is always the number of objects in the list.
 fn objects(draw: &mut Draw, shape: Shape, camera: &Camera, width: f32, height: f32) -> Vec<Object> {
     // The nearest ground on which a foot is still in the picture, and some room below it.
     let near = camera.ground(height * 0.95);
@@ -392,7 +392,7 @@ fn objects(draw: &mut Draw, shape: Shape, camera: &Camera, width: f32, height: f
     objects
 }
 
-/// The share of object `index` that is inside the picture and not behind a nearer one, on a grid of its own.
+/// Returns the share of object `index` that is inside the picture and not behind a nearer one, on a grid of its own.
 pub fn visible(objects: &[Object], index: usize, camera: &Camera, width: f32, height: f32) -> f32 {
     const GRID: i32 = 14;
     let placed = objects[index].placed(camera);
@@ -419,7 +419,7 @@ pub fn visible(objects: &[Object], index: usize, camera: &Camera, width: f32, he
 }
 
 impl Object {
-    /// `spread` is the share of the picture's width over which the centre may lie.
+    /// Draws an object; `spread` is the share of the picture's width over which the centre may lie.
     fn draw(
         draw: &mut Draw,
         shape: Shape,

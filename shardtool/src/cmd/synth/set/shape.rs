@@ -125,7 +125,7 @@ impl Shape {
         Shape::Bolt,
     ];
 
-    /// The name of the class.
+    /// Returns the name of the class.
     pub fn name(self) -> &'static str {
         match self {
             Shape::Circle => "circle",
@@ -157,7 +157,7 @@ impl Shape {
         }
     }
 
-    /// The signed distance of `point` to the outline.
+    /// Returns the signed distance of `point` to the outline.
     pub fn distance(self, point: [f32; 2]) -> Distance {
         let [x, y] = point;
         match self {
@@ -187,7 +187,7 @@ impl Shape {
         }
     }
 
-    /// How far the shape reaches along the unit vector `direction`, from its centre.
+    /// Returns how far the shape reaches along the unit vector `direction`, from its centre.
     pub fn reach(self, direction: [f32; 2]) -> f32 {
         let along = |p: [f32; 2]| p[0] * direction[0] + p[1] * direction[1];
         match self {
@@ -214,7 +214,7 @@ fn circle(x: f32, y: f32, radius: f32) -> Distance {
     }
 }
 
-/// The heart of two arcs and two straight sides: the nearest point lies on an arc, at the notch, or on a side.
+/// Returns the heart of two arcs and two straight sides: the nearest point lies on an arc, at the notch, or on a side.
 fn heart(x: f32, y: f32) -> Distance {
     let mirror = if x < 0.0 { -1.0 } else { 1.0 };
     let x = x.abs();

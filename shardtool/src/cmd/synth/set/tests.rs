@@ -7,7 +7,7 @@ use super::*;
 
 fn silent(_: u64) {}
 
-/// Every file below `root`, by relative path.
+/// Returns every file below `root`, by relative path.
 fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];

@@ -82,7 +82,7 @@ impl Variant {
 }
 
 impl Comparison {
-    /// Whether ours and some variant of the official code were measured.
+    /// Tells whether ours and some variant of the official code were measured.
     pub fn is_one(&self) -> bool {
         match self.variants.split_last() {
             Some((ours, theirs)) => {

@@ -25,7 +25,7 @@ struct Probe {
     cuda: bool,
 }
 
-/// The release of Python's PyTorch; fails where Python cannot do what is asked for.
+/// Returns the release of Python's PyTorch; fails where Python cannot do what is asked for.
 pub fn probe(python: &OsStr, device: Device) -> Result<String> {
     let name = python.display();
     let output = python_command(python)
@@ -49,7 +49,7 @@ pub fn probe(python: &OsStr, device: Device) -> Result<String> {
     Ok(probe.torch)
 }
 
-/// A Python that finds its own PyTorch: not the libtorch that this program was started with.
+/// Returns a Python that finds its own PyTorch: not the libtorch that this program was started with.
 pub fn python_command(python: &OsStr) -> Command {
     let mut command = Command::new(python);
     command.env("PYTHONWARNINGS", "ignore");
@@ -124,7 +124,7 @@ impl Process {
         })
     }
 
-    /// Why it ended without an answer.
+    /// Returns why it ended without an answer.
     fn reason(&mut self) -> Result<anyhow::Error> {
         let status = self.child.wait()?;
         if status.signal() == Some(libc::SIGALRM) {
