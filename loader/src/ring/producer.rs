@@ -116,8 +116,8 @@ impl Publisher {
     /// # Errors
     /// If a worker gave up one of its parts.
     ///
-    /// # Panics If `slot` is not the oldest unpublished one of this ring, or is not complete: both would be errors of
-    /// the caller.
+    /// # Panics
+    /// If `slot` is not the oldest unpublished one of this ring, or is not complete: errors of the caller.
     pub fn publish(&mut self, slot: ClaimedSlot) -> Result<(), Error> {
         assert!(
             Arc::ptr_eq(&slot.ring, &self.ring),
