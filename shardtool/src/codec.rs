@@ -190,6 +190,9 @@ impl Decoder {
     /// Decodes an area of a sample, given on its stored grid. The codecs of pixels round it to whole ones, and know but
     /// one resolution. The checksum is the caller's to check ([`Sample::verify`]); a damaged payload gives a wrong
     /// picture or an error, nothing worse.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] with why the payload makes no picture.
     pub fn decode(
         &mut self,
         sample: &Sample<'_>,
@@ -216,6 +219,9 @@ impl Decoder {
     }
 
     /// Returns the coefficients of a `dct` sample.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] for another codec, or with why the payload holds none.
     pub fn coefficients(&mut self, sample: &Sample<'_>) -> Result<Coefficients, Error> {
         let entry = sample.entry();
         let coefficients = match entry.codec {
@@ -243,6 +249,9 @@ impl Decoder {
 
     /// Decodes `region` of a payload of pixels that is in no shard yet, whose image must be `width` by
     /// `height` pixels. An error is the reason alone.
+    ///
+    /// # Errors
+    /// [`Corrupt`] with why the payload makes no picture.
     pub fn decode_payload(
         &mut self,
         codec: Codec,

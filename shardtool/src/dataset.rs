@@ -25,6 +25,9 @@ pub struct Dataset {
 
 impl Dataset {
     /// Reads the manifest, opens every shard and compares the two.
+    ///
+    /// # Errors
+    /// What the system says, which sentence of the format a shard violates, or where a shard and the manifest disagree.
     pub fn open(dir: &Path) -> Result<Dataset, Error> {
         let manifest = Manifest::read(dir)?;
         let mut splits: Vec<Split> = Vec::new();
@@ -207,6 +210,9 @@ impl<'a> Sample<'a> {
     }
 
     /// Compares the payload with its checksum.
+    ///
+    /// # Errors
+    /// [`Error::Payload`] with both checksums.
     pub fn verify(&self) -> Result<(), Error> {
         self.shard.verify(self.index)
     }

@@ -80,11 +80,17 @@ pub fn inherit(number: RawFd) -> io::Result<OwnedFd> {
 
 /// Hands one end of a fresh connection to a child over its inherited `channel`. The launcher gives one end to the
 /// loader and the other to the trainer, keeps neither, and so both see end-of-file when the other one dies.
+///
+/// # Errors
+/// If the child has gone.
 pub fn send_stream(channel: BorrowedFd<'_>, stream: OwnedFd) -> io::Result<()> {
     send_with_fd(channel, &[1], stream.as_fd()).map(|_| ())
 }
 
 /// Receives a connection that [`send_stream`] sent. `Ok(None)`: the launcher has closed the channel.
+///
+/// # Errors
+/// What the system says, or a message without a connection.
 pub fn receive_stream(channel: BorrowedFd<'_>) -> io::Result<Option<UnixStream>> {
     match receive_with_fd(channel, &mut [0])? {
         (0, _) => Ok(None),

@@ -98,6 +98,9 @@ impl Feed {
         clippy::should_implement_trait,
         reason = "an iterator could not report who died"
     )]
+    ///
+    /// # Errors
+    /// That the loader died, closed or failed, or that what it sent is at odds with its welcome.
     pub fn next(&mut self) -> Result<SlotReader, Error> {
         loop {
             if let Some(slot) = self.next_within(TICK)? {

@@ -169,6 +169,9 @@ impl Manifest {
     }
 
     /// Reads and checks `dataset.json` in a dataset's directory.
+    ///
+    /// # Errors
+    /// What the system says, or what is wrong with the manifest.
     pub fn read(dir: &Path) -> Result<Manifest, Error> {
         let path = dir.join(MANIFEST_FILE);
         let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;

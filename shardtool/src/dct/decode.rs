@@ -97,6 +97,9 @@ impl Decoder {
     }
 
     /// Decodes an area of an image of `size`, which must contain it. An error is the reason alone.
+    ///
+    /// # Errors
+    /// [`Corrupt`] with the rule that the payload breaks, or for an area outside the image.
     pub fn decode(
         &mut self,
         payload: &[u8],
@@ -155,6 +158,9 @@ impl Decoder {
     }
 
     /// Decodes everything: the coefficients that the payload was made from.
+    ///
+    /// # Errors
+    /// [`Corrupt`] with the rule that the payload breaks.
     pub fn coefficients(
         &mut self,
         payload: &[u8],

@@ -71,6 +71,9 @@ impl Encoder {
     }
 
     /// Counts an image's streams.
+    ///
+    /// # Errors
+    /// If a coefficient has no place in the codec.
     pub fn count(
         &mut self,
         image: &Coefficients,
@@ -90,6 +93,9 @@ impl Encoder {
     }
 
     /// Appends an image's payload to `out`.
+    ///
+    /// # Errors
+    /// If a coefficient has no place in the codec.
     pub fn encode(
         &mut self,
         image: &Coefficients,

@@ -138,6 +138,9 @@ impl Head {
     }
 
     /// Reads the head of an image of this size; returns it and what follows.
+    ///
+    /// # Errors
+    /// [`Corrupt::Malformed`] with the rule that the head breaks.
     pub fn parse(payload: &[u8], width: u32, height: u32) -> Result<(Head, &[u8]), Corrupt> {
         let mut rest = payload;
         let entropy = match byte(&mut rest)? {

@@ -14,6 +14,9 @@ pub struct Tables(Vec<DecodeTable>);
 
 impl Tables {
     /// Reads a shard's codec data: one zstd frame of 256 u16 for each table.
+    ///
+    /// # Errors
+    /// [`Corrupt::Malformed`] if they are no tables.
     pub fn parse(codec_data: &[u8]) -> Result<Tables, Corrupt> {
         let frequencies = zstd::bulk::decompress(codec_data, MAX_TABLES * TABLE_BYTES)
             .map_err(|error| error.to_string())?;

@@ -26,12 +26,18 @@ pub struct Shard {
 
 impl Shard {
     /// Maps a shard and checks everything except its payloads.
+    ///
+    /// # Errors
+    /// What the system says, or [`Error::Shard`] with the sentence of the format that the file violates.
     pub fn open(path: &Path) -> Result<Shard, Error> {
         Shard::open_beside(path, None)
     }
 
     /// Opens a shard of a dataset of which another is open: tables that both have are kept once, which is good
     /// for memory and for the caches of those who decode from both by turns.
+    ///
+    /// # Errors
+    /// Those of [`Shard::open`].
     pub fn open_beside(path: &Path, sibling: Option<&Shard>) -> Result<Shard, Error> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         // SAFETY: a mapping is sound while nobody changes the file, which no program can promise
@@ -118,6 +124,9 @@ impl Shard {
     }
 
     /// Compares the payload of sample `i` with its checksum.
+    ///
+    /// # Errors
+    /// [`Error::Payload`] with both checksums.
     pub fn verify(&self, i: u32) -> Result<(), Error> {
         let entry = self.entry(i);
         let got = checksum(self.payload(i));

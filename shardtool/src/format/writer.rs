@@ -69,6 +69,9 @@ pub struct ShardWriter {
 impl ShardWriter {
     /// Creates the file, replacing one of that name. Column names must be distinct, non-empty and
     /// at most 255 bytes long. The codec data are what `dct` payloads share, empty without any.
+    ///
+    /// # Errors
+    /// What the system says.
     pub fn create(
         path: &Path,
         labels: &[(&str, LabelType)],
@@ -134,6 +137,9 @@ impl ShardWriter {
     }
 
     /// Appends a sample.
+    ///
+    /// # Errors
+    /// [`Error::Unwritable`] for what the format cannot hold, or what the system says.
     pub fn append(&mut self, sample: &NewSample<'_>) -> Result<(), Error> {
         self.check(sample)
             .map_err(|reason| unwritable(&self.path, self.samples, reason))?;
@@ -205,6 +211,9 @@ impl ShardWriter {
 
     /// Writes index and header and waits until the file is on the disk. At least one sample must
     /// have been appended.
+    ///
+    /// # Errors
+    /// What the system says; no shard has the final name then.
     pub fn finish(mut self) -> Result<Written, Error> {
         if self.samples == 0 {
             let reason = "a shard holds at least one sample".to_owned();

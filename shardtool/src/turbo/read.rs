@@ -37,6 +37,9 @@ impl Reader {
     /// into `into`, whose memory is used again. After an error `into` holds nothing of use.
     ///
     /// libjpeg's usual leniency: a file that ends early or has faulty data is filled up, with a warning.
+    ///
+    /// # Errors
+    /// libjpeg's complaint, or that the file is of a kind that the codec has no place for.
     pub fn read_coefficients(
         &mut self,
         jpeg: &[u8],
@@ -116,6 +119,9 @@ impl Decoder {
     }
 
     /// Decodes the whole image, rows without gaps, and gives its width and height.
+    ///
+    /// # Errors
+    /// libjpeg's complaint.
     pub fn decode_full(&mut self, jpeg: &[u8], out: &mut Vec<u8>) -> Result<(u32, u32), Error> {
         let image = self.handle.header(jpeg)?;
         let region = Region {
@@ -130,6 +136,9 @@ impl Decoder {
 
     /// Decodes a rectangle, to the very pixels that [`Decoder::decode_full`] has there, without the columns of MCUs
     /// beside it, without the inverse DCT of the rows above it, and stopping after its last row.
+    ///
+    /// # Errors
+    /// libjpeg's complaint.
     pub fn decode_partial(
         &mut self,
         jpeg: &[u8],

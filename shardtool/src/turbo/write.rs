@@ -15,6 +15,9 @@ pub enum Chroma {
 
 /// Encodes RGB8 pixels, rows without gaps, to YCbCr coefficients by the JPEG standard's tables at a quality of 1 to
 /// 100. The memory of `into` is used again.
+///
+/// # Errors
+/// libjpeg's complaint.
 pub fn encode_rgb(
     pixels: &[u8],
     width: u32,
@@ -39,6 +42,9 @@ pub fn encode_rgb(
 }
 
 /// Encodes 8-bit gray pixels to one component, else as [`encode_rgb`].
+///
+/// # Errors
+/// libjpeg's complaint.
 pub fn encode_gray(
     pixels: &[u8],
     width: u32,
@@ -107,6 +113,9 @@ fn encode(
 
 /// Writes a sequential JPEG file that holds exactly these coefficients and quantization tables: baseline, or extended
 /// where a quantization step exceeds 255. A coefficient that baseline's Huffman coding cannot express is an error.
+///
+/// # Errors
+/// libjpeg's complaint, or that the coefficients are not those of an image.
 pub fn write_jpeg(coefficients: &Coefficients, out: &mut Vec<u8>) -> Result<(), Error> {
     let image = describe(coefficients)?;
     let writer = Handle::new();

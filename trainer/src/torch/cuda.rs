@@ -113,6 +113,9 @@ macro_rules! call {
 
 /// Loads libtorch's CUDA half, without which libtorch knows of no GPU. Must come before libtorch is first asked about
 /// CUDA: it remembers the answer.
+///
+/// # Errors
+/// [`Error::Device`] where it is not there.
 pub fn load_libtorch() -> Result<(), Error> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     let loaded = LOADED.get_or_init(|| library::open(c"libtorch_cuda.so"));
@@ -123,6 +126,9 @@ pub fn load_libtorch() -> Result<(), Error> {
 }
 
 /// GPUs that the runtime sees; without a driver or a GPU, an error that says so.
+///
+/// # Errors
+/// [`Error::Cuda`] or [`Error::Device`].
 pub fn device_count() -> Result<usize, Error> {
     let mut count = 0;
     // SAFETY: a place to write to.
@@ -131,6 +137,9 @@ pub fn device_count() -> Result<usize, Error> {
 }
 
 /// Makes GPU number `index` the current one of this thread, and its context, if it has none yet.
+///
+/// # Errors
+/// [`Error::Device`] with what is missing.
 pub fn open(index: usize) -> Result<(), Error> {
     // SAFETY: takes no pointers.
     unsafe { call!(cudaSetDevice(index as c_int)) }
@@ -154,6 +163,9 @@ pub struct Properties {
 }
 
 /// Describes GPU number `index`, the current one.
+///
+/// # Errors
+/// [`Error::Cuda`].
 pub fn properties(index: usize) -> Result<Properties, Error> {
     let index = index as c_int;
     let attribute = |attribute| {
@@ -184,6 +196,9 @@ pub fn properties(index: usize) -> Result<Properties, Error> {
 }
 
 /// Returns the bytes of the current device's memory: (free, all).
+///
+/// # Errors
+/// [`Error::Cuda`].
 pub fn memory() -> Result<(usize, usize), Error> {
     let (mut free, mut all) = (0, 0);
     // SAFETY: two places to write to.
@@ -199,6 +214,9 @@ pub struct Registration {
 
 impl Registration {
     /// Locks `memory`, whole pages that nothing else has registered.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] where the memory cannot be page-locked.
     ///
     /// # Safety
     /// The memory stays mapped until the registration is dropped.
@@ -228,6 +246,9 @@ pub struct Stream {
 
 impl Stream {
     /// Makes a stream, which waits for no other unless told to.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn new() -> Result<Self, Error> {
         let mut handle = null_mut();
         // SAFETY: a place to write to.
@@ -241,12 +262,18 @@ impl Stream {
     }
 
     /// Lets all work queued here from now on wait for what `event` has recorded.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn wait(&self, event: &Event) -> Result<(), Error> {
         // SAFETY: both live; the runtime keeps what it needs of the event.
         unsafe { call!(cudaStreamWaitEvent(self.handle, event.handle, 0)) }
     }
 
     /// Blocks until everything queued here is done.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn synchronize(&self) -> Result<(), Error> {
         // SAFETY: the stream lives.
         unsafe { call!(cudaStreamSynchronize(self.handle)) }
@@ -254,6 +281,9 @@ impl Stream {
 
     /// Queues a copy of `from` to the beginning of `to`, a contiguous tensor on the current device. From memory that
     /// is not registered, it copies all the same, but blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     ///
     /// # Safety
     /// Until the copy is done, as an event or [`Stream::synchronize`] tells, `from` stays mapped and unchanged, `to`
@@ -296,11 +326,17 @@ pub struct Event {
 
 impl Event {
     /// Makes an event to wait for.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn new() -> Result<Self, Error> {
         Event::with(EVENT_DISABLE_TIMING)
     }
 
     /// Makes an event that knows when it happened as well.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn timed() -> Result<Self, Error> {
         Event::with(0)
     }
@@ -313,12 +349,18 @@ impl Event {
     }
 
     /// Marks the end of what is queued in `stream` by now, in place of what it marked before.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn record(&self, stream: &Stream) -> Result<(), Error> {
         // SAFETY: both live.
         unsafe { call!(cudaEventRecord(self.handle, stream.handle)) }
     }
 
     /// Tells whether it has happened; one that was never recorded has.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn happened(&self) -> Result<bool, Error> {
         let runtime = runtime()?;
         // SAFETY: the event lives; the second call takes nothing.
@@ -334,12 +376,18 @@ impl Event {
     }
 
     /// Blocks until it has happened.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn synchronize(&self) -> Result<(), Error> {
         // SAFETY: the event lives.
         unsafe { call!(cudaEventSynchronize(self.handle)) }
     }
 
     /// Milliseconds since `start`; both are [`timed`](Event::timed) and have happened.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn ms_since(&self, start: &Event) -> Result<f64, Error> {
         let mut ms = 0.0;
         // SAFETY: a place to write to, and two live events.

@@ -62,6 +62,9 @@ impl Nccl {
 }
 
 /// Returns the library's version, as in `2.28.9`.
+///
+/// # Errors
+/// [`Error::Cuda`] where NCCL is not there.
 pub fn version() -> Result<String, Error> {
     let (nccl, mut version) = (nccl()?, 0);
     // SAFETY: a place to write to.
@@ -83,6 +86,9 @@ pub struct Communicator {
 
 impl Communicator {
     /// Makes a group of one rank, on the current device.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     pub fn alone() -> Result<Self, Error> {
         let nccl = nccl()?;
         let mut id = UniqueId([0; 128]);
@@ -97,6 +103,9 @@ impl Communicator {
     }
 
     /// Sums a float32 tensor over all ranks, in place, on the stream that libtorch computes on.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
     ///
     /// # Panics
     /// If it is no contiguous float32 tensor on a GPU.
