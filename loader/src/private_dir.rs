@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use shardtool::Escaped;
 
-/// Why a directory cannot be had, or not be trusted.
+/// The reason why a directory cannot be had, or not be trusted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

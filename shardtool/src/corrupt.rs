@@ -2,7 +2,7 @@
 
 use crate::format::Codec;
 
-/// Why a payload makes no picture.
+/// The reason why a payload makes no picture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Corrupt {

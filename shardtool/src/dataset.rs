@@ -63,7 +63,7 @@ impl Dataset {
     }
 }
 
-/// One split of a dataset: its shards, seen as one sequence of samples.
+/// A split of a dataset: its shards, seen as one sequence of samples.
 #[derive(Debug)]
 pub struct Split {
     name: String,
@@ -175,7 +175,7 @@ fn compare(shard: &Shard, listed: &ShardRecord, classes: usize) -> Result<(), Er
     Ok(())
 }
 
-/// One sample of an opened dataset, or shard.
+/// A sample of an opened dataset, or shard.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample<'a> {
     shard: &'a Shard,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Corrupt, Escaped};
 
-/// Why a dataset could not be read, written or decoded.
+/// The reason why a dataset could not be read, written or decoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -24,7 +24,7 @@ impl Colour {
     }
 }
 
-/// One colour component, and where the wanted part lies on its grid.
+/// A colour component, and where the wanted part lies on its grid.
 #[derive(Debug, Clone, Copy)]
 pub struct Plane<'a> {
     /// Samples, row by row, `stride` apart. At least [`Plane::PADDING`] more bytes than the last row needs can be read.

@@ -109,7 +109,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// Why a source cannot be listed.
+/// The reason why a source cannot be listed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -16,7 +16,7 @@ mod write;
 pub use read::{Decoder, Reader, Reading};
 pub use write::{Chroma, encode_gray, encode_rgb, write_jpeg};
 
-/// Why a file could not be read, or coefficients not be written.
+/// The reason why a file could not be read, or coefficients not be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A kind of JPEG whose coefficients have no place in [`Coefficients`](crate::dct::coefficients::Coefficients):

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use exchange::model::SizesError;
 use shardtool::Escaped;
 
-/// Why the method, a device or libtorch could not do what was asked.
+/// The reason why the method, a device or libtorch could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

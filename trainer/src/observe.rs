@@ -28,7 +28,7 @@ pub use report::Report;
 /// The rank that keeps these logs, which alone has a run directory. The official names have it in them.
 const RANK: u32 = 0;
 
-/// Why a run's log cannot be opened.
+/// The reason why a run's log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

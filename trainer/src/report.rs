@@ -10,7 +10,7 @@ use shardtool::Escaped;
 
 use crate::observe::{self, Record};
 
-/// Why a run cannot be shown.
+/// The reason why a run cannot be shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

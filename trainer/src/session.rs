@@ -32,7 +32,7 @@ pub struct Start {
     pub started: Instant,
 }
 
-/// Why a run could not be put together.
+/// The reason why a run could not be put together.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

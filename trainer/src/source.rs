@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Loaders that may die one after the other without delivering anything before the run gives up.
 const ATTEMPTS: u32 = 8;
 
-/// Why no more groups come.
+/// The reason why no more groups come.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

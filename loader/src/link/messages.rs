@@ -46,7 +46,7 @@ pub struct Served {
     pub groups: u64,
 }
 
-/// Why a loader does not serve a rank. Each names what the rank expects and what the loader has.
+/// The reason why a loader does not serve a rank. Each names what the rank expects and what the loader has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {

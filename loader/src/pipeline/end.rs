@@ -17,7 +17,7 @@ pub enum End {
     Failed(Failure),
 }
 
-/// Why a ring could not be filled any further.
+/// The reason why a ring could not be filled any further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {

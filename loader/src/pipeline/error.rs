@@ -7,7 +7,7 @@ use shardtool::Escaped;
 
 use crate::ring;
 
-/// Why a pipeline could not be started or attached to.
+/// The reason why a pipeline could not be started or attached to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -26,7 +26,7 @@ pub(super) struct Prepared {
     pub(super) ended: oneshot::Receiver<End>,
 }
 
-/// Why a rank is not served.
+/// The reason why a rank is not served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unserved {
     #[error(transparent)]

@@ -8,7 +8,7 @@ use shardtool::Escaped;
 use super::size::Size;
 use crate::private_dir;
 
-/// Why there are no shards to read, or no copy of them.
+/// The reason why there are no shards to read, or no copy of them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Note;
 use crate::{Error as DatasetError, Escaped, source};
 
-/// Why no dataset was built.
+/// The reason why no dataset was built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

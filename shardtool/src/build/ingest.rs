@@ -41,7 +41,7 @@ pub struct Ingested {
 /// coefficients have no place in the codec.
 const QUALITY: u8 = 95;
 
-/// One thread's decoders and buffers.
+/// A thread's decoders and buffers.
 pub struct Worker {
     options: CodecOptions,
     coding: Coding,

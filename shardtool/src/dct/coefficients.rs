@@ -18,7 +18,7 @@ pub struct Coefficients {
     pub components: Vec<Component>,
 }
 
-/// One component's blocks.
+/// A component's blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
     /// Horizontal sampling factor, 1 to 4: the component's share of the finest horizontal resolution is this factor

@@ -9,7 +9,7 @@ use crate::simd::Simd;
 /// The largest dequantized coefficient that the readers' 16-bit arithmetic takes: JPEG's own limit for 8-bit samples.
 pub const MAX_DEQUANTIZED: i32 = 2047;
 
-/// One component's streams.
+/// A component's streams.
 #[derive(Debug, Clone, Default)]
 pub struct Packed {
     /// The streams, by number.

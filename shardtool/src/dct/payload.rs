@@ -21,7 +21,7 @@ pub enum Entropy {
     Rans,
 }
 
-/// One component's part of the head.
+/// A component's part of the head.
 #[derive(Debug, Clone, Copy)]
 pub struct ComponentHead {
     /// Horizontal sampling factor.

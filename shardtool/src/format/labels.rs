@@ -30,7 +30,7 @@ impl LabelType {
     }
 }
 
-/// One value of a label column.
+/// A value of a label column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Label<'a> {
     /// From an `int64` column.

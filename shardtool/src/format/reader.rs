@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zstd::zstd_safe;
 
-/// One shard file, mapped and checked.
+/// A shard file, mapped and checked.
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,

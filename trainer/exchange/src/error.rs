@@ -9,7 +9,7 @@ use shardtool::Escaped;
 use crate::official::Fault;
 use crate::weights::{DataError, Unfit};
 
-/// Why a file of weights could not be read or written.
+/// The reason why a file of weights could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

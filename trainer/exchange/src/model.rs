@@ -19,7 +19,7 @@ pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// Colour channels of an image.
 pub const CHANNELS: i64 = 3;
 
-/// Why sizes do not make a network.
+/// The reason why sizes do not make a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SizesError {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use shardtool::Escaped;
 
-/// Why a checkpoint could not be written, found or taken up.
+/// The reason why a checkpoint could not be written, found or taken up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

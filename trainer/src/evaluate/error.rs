@@ -6,7 +6,7 @@ use shardtool::Escaped;
 
 use crate::{checkpoint, config};
 
-/// Why there are no features.
+/// The reason why there are no features.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

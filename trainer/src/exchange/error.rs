@@ -8,7 +8,7 @@ use shardtool::Escaped;
 use super::import::OptimizerFault;
 use crate::{checkpoint, config};
 
-/// Why weights could not be imported or exported.
+/// The reason why weights could not be imported or exported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -116,7 +116,7 @@ pub enum Error {
     Config(#[from] config::Error),
 }
 
-/// Why a configuration's shards do not tell the steps of an epoch.
+/// The reason why a configuration's shards do not tell the steps of an epoch.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepsFault {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use shardtool::Escaped;
 
-/// Why a job could not be started, or not be kept going.
+/// The reason why a job could not be started, or not be kept going.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

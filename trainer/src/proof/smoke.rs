@@ -28,7 +28,7 @@ pub enum Verdict {
     Skipped,
 }
 
-/// One check.
+/// A check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
     /// What was checked.

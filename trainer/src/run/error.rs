@@ -7,7 +7,7 @@ use shardtool::Escaped;
 
 use crate::{checkpoint, config, exchange, observe};
 
-/// Why a run cannot begin or continue in a directory, or can keep nothing there any more.
+/// The reason why a run cannot begin or continue in a directory, or can keep nothing there any more.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

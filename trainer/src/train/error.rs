@@ -7,7 +7,7 @@ use shardtool::Escaped;
 
 use crate::{checkpoint, config, run, source};
 
-/// Why a run could not begin, or ended before its end.
+/// The reason why a run could not begin, or ended before its end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

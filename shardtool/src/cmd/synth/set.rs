@@ -90,7 +90,7 @@ pub struct Summary {
     pub present: bool,
 }
 
-/// Why a set could not be made.
+/// The reason why a set could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -132,7 +132,7 @@ enum Split {
     Val,
 }
 
-/// One image: where it goes, and its line of labels.
+/// An image: where it goes, and its line of labels.
 struct Picture {
     scene: Scene,
     path: String,

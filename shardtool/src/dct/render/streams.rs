@@ -6,7 +6,7 @@ use super::row::SLACK;
 use crate::dct::coefficients::BLOCK;
 use crate::dct::streams::unzigzag;
 
-/// Why a component's streams do not fit together.
+/// The reason why a component's streams do not fit together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {

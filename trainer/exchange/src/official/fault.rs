@@ -16,7 +16,7 @@ pub struct Fault {
     pub cause: Cause,
 }
 
-/// Why a file is no official checkpoint that can be read.
+/// The reason why a file is no official checkpoint that can be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Cause {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, View};
 
-/// Why bytes are no tensor of weights.
+/// The reason why bytes are no tensor of weights.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {

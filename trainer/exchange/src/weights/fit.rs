@@ -14,7 +14,7 @@ pub const MAX_DEPTH: usize = 1000;
 /// Longest side of a tensor that sizes are read from.
 const MAX_LENGTH: usize = 1 << 20;
 
-/// Why tensors are not those of I-JEPA's networks.
+/// The reason why tensors are not those of I-JEPA's networks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unfit {

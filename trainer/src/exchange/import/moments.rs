@@ -10,7 +10,7 @@ use crate::method::optimizer::{BETA1, BETA2, EPS};
 /// Most steps that a float32 counts one by one.
 const MAX_STEPS: f64 = 16_777_216.0;
 
-/// Why a state of AdamW is not that of the official optimiser of these networks.
+/// The reason why a state of AdamW is not that of the official optimiser of these networks.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptimizerFault {

@@ -20,7 +20,7 @@ pub const MULTIPLE: f64 = 4.0;
 /// How many times that error it may reach in the key third of qkv.bias, and in what follows from its gradient.
 pub const KEYS_MULTIPLE: f64 = 8.0;
 
-/// One rounding to bfloat16, relative.
+/// A rounding to bfloat16, relative.
 pub const BF16_ROUNDING: f64 = 1.0 / 256.0;
 
 /// Half a unit in the last place of 1.0, relative: one rounding to float32.

@@ -142,7 +142,7 @@ pub enum Pattern {
     Marble,
 }
 
-/// One thing standing on the ground, facing the camera.
+/// A thing standing on the ground, facing the camera.
 #[derive(Clone, Debug)]
 pub struct Object {
     /// Its outline.
