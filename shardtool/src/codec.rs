@@ -21,16 +21,17 @@
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use crate::dct::coefficients::Coefficients;
-use crate::dct::{self, decode::MOST_PER_BYTE};
-use crate::planes::{Area, Planes, Resolution};
-use crate::simd::Simd;
-use crate::{Codec, Corrupt, Entry, Error, Sample, panics};
 use zstd::zstd_safe;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
+
+use crate::dct::coefficients::Coefficients;
+use crate::dct::{self, decode::MOST_PER_BYTE};
+use crate::planes::{Area, Planes, Resolution};
+use crate::simd::Simd;
+use crate::{Codec, Corrupt, Entry, Error, Sample, panics};
 
 /// A rectangle on the stored grid, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

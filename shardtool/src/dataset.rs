@@ -11,9 +11,10 @@ pub use manifest::{
     ShardRecord, SourceRecord, SplitRecord,
 };
 
+use std::path::{Path, PathBuf};
+
 use crate::format::Label;
 use crate::{Entry, Error, Shard};
-use std::path::{Path, PathBuf};
 
 /// An opened dataset.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Regions of payloads, and payloads that are not what their entry says.
 
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
 
 const WIDTH: u32 = 21;
 const HEIGHT: u32 = 13;

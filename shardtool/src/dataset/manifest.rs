@@ -1,10 +1,12 @@
 //! `dataset.json`: what a dataset holds, readable by people and without opening a shard.
 
-use crate::format::{LabelType, VERSION, checksum};
-use crate::{Codec, Error};
-use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::{LabelType, VERSION, checksum};
+use crate::{Codec, Error};
 
 /// Name of the manifest in a dataset's directory.
 pub const MANIFEST_FILE: &str = "dataset.json";

@@ -1,10 +1,11 @@
 //! Manifests and shards that do not fit the format or each other.
 
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
 use super::*;
 use crate::format::{NewSample, ShardWriter};
 use crate::{Codec, Error};
-use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// Writes a dataset of two shards in one split, with three classes, and returns its manifest.
 fn dataset() -> (TempDir, Value) {

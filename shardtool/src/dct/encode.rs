@@ -1,5 +1,7 @@
 //! From coefficients to payloads, when a dataset is built.
 
+use zstd::zstd_safe::{CCtx, CParameter, compress_bound, get_error_name};
+
 use super::coefficients::Coefficients;
 use super::detail::measure;
 use super::pack::{Packed, TooLarge};
@@ -7,7 +9,6 @@ use super::payload::{ComponentHead, Entropy, Head};
 use super::streams::{GROUPS, STREAMS};
 use crate::rans::{self, EncodeTable, Frequencies, normalize};
 use crate::simd::Simd;
-use zstd::zstd_safe::{CCtx, CParameter, compress_bound, get_error_name};
 
 /// Luma and chroma differ too much to share tables.
 const CLASSES: usize = 2;

@@ -19,12 +19,11 @@ pub use escapes::Escapes;
 pub use row::{Factors, SLACK, Scale, factors};
 pub use streams::{StreamError, Streams};
 
-use escapes::Cursor;
-use row::{Escape, GROUP, Halfway, Row};
-
 use super::coefficients::BLOCK;
 use super::streams::unzigzag;
 use crate::simd::Simd;
+use escapes::Cursor;
+use row::{Escape, GROUP, Halfway, Row};
 
 /// The blocks to render; at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

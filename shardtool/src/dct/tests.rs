@@ -1,5 +1,7 @@
 //! Images through the codec and back.
 
+use proptest::prelude::*;
+
 use super::coefficients::{BLOCK, Coefficients, Component, blocks_along};
 use super::decode::Decoder;
 use super::encode::{Coding, Encoder, Statistics};
@@ -9,7 +11,6 @@ use super::tables::Tables;
 use crate::planes::{Area, Colour, Planes, Resolution};
 use crate::rans::EncodeTable;
 use crate::simd::Simd;
-use proptest::prelude::*;
 
 /// Returns a made-up image: smooth in places, busy in others, now and then a huge coefficient.
 fn image(width: u32, height: u32, colour: Colour, factors: &[(u8, u8)], seed: u64) -> Coefficients {

@@ -1,5 +1,12 @@
 //! The validating reader: untrusted bytes become a [`Shard`], or a [`Fault`] that says why not.
 
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use zstd::zstd_safe;
+
 use super::labels::{self, Column, Label, LabelType};
 use super::{
     Codec, Entry, FIXED_BYTES, HEADER_LENGTH, MAGIC, MAX_CODEC_DATA, MAX_INDEX_LENGTH, MAX_LABELS,
@@ -8,11 +15,6 @@ use super::{
 };
 use crate::dct::tables::Tables;
 use crate::{Error, Fault};
-use memmap2::Mmap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use zstd::zstd_safe;
 
 /// A shard file, mapped and checked.
 #[derive(Debug)]

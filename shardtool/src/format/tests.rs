@@ -1,9 +1,10 @@
 //! Shards built by hand, byte for byte as `FORMAT.md` has them: one for each sentence that a shard
 //! can violate. And whatever is written is read back.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{Error, Fault};
-use proptest::prelude::*;
 
 mod faults;
 

@@ -1,14 +1,15 @@
 //! The writer: payloads go to the file as they come, the index is kept and written last.
 
+use std::fs::File;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
 use super::labels::{Label, LabelType, NewColumn};
 use super::{
     Codec, FIXED_BYTES, HEADER_LENGTH, MAGIC, MAX_CODEC_DATA, MAX_INDEX_LENGTH, MAX_LABELS,
     MAX_SAMPLES, NO_CLASS, VERSION, at, checksum, fits,
 };
 use crate::Error;
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
 
 /// Index compression: the index is small and written once, so it may cost time.
 const INDEX_LEVEL: i32 = 9;

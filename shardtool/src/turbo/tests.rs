@@ -1,10 +1,12 @@
+use std::f64::consts::PI;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::codec::Region;
 use crate::dct::coefficients::{BLOCK, Coefficients, blocks_along};
 use crate::planes::Colour;
 use crate::testing::{fixture, fixtures, photographs};
-use proptest::prelude::*;
-use std::f64::consts::PI;
 
 const UNSUPPORTED: [(&str, &str); 4] = [
     ("12-bit", "precision 12"),

@@ -25,10 +25,10 @@ use image::{ExtendedColorType, ImageEncoder};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
+use shardtool::source::LABELS_FILE;
 
 use scene::{Draw, Scene};
 use shape::Shape;
-use shardtool::source::LABELS_FILE;
 
 /// The most classes a set can have: one per shape.
 pub const MOST_CLASSES: u32 = Shape::ALL.len() as u32;
