@@ -5,6 +5,8 @@
 use exchange::official::Archive;
 use exchange::official::checkpoint::Checkpoint;
 use exchange::official::pickle::Tree;
+// For the coverage counters that its C code calls.
+use fuzz as _;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
