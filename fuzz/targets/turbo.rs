@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
             let reading = reader
                 .read_coefficients(&written, &mut again)
                 .expect("our own file");
-            assert_eq!(reading.warning, None);
+            assert_eq!(reading.flaw, None);
             assert!(again == coefficients, "coefficients do not come back");
         }
     }

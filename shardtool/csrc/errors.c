@@ -12,7 +12,6 @@ static void leave(j_common_ptr info) {
     struct turbo_errors *errors = (struct turbo_errors *)info->err;
     (*info->err->format_message)(info, errors->message);
     switch (info->err->msg_code) {
-    case JERR_ARITH_NOTIMPL:
     case JERR_BAD_PRECISION:
     case JERR_SOF_UNSUPPORTED:
         errors->status = TURBO_UNSUPPORTED;
@@ -25,7 +24,11 @@ static void leave(j_common_ptr info) {
 
 static void note(j_common_ptr info, int level) {
     struct turbo_errors *errors = (struct turbo_errors *)info->err;
-    if (level < 0 && info->err->num_warnings++ == 0)
+    if (level >= 0)
+        return;
+    errors->data_missing |= info->err->msg_code == JWRN_HIT_MARKER;
+    errors->end_missing |= info->err->msg_code == JWRN_JPEG_EOF;
+    if (info->err->num_warnings++ == 0)
         (*info->err->format_message)(info, errors->warning);
 }
 
@@ -43,6 +46,7 @@ struct jpeg_error_mgr *turbo_errors_init(struct turbo_errors *errors) {
 void turbo_errors_reset(struct turbo_errors *errors) {
     errors->status = TURBO_FINE;
     errors->message[0] = errors->warning[0] = 0;
+    errors->data_missing = errors->end_missing = 0;
     errors->manager.num_warnings = 0;
 }
 

@@ -20,26 +20,13 @@ struct turbo_reader {
     const struct turbo_image *image;
     struct block_array arrays[TURBO_COMPONENTS];
     int requested;
-    jvirt_barray_ptr (*request)(j_common_ptr, int, boolean, JDIMENSION, JDIMENSION, JDIMENSION);
-    JBLOCKARRAY (*access)(j_common_ptr, jvirt_barray_ptr, JDIMENSION, JDIMENSION, boolean);
+    /* Whether a scan is missing, so that coefficients lack bits or are unknown. */
+    int scans_missing;
 };
 
 static void limit_scans(j_common_ptr info) {
     if (((j_decompress_ptr)info)->input_scan_number > MAX_SCANS)
         turbo_fail(info, TURBO_DAMAGED, "more scans than any encoder writes");
-}
-
-static int create(struct turbo_reader *reader) {
-    reader->info.err = turbo_errors_init(&reader->errors);
-    reader->info.client_data = reader;
-    if (setjmp(reader->errors.escape))
-        return reader->errors.status;
-    jpeg_create_decompress(&reader->info);
-    reader->request = reader->info.mem->request_virt_barray;
-    reader->access = reader->info.mem->access_virt_barray;
-    reader->progress.progress_monitor = limit_scans;
-    reader->info.progress = &reader->progress;
-    return TURBO_FINE;
 }
 
 void turbo_reader_free(struct turbo_reader *reader) {
@@ -50,29 +37,51 @@ void turbo_reader_free(struct turbo_reader *reader) {
 /* NULL where there is no memory. */
 struct turbo_reader *turbo_reader_new(void) {
     struct turbo_reader *reader = calloc(1, sizeof *reader);
-    if (reader != NULL && create(reader) != TURBO_FINE) {
-        turbo_reader_free(reader);
+    if (reader == NULL)
         return NULL;
-    }
+    reader->info.err = turbo_errors_init(&reader->errors);
+    reader->progress.progress_monitor = limit_scans;
     return reader;
 }
 
 const char *turbo_reader_message(const struct turbo_reader *reader) { return reader->errors.message; }
 const char *turbo_reader_warning(const struct turbo_reader *reader) { return reader->errors.warning; }
 
-/* Leaves the reader ready for another file. */
+/* Forgets the file, its tables above all: libjpeg would use them for a next file that has none of its own. */
 static int end(struct turbo_reader *reader) {
-    reader->info.mem->request_virt_barray = reader->request;
-    reader->info.mem->access_virt_barray = reader->access;
-    jpeg_abort_decompress(&reader->info);
+    jpeg_destroy_decompress(&reader->info);
     return reader->errors.status;
+}
+
+/* How much of the picture the file that was read last holds. */
+int turbo_reader_whole(const struct turbo_reader *reader) {
+    const struct turbo_errors *errors = &reader->errors;
+    /* An arithmetic decoder cannot tell the end of its data from zeros behind it. */
+    int missing = errors->data_missing || reader->scans_missing || reader->info.arith_code;
+    if (errors->end_missing && missing)
+        return TURBO_CUT;
+    return errors->warning[0] ? TURBO_FAULTY : TURBO_WHOLE;
+}
+
+/* Notes which coefficients no scan has brought to their full precision. libjpeg does not complain about them. */
+static void note_missing_scans(struct turbo_reader *reader) {
+    const struct jpeg_decompress_struct *info = &reader->info;
+    int missing = 0;
+    for (int c = 0; c < info->num_components; c++) {
+        if (info->comp_info[c].quant_table == NULL)
+            missing = 1; /* in no scan at all */
+        for (int i = 0; info->progressive_mode && info->coef_bits && i < DCTSIZE2; i++)
+            missing |= info->coef_bits[c][i] != 0;
+    }
+    reader->scans_missing = missing;
+    if (missing && reader->errors.warning[0] == 0)
+        snprintf(reader->errors.warning, sizeof reader->errors.warning, "%s",
+                 "scans are missing: coefficients are unknown or of less than their precision");
 }
 
 static JDIMENSION round_up(JDIMENSION blocks, int factor) { return (blocks + factor - 1) / factor * factor; }
 
 static void describe(j_decompress_ptr info, struct turbo_image *image) {
-    if (info->arith_code)
-        turbo_fail((j_common_ptr)info, TURBO_UNSUPPORTED, "arithmetic coding");
     switch (info->jpeg_color_space) {
     case JCS_GRAYSCALE:
         image->colour = TURBO_GRAY;
@@ -85,7 +94,7 @@ static void describe(j_decompress_ptr info, struct turbo_image *image) {
         break;
     case JCS_CMYK:
     case JCS_YCCK:
-        turbo_fail((j_common_ptr)info, TURBO_UNSUPPORTED, "CMYK colours");
+        image->colour = TURBO_CMYK;
         break;
     default:
         turbo_fail((j_common_ptr)info, TURBO_UNSUPPORTED, "components of unknown colour");
@@ -93,8 +102,8 @@ static void describe(j_decompress_ptr info, struct turbo_image *image) {
     image->width = info->image_width;
     image->height = info->image_height;
     image->progressive = info->progressive_mode != 0;
-    image->components = info->num_components;
-    for (int c = 0; c < info->num_components; c++) {
+    image->components = image->colour == TURBO_CMYK ? 0 : info->num_components;
+    for (int c = 0; c < image->components; c++) {
         const jpeg_component_info *from = &info->comp_info[c];
         struct turbo_component *to = &image->component[c];
         to->h = from->h_samp_factor;
@@ -110,8 +119,12 @@ static void describe(j_decompress_ptr info, struct turbo_image *image) {
    follow. */
 int turbo_read_header(struct turbo_reader *reader, const uint8_t *jpeg, size_t length, struct turbo_image *image) {
     turbo_errors_reset(&reader->errors);
+    reader->scans_missing = 0;
     if (setjmp(reader->errors.escape))
         return end(reader);
+    jpeg_create_decompress(&reader->info);
+    reader->info.client_data = reader;
+    reader->info.progress = &reader->progress;
     jpeg_mem_src(&reader->info, jpeg, length);
     jpeg_read_header(&reader->info, TRUE);
     describe(&reader->info, image);
@@ -148,8 +161,7 @@ static JBLOCKARRAY find_rows(j_common_ptr info, jvirt_barray_ptr which, JDIMENSI
 }
 
 /* Reads the coefficients into the memory that `image` names, which must be zeroed, and the quantization tables.
- * libjpeg's
- * own arrays would be allocated anew for each file and need copying. */
+ * libjpeg's own arrays would be allocated anew for each file and need copying. */
 int turbo_read_coefficients(struct turbo_reader *reader, struct turbo_image *image) {
     j_decompress_ptr info = &reader->info;
     if (setjmp(reader->errors.escape))
@@ -165,35 +177,52 @@ int turbo_read_coefficients(struct turbo_reader *reader, struct turbo_image *ima
         for (int i = 0; i < DCTSIZE2; i++)
             image->component[c].quantization[i] = table ? table->quantval[i] : 1;
     }
+    note_missing_scans(reader);
     return end(reader);
+}
+
+/* Inks as Adobe stores them, inverted, on white paper; Pillow's arithmetic. */
+static void cmyk_to_rgb(const JSAMPLE *cmyk, uint8_t *rgb, JDIMENSION width) {
+    for (JDIMENSION x = 0; x < width; x++, cmyk += 4, rgb += 3) {
+        for (int i = 0; i < 3; i++) {
+            unsigned product = (255 - cmyk[i]) * cmyk[3] + 128;
+            rgb[i] = cmyk[3] - (((product >> 8) + product) >> 8);
+        }
+    }
 }
 
 /* The columns that fancy upsampling looks at beyond a pixel's own. */
 #define CONTEXT 2
 
-/* Decodes a rectangle, which must lie inside the image, to rows of 3 * width bytes. */
+/* Decodes a rectangle, which must lie inside the image, to rows of 3 * width bytes of RGB. */
 int turbo_read_pixels(struct turbo_reader *reader, uint32_t x, uint32_t y, uint32_t width, uint32_t height,
                       uint8_t *pixels) {
     j_decompress_ptr info = &reader->info;
     if (setjmp(reader->errors.escape))
         return end(reader);
-    info->out_color_space = JCS_RGB;
+    const int cmyk = info->num_components == 4;
+    info->out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
     info->dct_method = JDCT_ISLOW;
     jpeg_start_decompress(info);
     JDIMENSION left = x < CONTEXT ? 0 : x - CONTEXT;
     JDIMENSION right = info->output_width - (x + width) < CONTEXT ? info->output_width : x + width + CONTEXT;
     JDIMENSION decoded = right - left;
     JSAMPARRAY row = NULL;
-    if (width != info->output_width) {
+    if (width != info->output_width)
         jpeg_crop_scanline(info, &left, &decoded);
-        row = (*info->mem->alloc_sarray)((j_common_ptr)info, JPOOL_IMAGE, 3 * decoded, 1);
-    }
+    if (cmyk || width != info->output_width)
+        row = (*info->mem->alloc_sarray)((j_common_ptr)info, JPOOL_IMAGE, info->output_components * decoded, 1);
     if (y > 0)
         jpeg_skip_scanlines(info, y);
     for (uint32_t i = 0; i < height; i++, pixels += 3 * (size_t)width) {
         jpeg_read_scanlines(info, row ? row : &pixels, 1);
-        if (row)
+        if (cmyk)
+            cmyk_to_rgb(row[0] + 4 * (size_t)(x - left), pixels, width);
+        else if (row)
             memcpy(pixels, row[0] + 3 * (size_t)(x - left), 3 * (size_t)width);
     }
+    note_missing_scans(reader);
+    if (info->output_scanline == info->output_height)
+        jpeg_finish_decompress(info); /* reads on to the end marker */
     return end(reader);
 }

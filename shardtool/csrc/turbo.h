@@ -18,7 +18,10 @@
 #define TURBO_COMPONENTS 3
 
 enum turbo_status { TURBO_FINE = 0, TURBO_DAMAGED = 1, TURBO_UNSUPPORTED = 2 };
-enum turbo_colour { TURBO_GRAY = 0, TURBO_YCBCR = 1, TURBO_RGB = 2 };
+/* The last has no coefficients here, only pixels. */
+enum turbo_colour { TURBO_GRAY = 0, TURBO_YCBCR = 1, TURBO_RGB = 2, TURBO_CMYK = 3 };
+/* How much of a picture its file holds: TURBO_FAULTY files are read with a complaint, TURBO_CUT ones end early. */
+enum turbo_whole { TURBO_WHOLE = 0, TURBO_FAULTY = 1, TURBO_CUT = 2 };
 
 struct turbo_component {
     uint8_t h, v;
@@ -45,6 +48,8 @@ struct turbo_errors {
     char message[JMSG_LENGTH_MAX];
     /* The first of a file's warnings; empty when there was none. */
     char warning[JMSG_LENGTH_MAX];
+    /* Whether entropy-coded data ended before the blocks they should fill, and the file before its end marker. */
+    int data_missing, end_missing;
 };
 
 struct jpeg_error_mgr *turbo_errors_init(struct turbo_errors *errors);

@@ -5,6 +5,7 @@
 //! and the options alone: not on the number of workers, timing, or the order in which the system lists directories. No
 //! more than a fixed number of files is between the list and the shards at a time, which bounds memory.
 
+mod budget;
 mod error;
 mod ingest;
 mod output;
@@ -17,6 +18,7 @@ use crate::Error as DatasetError;
 use crate::dataset::{CodecOptions, Manifest, SplitRecord};
 use crate::dct::encode::Coding;
 use crate::source::{Source, SourceFile, SourceSplit};
+use budget::Memory;
 use ingest::Ingested;
 use output::{Destination, SplitWriter, Staging};
 
@@ -73,18 +75,25 @@ pub fn default_output(images: &Path) -> Result<PathBuf, Error> {
 /// # Errors
 /// If the source has no image that can be kept, the output's place is taken, or the disk fails or is full.
 pub fn run(
-    source: &dyn Source,
+    source: &Source,
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Outcome, Error> {
-    let record = &source.listing().record;
-    if record.files == 0 {
-        return Err(Error::NoImages(source.place().to_owned()));
+    let listing = source.listing();
+    if listing.record.files == 0 {
+        return Err(match listing.left_out.first() {
+            None => Error::NoImages(source.place().to_owned()),
+            Some(first) => Error::AllLeftOut {
+                path: source.place().to_owned(),
+                found: listing.left_out.len(),
+                first: first.clone(),
+            },
+        });
     }
     let staging = if options.dry_run {
         None
     } else {
-        match output::prepare(&options.out, options.force, record, &options.codec)? {
+        match output::prepare(&options.out, options.force, source, &options.codec)? {
             Destination::UpToDate(outcome) => return Ok(*outcome),
             Destination::Free(staging) => Some(staging),
         }
@@ -106,17 +115,19 @@ pub fn run(
 
 /// A build under way.
 struct Build<'a> {
-    source: &'a dyn Source,
+    source: &'a Source,
     options: &'a Options,
     progress: &'a mut dyn FnMut(Progress),
     report: Report,
     payload_bytes: u64,
     done: u64,
+    /// How many images of each class were kept.
+    of_class: Vec<u64>,
 }
 
 impl<'a> Build<'a> {
     fn new(
-        source: &'a dyn Source,
+        source: &'a Source,
         options: &'a Options,
         progress: &'a mut dyn FnMut(Progress),
     ) -> Build<'a> {
@@ -127,24 +138,28 @@ impl<'a> Build<'a> {
             progress,
             report: Report {
                 ignored: listing.ignored.clone(),
+                left_out: listing.left_out.clone(),
+                remarks: listing.remarks.clone(),
                 labels_without_image: listing.labels.without_image(listing.files()),
                 ..Report::default()
             },
             payload_bytes: 0,
             done: 0,
+            of_class: vec![0; listing.classes.len()],
         }
     }
 
     fn run(mut self, staging: Option<&Staging>) -> Result<Outcome, Error> {
         let listing = self.source.listing();
-        let (coding, codec_data) = pool::coding(self.options, self.source);
+        let memory = Memory::available();
+        let (coding, codec_data) = pool::coding(self.options, self.source, &memory);
         let mut splits = Vec::new();
         for split in &listing.splits {
             let writer = staging.map(|staging| {
                 let (name, size) = (&split.name, self.options.codec.shard_size);
                 SplitWriter::new(staging, name, &listing.labels, size, &codec_data)
             });
-            splits.extend(self.split(split, &coding, writer)?);
+            splits.extend(self.split(split, &coding, &memory, writer)?);
         }
         if self.report.kept == 0 {
             // No dataset means no report either, so the error has to say why.
@@ -158,9 +173,16 @@ impl<'a> Build<'a> {
                 },
             });
         }
+        let without = self
+            .of_class
+            .iter()
+            .zip(&listing.classes)
+            .filter(|(kept, _)| **kept == 0);
+        self.report.classes_without_image = without.map(|(_, name)| name.clone()).collect();
         let manifest = Manifest::new(
             listing.record.clone(),
             self.options.codec.clone(),
+            listing.order,
             listing.classes.clone(),
             listing.labels.columns(),
             splits,
@@ -178,12 +200,18 @@ impl<'a> Build<'a> {
         &mut self,
         split: &SourceSplit,
         coding: &Coding,
+        memory: &Memory,
         mut writer: Option<SplitWriter<'_>>,
     ) -> Result<Option<SplitRecord>, Error> {
         let (options, source) = (self.options, self.source);
-        pool::in_order(options, source, coding, &split.files, |file, ingested| {
-            self.take(file, ingested, writer.as_mut())
-        })?;
+        pool::in_order(
+            options,
+            source,
+            coding,
+            memory,
+            &split.files,
+            |file, ingested| self.take(file, ingested, writer.as_mut()),
+        )?;
         writer.map(SplitWriter::finish).transpose()
     }
 
@@ -201,6 +229,12 @@ impl<'a> Build<'a> {
                 }
                 if let Some(warning) = &image.warning {
                     self.report.faulty.push(file.note(warning.clone()));
+                }
+                if let Some(named) = &image.misnamed {
+                    self.report.misnamed.push(file.note(named.clone()));
+                }
+                if let Some(class) = file.class {
+                    self.of_class[class as usize] += 1;
                 }
                 self.payload_bytes += image.payload.len() as u64;
                 self.report.kept += 1;

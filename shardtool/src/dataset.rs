@@ -7,7 +7,7 @@
 mod manifest;
 
 pub use manifest::{
-    Bound, CodecOptions, EntropyCoding, FORMAT_NAME, LabelColumn, MANIFEST_FILE, Manifest,
+    Bound, CodecOptions, EntropyCoding, FORMAT_NAME, LabelColumn, MANIFEST_FILE, Manifest, Order,
     ShardRecord, SourceRecord, SplitRecord,
 };
 

@@ -1,48 +1,132 @@
-//! Where images come from: what a build sees of folders, and of whatever else may hold images one day.
+//! Where images come from: folders, archives, tables of records, lists.
 //!
-//! A [`Source`] lists its files once and then gives their bytes. [`mod@crate::build`] knows no more than the trait, so
-//! that an archive needs nothing but an implementation beside [`Folder`]. No source decodes an image.
+//! Each kind of source is a module with an `open` that gives a [`Part`]: what is there ([`Contents`]), and a way to
+//! read it ([`Files`]). [`Source::new`] joins the parts that make one dataset, numbers their classes and orders their
+//! files. [`mod@crate::build`] knows no more than the [`Source`]. No source decodes an image, and none writes to the
+//! disk.
 
+mod error;
 mod folder;
+pub mod kind;
 mod labels;
+mod layout;
+mod order;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::Escaped;
-use crate::dataset::SourceRecord;
+use crate::dataset::{Order, SourceRecord};
 
-pub use folder::Folder;
+pub use error::Error;
+pub use folder::open as open_folder;
+pub use kind::Kind;
 pub use labels::{LabelFault, Labels};
+pub use layout::{Layout, Options};
 
 /// Name of the file with labels in a source folder.
 pub const LABELS_FILE: &str = "labels.csv";
 
-/// A collection of images that a dataset is built from.
-///
-/// Workers read files at the same time, hence `Sync`.
-pub trait Source: Sync {
-    /// Returns the path of the folder or archive, for messages.
-    fn place(&self) -> &Path;
+/// The images that a dataset is built from.
+pub struct Source {
+    place: PathBuf,
+    listing: Listing,
+    parts: Vec<Box<dyn Files>>,
+    /// For each part, the number of its first container.
+    first_containers: Vec<u32>,
+}
 
-    /// Returns all files with their classes and labels.
-    fn listing(&self) -> &Listing;
+/// Gives the bytes of listed files, to many threads at a time.
+pub trait Files: Send + Sync {
+    /// Returns the number of containers that the part's files are numbered by, at least 1.
+    fn containers(&self) -> u32 {
+        1
+    }
 
-    /// Reads the bytes of a listed file.
+    /// Reads all bytes of a file.
     ///
     /// # Errors
-    /// If the system refuses; the build then rejects this file alone.
+    /// If the system refuses, or the archive is damaged there; the build then rejects this file alone.
     fn read(&self, file: &SourceFile) -> io::Result<Vec<u8>>;
+
+    /// Reads the first bytes of a file, at most `length`: what is large is looked at before it is read.
+    ///
+    /// # Errors
+    /// As for [`Files::read`].
+    fn head(&self, file: &SourceFile, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = self.read(file)?;
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+}
+
+/// One of the things that a dataset is built from, opened.
+pub struct Part {
+    /// What it holds.
+    pub contents: Contents,
+    /// How it is read.
+    pub files: Box<dyn Files>,
+}
+
+/// What a part holds, before classes have numbers and files their order.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Name of the folder or archive, without the path to it.
+    pub name: String,
+    /// The files that are taken for images, in the part's own order.
+    pub items: Vec<Item>,
+    /// Names of the classes by their numbers, where the part numbers its classes itself.
+    pub classes: Option<Vec<String>>,
+    /// Further labels.
+    pub labels: Labels,
+    /// Files that hold no image and are known not to, or were excluded by the user.
+    pub ignored: Vec<Note>,
+    /// What may hold images and is not in the dataset all the same: a fault.
+    pub left_out: Vec<Note>,
+    /// What a user should know of how the part was understood.
+    pub remarks: Vec<String>,
+    /// When the newest of the files was changed last.
+    pub newest: Option<SystemTime>,
+    /// Whether the part's own order is meant (records), not one of names.
+    pub is_ordered: bool,
+}
+
+/// A file that is taken for an image, before its class has a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The split's name, such as `train`.
+    pub split: String,
+    /// Path below the part, with `/` between components.
+    pub path: String,
+    /// Its class, if it has one.
+    pub class: Option<Class>,
+    /// Size in bytes, or about so where finding out would mean reading all.
+    pub size: u64,
+    /// Why the file cannot be kept, where listing it has shown that.
+    pub fault: Option<String>,
+    /// Which of the part's containers it lies in, from 0.
+    pub container: u32,
+    /// Where it lies in the container, in the part's own terms.
+    pub position: u64,
+}
+
+/// What a part says of a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class {
+    /// Its name.
+    Name(String),
+    /// Its number, from 0.
+    Number(u32),
 }
 
 /// The files of a source in their final order, with all that is known before one is read.
 #[derive(Debug)]
 pub struct Listing {
-    /// What the dataset's manifest says of the source; see [`record`].
+    /// What the dataset's manifest says of the source.
     pub record: SourceRecord,
     /// Class names; the number of a class is its index.
     pub classes: Vec<String>,
@@ -50,8 +134,16 @@ pub struct Listing {
     pub splits: Vec<SourceSplit>,
     /// Further labels.
     pub labels: Labels,
-    /// Files that are not taken for images, sorted by path.
+    /// Files that hold no image and are known not to, or were excluded, sorted by path.
     pub ignored: Vec<Note>,
+    /// What may hold images and is not in the dataset all the same, sorted by path.
+    pub left_out: Vec<Note>,
+    /// What a user should know of how the source was understood.
+    pub remarks: Vec<String>,
+    /// When the newest of the files was changed last.
+    pub newest: Option<SystemTime>,
+    /// The order of the samples.
+    pub order: Order,
 }
 
 impl Listing {
@@ -66,21 +158,25 @@ impl Listing {
 pub struct SourceSplit {
     /// The split's name, such as `train`.
     pub name: String,
-    /// Its files, sorted by class and path.
+    /// Its files, in sample order.
     pub files: Vec<SourceFile>,
 }
 
 /// A file that is taken for an image.
 #[derive(Debug)]
 pub struct SourceFile {
-    /// Path below the source, with `/` between components.
+    /// Path below its part of the source, with `/` between components.
     pub path: String,
     /// Number of the file's class, if it has one.
     pub class: Option<u32>,
-    /// Size in bytes.
+    /// Size in bytes, or about so.
     pub size: u64,
     /// Why the file cannot be kept, where listing it has shown that.
     pub fault: Option<String>,
+    /// Which container it lies in.
+    pub container: u32,
+    /// Where it lies in the container.
+    pub position: u64,
 }
 
 impl SourceFile {
@@ -102,6 +198,16 @@ pub struct Note {
     pub reason: String,
 }
 
+impl Note {
+    /// Makes a note.
+    pub fn new(path: impl Into<String>, reason: impl Into<String>) -> Note {
+        Note {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, reason) = (Escaped::new(&self.path), Escaped::new(&self.reason));
@@ -109,67 +215,73 @@ impl fmt::Display for Note {
     }
 }
 
-/// The reason why a source cannot be listed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The operating system refused.
-    #[error("{}: cannot {action}: {cause}", Escaped::new(path))]
-    Io {
-        /// The file or directory concerned.
-        path: PathBuf,
-        /// What was being done, as a verb phrase: "open", "list".
-        action: &'static str,
-        /// The system's reason.
-        cause: io::Error,
-    },
-    /// The path does not lead to a folder.
-    #[error("{}: not a folder", Escaped::new(.0))]
-    NotAFolder(PathBuf),
-    /// A directory contains itself through a symbolic link.
-    #[error("{}: links back to a folder above it", Escaped::new(.0))]
-    Loop(PathBuf),
-    /// A line of the labels file cannot be understood.
-    #[error("{}:{line}: {fault}", Escaped::new(path))]
-    Labels {
-        /// The labels file.
-        path: PathBuf,
-        /// Line number, from 1.
-        line: u64,
-        /// What is wrong with the line.
-        fault: LabelFault,
-    },
-}
-
-impl Error {
-    /// Returns a closure for `map_err` that adds the file and the action to a system error.
-    fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
-        let path = path.to_owned();
-        move |cause| Error::Io {
-            path,
-            action,
-            cause,
+impl Source {
+    /// Joins parts into one source. `order` is that of the samples; without one it is the parts' own where all mean
+    /// theirs, else by class and path.
+    ///
+    /// # Errors
+    /// If the parts contradict each other about classes, or have different label columns.
+    pub fn new(place: PathBuf, parts: Vec<Part>, order: Option<Order>) -> Result<Source, Error> {
+        let mut contents = Vec::new();
+        let mut files = Vec::new();
+        let mut first_containers = Vec::new();
+        let mut containers = 0;
+        for mut part in parts {
+            for item in &mut part.contents.items {
+                item.container += containers;
+            }
+            first_containers.push(containers);
+            containers += part.files.containers();
+            contents.push(part.contents);
+            files.push(part.files);
         }
+        Ok(Source {
+            listing: order::arrange(&place, contents, order)?,
+            place,
+            parts: files,
+            first_containers,
+        })
     }
-}
 
-/// Returns the identity of a source: its name, its size, and the checksum that `FORMAT.md` calls `source.listing`.
-///
-/// `labels` are the bytes of the labels file, empty if there is none.
-pub fn record(name: String, splits: &[SourceSplit], labels: &[u8]) -> SourceRecord {
-    let mut listing = Xxh3::new();
-    let (mut files, mut bytes) = (0, 0);
-    for file in splits.iter().flat_map(|split| &split.files) {
-        listing.update(file.path.as_bytes());
-        listing.update(format!("\0{}\n", file.size).as_bytes());
-        files += 1;
-        bytes += file.size;
+    /// Opens a folder of images as all of a source.
+    ///
+    /// # Errors
+    /// If it is no folder, cannot be listed, or has a faulty `labels.csv`.
+    pub fn folder(root: &Path) -> Result<Source, Error> {
+        let part = folder::open(root, &Options::default())?;
+        Source::new(root.to_owned(), vec![part], None)
     }
-    listing.update(labels);
-    SourceRecord {
-        name,
-        files,
-        bytes,
-        listing: listing.digest(),
+
+    /// Returns the path of the folder or archive, for messages.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// Returns all files with their classes and labels.
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// Reads all bytes of a listed file.
+    ///
+    /// # Errors
+    /// If the system refuses, or an archive is damaged there.
+    pub fn read(&self, file: &SourceFile) -> io::Result<Vec<u8>> {
+        self.part(file).read(file)
+    }
+
+    /// Reads the first bytes of a listed file, at most `length`.
+    ///
+    /// # Errors
+    /// As for [`Source::read`].
+    pub fn head(&self, file: &SourceFile, length: usize) -> io::Result<Vec<u8>> {
+        self.part(file).head(file, length)
+    }
+
+    fn part(&self, file: &SourceFile) -> &dyn Files {
+        let behind = self
+            .first_containers
+            .partition_point(|first| *first <= file.container);
+        &*self.parts[behind - 1]
     }
 }

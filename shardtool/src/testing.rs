@@ -25,21 +25,28 @@ pub fn fixture(name: &str) -> Vec<u8> {
     found.unwrap_or_else(|| panic!("no fixture {name}")).1
 }
 
-/// Returns every `step`th of the photographs that may lie beside the checkout, or under the folder `IJEPA_SHARED`
-/// names, with their names; none, loudly, where they are absent.
-pub fn photographs(step: usize) -> Vec<(String, Vec<u8>)> {
+/// Returns a path of what may lie beside the checkout, or under the folder `IJEPA_SHARED` names; none, loudly, where it
+/// is absent.
+pub fn shared(name: &str) -> Option<PathBuf> {
     let base = std::env::var_os("IJEPA_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
         PathBuf::from,
     );
-    let path = base.join("data/imagenet700.tar");
-    let Ok(tar) = std::fs::read(&path) else {
-        eprintln!(
-            "SKIPPED: {} is absent, so no photographs are tried",
-            path.display()
-        );
+    let path = base.join(name);
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is absent, so it is not tried", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// Returns every `step`th of the photographs that may lie beside the checkout, or under the folder `IJEPA_SHARED`
+/// names, with their names; none, loudly, where they are absent.
+pub fn photographs(step: usize) -> Vec<(String, Vec<u8>)> {
+    let Some(path) = shared("data/imagenet700.tar") else {
         return Vec::new();
     };
+    let tar = std::fs::read(path).expect("a tar file");
     let mut photographs = Vec::new();
     let mut at = 0;
     // A tar file is a row of 512-byte headers, each with its file behind it, filled up to 512 bytes.

@@ -13,14 +13,14 @@ mod ffi;
 mod read;
 mod write;
 
-pub use read::{Decoder, Reader, Reading};
+pub use read::{Decoder, Flaw, Reader, Reading};
 pub use write::{Chroma, encode_gray, encode_rgb, write_jpeg};
 
 /// The reason why a file could not be read, or coefficients not be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A kind of JPEG whose coefficients have no place in [`Coefficients`](crate::dct::coefficients::Coefficients):
-    /// CMYK, 12 bits a sample, arithmetic coding, lossless.
+    /// CMYK; or that has no pixels either: 12 bits a sample, lossless, two components.
     #[error("unsupported: {0}")]
     Unsupported(String),
     /// What libjpeg cannot make sense of.

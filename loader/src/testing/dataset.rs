@@ -5,7 +5,7 @@ use std::path::Path;
 use image::codecs::jpeg::JpegEncoder;
 use shardtool::Codec;
 use shardtool::dataset::{
-    CodecOptions, MANIFEST_FILE, Manifest, ShardRecord, SourceRecord, SplitRecord,
+    CodecOptions, MANIFEST_FILE, Manifest, Order, ShardRecord, SourceRecord, SplitRecord,
 };
 use shardtool::format::{NewSample, ShardWriter};
 
@@ -63,6 +63,13 @@ pub fn write_dataset(directory: &Path) {
         shard_size: 1 << 28,
     };
     let classes = vec!["even".to_owned(), "odd".to_owned()];
-    let manifest = Manifest::new(source, codec, classes, Vec::new(), vec![split]);
+    let manifest = Manifest::new(
+        source,
+        codec,
+        Order::Sorted,
+        classes,
+        Vec::new(),
+        vec![split],
+    );
     std::fs::write(directory.join(MANIFEST_FILE), manifest.to_json()).unwrap();
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use shardtool::Codec;
 use shardtool::dataset::{
-    CodecOptions, MANIFEST_FILE, Manifest, ShardRecord, SourceRecord, SplitRecord,
+    CodecOptions, MANIFEST_FILE, Manifest, Order, ShardRecord, SourceRecord, SplitRecord,
 };
 use shardtool::dct::coefficients::{BLOCK, blocks_along};
 use shardtool::dct::payload::{ComponentHead, Entropy, Head};
@@ -142,6 +142,7 @@ pub fn dataset(directory: &Path, payloads: &[(Codec, (u32, u32), Vec<u8>)]) {
     let manifest = Manifest::new(
         source,
         codec,
+        Order::Sorted,
         vec!["one".to_owned()],
         Vec::new(),
         vec![split],

@@ -19,6 +19,19 @@ pub enum Error {
     /// The source has no image.
     #[error("{}: no image files found", Escaped::new(.0))]
     NoImages(PathBuf),
+    /// The source has nothing but what cannot be in a dataset.
+    #[error(
+        "{}: no images: {found} files or folders left out; the first: {first}",
+        Escaped::new(path)
+    )]
+    AllLeftOut {
+        /// Where the source is.
+        path: PathBuf,
+        /// Number of what was left out.
+        found: usize,
+        /// Path and reason of the first.
+        first: Note,
+    },
     /// None of the images could be kept.
     #[error(
         "{}: none of {found} image files could be kept; the first: {first}",
@@ -75,6 +88,9 @@ pub enum Difference {
     /// Its source had other files, other sizes of them, or other labels.
     #[error("was built from other files")]
     Files,
+    /// The files have the same names and sizes, but some were changed after the build had begun.
+    #[error("was built before its source was changed")]
+    Changed,
     /// It was built with other options.
     #[error("was built with other options")]
     Options,

@@ -9,6 +9,7 @@ mod size;
 
 use std::panic::AssertUnwindSafe;
 
+use super::budget::{Memory, Taken};
 use crate::Codec;
 use crate::codec::{Decoder, Region};
 use crate::dataset::CodecOptions;
@@ -16,8 +17,8 @@ use crate::dct::coefficients::Coefficients;
 use crate::dct::encode::{Coding, Encoder, Statistics};
 use crate::panics;
 use crate::simd::Simd;
-use crate::source::{Source, SourceFile};
-use crate::turbo::{self, Chroma};
+use crate::source::{Kind, Source, SourceFile, kind};
+use crate::turbo::{self, Chroma, Flaw};
 use other::Other;
 use size::Pixels;
 
@@ -33,9 +34,17 @@ pub struct Ingested {
     pub orientation: u8,
     /// Why it is stored otherwise than asked for, and how.
     pub change: Option<String>,
-    /// libjpeg's complaint about faulty data that it read all the same.
+    /// What is wrong with a file that was read all the same.
     pub warning: Option<String>,
+    /// What its name says of its kind, if that is another.
+    pub misnamed: Option<String>,
 }
+
+/// The largest file that is read: whatever an image of the most pixels may take.
+const MAX_FILE: u64 = 1 << 30;
+
+/// Size beyond which a file's beginning is looked at before all of it is read.
+const LARGE_FILE: u64 = 1 << 20;
 
 /// Quality at which pixels of unbounded resolution become coefficients: what comes from no JPEG file, or from one whose
 /// coefficients have no place in the codec.
@@ -45,6 +54,7 @@ const QUALITY: u8 = 95;
 pub struct Worker {
     options: CodecOptions,
     coding: Coding,
+    memory: Memory,
     decoder: Decoder,
     turbo: turbo::Reader,
     turbo_pixels: turbo::Decoder,
@@ -56,10 +66,11 @@ pub struct Worker {
 
 impl Worker {
     /// Returns a worker that codes `dct` streams as `coding` says.
-    pub fn new(options: CodecOptions, coding: Coding) -> Worker {
+    pub fn new(options: CodecOptions, coding: Coding, memory: Memory) -> Worker {
         Worker {
             options,
             coding,
+            memory,
             decoder: Decoder::new(),
             turbo: turbo::Reader::new(),
             turbo_pixels: turbo::Decoder::new(),
@@ -71,56 +82,75 @@ impl Worker {
     }
 
     /// Reads and codes one file.
-    pub fn ingest(&mut self, source: &dyn Source, file: &SourceFile) -> Result<Ingested, String> {
-        self.guard(source, file, |worker, bytes| {
-            if jpeg::is_jpeg(&bytes) {
-                worker.convert_jpeg(bytes)
-            } else {
-                worker.convert_other(&bytes)
-            }
+    pub fn ingest(&mut self, source: &Source, file: &SourceFile) -> Result<Ingested, String> {
+        self.guard(source, file, |worker, kind, bytes| {
+            let mut ingested = match kind {
+                "JPEG" => worker.convert_jpeg(bytes)?,
+                kind => worker.convert_other(&bytes, kind)?,
+            };
+            let named = kind::named(&file.path).filter(|named| *named != kind);
+            ingested.misnamed = named.map(|named| format!("named like {named}, is {kind}"));
+            Ok(ingested)
         })
     }
 
     /// Counts the streams of one file, if it can be had as coefficients.
-    pub fn count(&mut self, source: &dyn Source, file: &SourceFile, statistics: &mut Statistics) {
+    pub fn count(&mut self, source: &Source, file: &SourceFile, statistics: &mut Statistics) {
         // What is wrong with a file is found, and reported, when it is built.
-        let _ = self.guard(source, file, |worker, bytes| {
-            if jpeg::is_jpeg(&bytes) {
-                worker.jpeg_to_coefficients(&bytes)?;
-            } else {
-                worker.other_to_coefficients(&bytes)?;
-            }
+        let _ = self.guard(source, file, |worker, kind, bytes| {
+            match kind {
+                "JPEG" => worker.jpeg_to_coefficients(&bytes)?,
+                kind => worker.other_to_coefficients(&bytes, kind)?,
+            };
             let counted = worker.encoder.count(&worker.coefficients, statistics);
             counted.map_err(|error| error.to_string())
         });
     }
 
-    /// Reads a file and works on it, even if that panics.
+    /// Reads a file and works on it, even if that panics. The work is told the file's kind.
     ///
     /// A decoder that panics at one odd file must not end a build of a million.
     fn guard<T>(
         &mut self,
-        source: &dyn Source,
+        source: &Source,
         file: &SourceFile,
-        work: impl FnOnce(&mut Worker, Vec<u8>) -> Result<T, String>,
+        work: impl FnOnce(&mut Worker, &'static str, Vec<u8>) -> Result<T, String>,
     ) -> Result<T, String> {
         if let Some(fault) = &file.fault {
             return Err(fault.clone());
         }
-        let bytes = source
-            .read(file)
-            .map_err(|error| format!("cannot be read: {error}"))?;
+        let unread = |error| format!("cannot be read: {error}");
+        if file.size > MAX_FILE {
+            let limit = MAX_FILE >> 20;
+            return Err(format!(
+                "{} bytes, more than the {limit} MiB that a file may have",
+                file.size
+            ));
+        }
+        if file.size > LARGE_FILE {
+            image_kind(&source.head(file, kind::HEAD).map_err(unread)?)?;
+        }
+        let files = self.memory.files.clone();
+        let _held = files.take(file.size);
+        let bytes = source.read(file).map_err(unread)?;
         if bytes.is_empty() {
             return Err("empty file".to_owned());
         }
-        std::panic::catch_unwind(AssertUnwindSafe(|| work(self, bytes))).unwrap_or_else(|panic| {
-            // Dropped with whatever state its parts were left in.
-            *self = Worker::new(self.options.clone(), self.coding.clone());
-            Err(format!(
-                "the decoder panicked: {}",
-                panics::message(&*panic)
-            ))
-        })
+        let kind = image_kind(&bytes[..bytes.len().min(kind::HEAD)])?;
+        std::panic::catch_unwind(AssertUnwindSafe(|| work(self, kind, bytes))).unwrap_or_else(
+            |panic| {
+                // Dropped with whatever state its parts were left in.
+                *self = Worker::new(
+                    self.options.clone(),
+                    self.coding.clone(),
+                    self.memory.clone(),
+                );
+                Err(format!(
+                    "the decoder panicked: {}",
+                    panics::message(&*panic)
+                ))
+            },
+        )
     }
 
     fn convert_jpeg(&mut self, bytes: Vec<u8>) -> Result<Ingested, String> {
@@ -128,47 +158,85 @@ impl Worker {
             let converted = self.jpeg_to_coefficients(&bytes)?;
             return self.finish_dct(converted, Some(bytes));
         }
-        jpeg::check_complete(&bytes)?;
-        let (size, orientation) = jpeg::read_header(&bytes)?;
-        let view =
-            self.decoder
-                .decode_payload(Codec::Jpeg, &bytes, size.0, size.1, Region::whole(size));
-        let view = view.map_err(|fault| fault.to_string())?;
-        let payload = match self.options.name {
-            Codec::Raw => compress(view.pixels, self.options.level)?,
-            Codec::Jpeg | Codec::Dct => bytes,
-        };
-        Ok(Ingested {
-            payload,
-            codec: self.options.name,
-            stored: size,
-            source: size,
-            orientation,
-            change: None,
-            warning: None,
-        })
+        let mut pixels = std::mem::take(&mut self.pixels);
+        let converted = self
+            .decode_jpeg(&bytes, &mut pixels)
+            .and_then(|(size, warning, _held)| {
+                let orientation = jpeg::orientation(&bytes);
+                if self.options.name == Codec::Jpeg
+                    && let Err(reason) = self.loader_reads(&bytes, size, &pixels)
+                {
+                    let mut converted = self.jpeg_to_coefficients(&bytes)?;
+                    let how = converted
+                        .change
+                        .unwrap_or_else(|| "stored as its coefficients".to_owned());
+                    converted.change = Some(format!("{reason}: {how}"));
+                    return self.finish_dct(converted, None);
+                }
+                Ok(Ingested {
+                    payload: match self.options.name {
+                        Codec::Raw => compress(&pixels, self.options.level)?,
+                        Codec::Jpeg | Codec::Dct => bytes,
+                    },
+                    codec: self.options.name,
+                    stored: size,
+                    source: size,
+                    orientation,
+                    change: None,
+                    warning,
+                    misnamed: None,
+                })
+            });
+        self.pixels = pixels;
+        converted
     }
 
-    fn convert_other(&mut self, bytes: &[u8]) -> Result<Ingested, String> {
+    /// Checks that the loader's decoder makes the picture of a `jpeg` payload that libjpeg-turbo makes of it.
+    fn loader_reads(
+        &mut self,
+        bytes: &[u8],
+        size: (u32, u32),
+        pixels: &[u8],
+    ) -> Result<(), String> {
+        let region = Region::whole(size);
+        match self
+            .decoder
+            .decode_payload(Codec::Jpeg, bytes, size.0, size.1, region)
+        {
+            Ok(view) if jpeg::are_alike(pixels, &view) => Ok(()),
+            Ok(_) => {
+                Err("a kind of JPEG that the loader would decode to another picture".to_owned())
+            }
+            Err(fault) => Err(format!(
+                "a kind of JPEG that the loader would not decode ({fault})"
+            )),
+        }
+    }
+
+    fn convert_other(&mut self, bytes: &[u8], kind: &'static str) -> Result<Ingested, String> {
         if self.options.name == Codec::Dct {
-            let converted = self.other_to_coefficients(bytes)?;
+            let converted = self.other_to_coefficients(bytes, kind)?;
             return self.finish_dct(converted, None);
         }
-        let Other {
-            image,
-            kind,
-            orientation,
-        } = other::decode(bytes)?;
-        let size = (image.width(), image.height());
+        let other = self.decode_other(bytes, kind)?;
+        let rgb: Vec<u8>;
+        let pixels = if other.gray {
+            rgb = other.pixels.iter().flat_map(|&gray| [gray; 3]).collect();
+            &rgb
+        } else {
+            &other.pixels
+        };
+        let stored = (self.options.name != Codec::Raw)
+            .then(|| format!("is {kind}, not JPEG: stored as raw pixels"));
         Ok(Ingested {
-            payload: compress(&image.into_rgb8(), self.options.level)?,
+            payload: compress(pixels, self.options.level)?,
             codec: Codec::Raw,
-            stored: size,
-            source: size,
-            orientation,
-            change: (self.options.name != Codec::Raw)
-                .then(|| format!("is {kind}, not JPEG: stored as raw pixels")),
-            warning: None,
+            stored: other.size,
+            source: other.size,
+            orientation: other.orientation,
+            change: join(stored, other.scaled),
+            warning: other.flaw,
+            misnamed: None,
         })
     }
 
@@ -190,32 +258,55 @@ impl Worker {
             orientation: converted.orientation,
             change: converted.change,
             warning: converted.warning,
+            misnamed: None,
         };
         match (coded, jpeg) {
             (Ok(()), _) => {}
             (Err(error), Some(jpeg)) if image.stored == image.source => {
-                image.payload = jpeg;
-                image.codec = Codec::Jpeg;
-                image.change = Some(format!("{error}: stored as the JPEG file"));
+                let how = self.keep_file(jpeg, &mut image)?;
+                image.change = Some(format!("{error}: {how}"));
             }
             (Err(error), _) => return Err(error.to_string()),
         }
         Ok(image)
     }
 
+    /// Stores a JPEG file itself instead of its coefficients, or if the loader would not read it, its pixels. Returns
+    /// which of both.
+    fn keep_file(&mut self, jpeg: Vec<u8>, image: &mut Ingested) -> Result<&'static str, String> {
+        let mut pixels = std::mem::take(&mut self.pixels);
+        let kept = self
+            .decode_jpeg(&jpeg, &mut pixels)
+            .and_then(|(size, _, _held)| {
+                if self.loader_reads(&jpeg, size, &pixels).is_ok() {
+                    (image.payload, image.codec) = (jpeg, Codec::Jpeg);
+                    Ok("stored as the JPEG file")
+                } else {
+                    (image.payload, image.codec) =
+                        (compress(&pixels, self.options.level.max(1))?, Codec::Raw);
+                    Ok("stored as raw pixels")
+                }
+            });
+        self.pixels = pixels;
+        kept
+    }
+
     /// Finds a JPEG file's own coefficients, or codes its pixels where there are none or the image is beyond the bound.
     fn jpeg_to_coefficients(&mut self, bytes: &[u8]) -> Result<Converted, String> {
-        jpeg::check_complete(bytes)?;
-        let (source, orientation) = jpeg::read_header(bytes)?;
+        let source = self.turbo_pixels.size(bytes).map_err(jpeg_error)?;
+        let orientation = jpeg::orientation(bytes);
         let mut change = None;
         if self.bounded(source).is_none() {
+            let pixels = u64::from(source.0) * u64::from(source.1);
+            // Three components of 16 bits, and the streams made of them.
+            let _held = self.memory.pixels.take(8 * pixels);
             match self.turbo.read_coefficients(bytes, &mut self.coefficients) {
                 Ok(reading) => {
                     return Ok(Converted {
                         source,
                         orientation,
                         change,
-                        warning: reading.warning,
+                        warning: reading.flaw.map(bear_with).transpose()?,
                     });
                 }
                 Err(turbo::Error::Unsupported(reason)) => {
@@ -223,84 +314,76 @@ impl Worker {
                         "is {reason}: coded anew at quality {QUALITY}, 4:4:4"
                     ));
                 }
-                Err(turbo::Error::Damaged(reason)) => return Err(format!("JPEG: {reason}")),
+                Err(error) => return Err(jpeg_error(error)),
             }
         }
         // Taken out so that the rest of the worker can work on them.
         let mut pixels = std::mem::take(&mut self.pixels);
-        let coded = self.decode_jpeg(bytes, source, &mut pixels).and_then(|()| {
-            self.pixels_to_coefficients(Pixels {
-                bytes: &pixels,
-                size: source,
-                gray: false,
-            })
-        });
+        let coded = self
+            .decode_jpeg(bytes, &mut pixels)
+            .and_then(|(size, warning, _held)| {
+                self.pixels_to_coefficients(Pixels {
+                    bytes: &pixels,
+                    size,
+                    gray: false,
+                })?;
+                Ok(warning)
+            });
         self.pixels = pixels;
-        coded.map(|()| Converted {
+        coded.map(|warning| Converted {
             source,
             orientation,
             change,
-            warning: None,
+            warning,
         })
     }
 
-    /// Decodes a JPEG file: with libjpeg-turbo, or where that makes no RGB of it (CMYK) with the other decoder.
+    /// Decodes a JPEG file and returns its size, what is wrong with it, and the memory that was taken for it.
     fn decode_jpeg(
         &mut self,
         bytes: &[u8],
-        size: (u32, u32),
         into: &mut Vec<u8>,
-    ) -> Result<(), String> {
-        match self.turbo_pixels.decode_full(bytes, into) {
-            Ok(got) if got == size => Ok(()),
-            Ok((width, height)) => Err(format!(
-                "JPEG: {width}x{height} pixels, but {}x{} in its header",
-                size.0, size.1
-            )),
-            Err(turbo::Error::Damaged(reason)) => Err(format!("JPEG: {reason}")),
-            Err(turbo::Error::Unsupported(_)) => {
-                let region = Region::whole(size);
-                let view = self
-                    .decoder
-                    .decode_payload(Codec::Jpeg, bytes, size.0, size.1, region)
-                    .map_err(|fault| fault.to_string())?;
-                into.clear();
-                into.extend_from_slice(view.pixels);
-                Ok(())
-            }
-        }
+    ) -> Result<((u32, u32), Option<String>, Taken), String> {
+        let (width, height) = self.turbo_pixels.size(bytes).map_err(jpeg_error)?;
+        // Pixels, and the coefficients of a progressive file or those that are made of the pixels.
+        let held = self
+            .memory
+            .pixels
+            .take(12 * u64::from(width) * u64::from(height));
+        let size = self
+            .turbo_pixels
+            .decode_full(bytes, into)
+            .map_err(jpeg_error)?;
+        let warning = self.turbo_pixels.flaw().map(bear_with).transpose()?;
+        Ok((size, warning, held))
+    }
+
+    fn decode_other(&self, bytes: &[u8], kind: &'static str) -> Result<Other, String> {
+        other::decode(bytes, kind, &|bytes| self.memory.pixels.take(bytes))
     }
 
     /// Codes the pixels of a file that is not JPEG.
-    fn other_to_coefficients(&mut self, bytes: &[u8]) -> Result<Converted, String> {
-        let Other {
-            image,
-            kind,
-            orientation,
-        } = other::decode(bytes)?;
-        let source = (image.width(), image.height());
-        let gray = !image.color().has_color();
-        let pixels = if gray {
-            image.into_luma8().into_raw()
-        } else {
-            image.into_rgb8().into_raw()
-        };
+    fn other_to_coefficients(
+        &mut self,
+        bytes: &[u8],
+        kind: &'static str,
+    ) -> Result<Converted, String> {
+        let other = self.decode_other(bytes, kind)?;
         self.pixels_to_coefficients(Pixels {
-            bytes: &pixels,
-            size: source,
-            gray,
+            bytes: &other.pixels,
+            size: other.size,
+            gray: other.gray,
         })?;
         let (quality, chroma) = match &self.options.bound {
-            Some(bound) if self.bounded(source).is_some() => (bound.quality, bound.chroma),
+            Some(bound) if self.bounded(other.size).is_some() => (bound.quality, bound.chroma),
             _ => (QUALITY, 444),
         };
+        let coded = format!("is {kind}, not JPEG: coded at quality {quality}, {chroma}");
         Ok(Converted {
-            source,
-            orientation,
-            change: Some(format!(
-                "is {kind}, not JPEG: coded at quality {quality}, {chroma}"
-            )),
-            warning: None,
+            source: other.size,
+            orientation: other.orientation,
+            change: join(Some(coded), other.scaled),
+            warning: other.flaw,
         })
     }
 
@@ -325,6 +408,34 @@ impl Worker {
             _ => Chroma::Yuv444,
         };
         encode(&smaller, bound.quality, chroma, &mut self.coefficients)
+    }
+}
+
+/// Returns the kind of an image from its first bytes, or why it is none that is read.
+fn image_kind(head: &[u8]) -> Result<&'static str, String> {
+    match Kind::of(head) {
+        Kind::Image(kind) => Ok(kind),
+        kind => Err(kind.refusal()),
+    }
+}
+
+fn jpeg_error(error: turbo::Error) -> String {
+    format!("JPEG: {error}")
+}
+
+/// Refuses a file that ends before its picture does, as Pillow and with it torchvision do; else says what is wrong.
+fn bear_with(flaw: Flaw) -> Result<String, String> {
+    if flaw.cut {
+        Err(format!("JPEG: truncated: {}", flaw.complaint))
+    } else {
+        Ok(flaw.complaint)
+    }
+}
+
+fn join(one: Option<String>, other: Option<String>) -> Option<String> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+        (one, other) => one.or(other),
     }
 }
 

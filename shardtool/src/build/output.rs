@@ -11,11 +11,9 @@ use std::path::{Path, PathBuf};
 use super::ingest::Ingested;
 use super::{Difference, Error, Outcome, REPORT_FILE, Report};
 use crate::Error as DatasetError;
-use crate::dataset::{
-    CodecOptions, Dataset, MANIFEST_FILE, ShardRecord, SourceRecord, SplitRecord,
-};
+use crate::dataset::{CodecOptions, Dataset, MANIFEST_FILE, ShardRecord, SplitRecord};
 use crate::format::{LabelType, NewSample, ShardWriter};
-use crate::source::{Labels, SourceFile};
+use crate::source::{Labels, Source, SourceFile};
 
 /// Where the output goes.
 pub enum Destination {
@@ -29,7 +27,7 @@ pub enum Destination {
 pub fn prepare(
     out: &Path,
     force: bool,
-    source: &SourceRecord,
+    source: &Source,
     codec: &CodecOptions,
 ) -> Result<Destination, Error> {
     let out: PathBuf = out.components().collect(); // without a slash at the end
@@ -56,17 +54,13 @@ pub fn prepare(
 }
 
 /// Returns the dataset in the output's place, if a build would give the same; else in what it differs.
-fn existing(
-    out: &Path,
-    source: &SourceRecord,
-    codec: &CodecOptions,
-) -> Result<Outcome, Difference> {
+fn existing(out: &Path, source: &Source, codec: &CodecOptions) -> Result<Outcome, Difference> {
     let dataset = Dataset::open(out).map_err(Difference::Damaged)?;
     let manifest = dataset.manifest().clone();
-    if manifest.source != *source {
+    if manifest.source != source.listing().record {
         return Err(Difference::Files);
     }
-    if manifest.codec != *codec {
+    if manifest.codec != *codec || manifest.order != source.listing().order {
         return Err(Difference::Options);
     }
     let json = fs::read(out.join(REPORT_FILE)).map_err(Difference::NoReport)?;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::budget::Memory;
 use super::ingest::{Ingested, Worker};
 use super::{Error, Options};
 use crate::Codec;
@@ -14,12 +15,12 @@ use crate::rans::EncodeTable;
 use crate::source::{Source, SourceFile};
 
 /// Chooses how streams are coded, and returns with it what shards have to hold so that they can be decoded.
-pub fn coding(options: &Options, source: &dyn Source) -> (Coding, Vec<u8>) {
+pub fn coding(options: &Options, source: &Source, memory: &Memory) -> (Coding, Vec<u8>) {
     let codec = &options.codec;
     if codec.name != Codec::Dct || codec.entropy == Some(EntropyCoding::Zstd) {
         return (Coding::Zstd(codec.level), Vec::new());
     }
-    let frequencies = statistics(options, source).frequencies();
+    let frequencies = statistics(options, source, memory).frequencies();
     let tables = frequencies.iter().map(|frequencies| {
         EncodeTable::new(frequencies).expect("normalized frequencies make a table")
     });
@@ -29,7 +30,7 @@ pub fn coding(options: &Options, source: &dyn Source) -> (Coding, Vec<u8>) {
 /// Counts the streams of files spread evenly over the source.
 ///
 /// They are as many as it takes to know how bytes are distributed, and too few to matter in a large build.
-fn statistics(options: &Options, source: &dyn Source) -> Statistics {
+fn statistics(options: &Options, source: &Source, memory: &Memory) -> Statistics {
     const ENOUGH_FILES: usize = 64;
     const ENOUGH_BYTES: u64 = 8 << 20;
     const MOST_FILES: usize = 2048;
@@ -43,7 +44,8 @@ fn statistics(options: &Options, source: &dyn Source) -> Statistics {
     std::thread::scope(|scope| {
         for _ in 0..options.workers {
             scope.spawn(|| {
-                let mut worker = Worker::new(options.codec.clone(), Coding::Zstd(1));
+                let mut worker =
+                    Worker::new(options.codec.clone(), Coding::Zstd(1), memory.clone());
                 let mut counted = Statistics::default();
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
@@ -66,8 +68,9 @@ fn statistics(options: &Options, source: &dyn Source) -> Statistics {
 /// Turns files into payloads on all workers and hands them to `take` in the order of the list.
 pub fn in_order(
     options: &Options,
-    source: &dyn Source,
+    source: &Source,
     coding: &Coding,
+    memory: &Memory,
     files: &[SourceFile],
     mut take: impl FnMut(&SourceFile, Result<Ingested, String>) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -79,7 +82,7 @@ pub fn in_order(
         for _ in 0..options.workers {
             let (jobs, results) = (jobs.clone(), results.clone());
             scope.spawn(move || {
-                let mut worker = Worker::new(options.codec.clone(), coding.clone());
+                let mut worker = Worker::new(options.codec.clone(), coding.clone(), memory.clone());
                 for i in jobs {
                     let ingested = worker.ingest(source, &files[i]);
                     if results.send((i, ingested)).is_err() {

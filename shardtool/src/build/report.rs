@@ -20,10 +20,33 @@ pub struct Report {
     /// JPEG files with faulty data that decoders read all the same, with libjpeg's words for the fault; they are kept.
     #[serde(default)]
     pub faulty: Vec<Note>,
-    /// Files that were not taken for images.
+    /// Images whose names say another kind than their content is; they are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub misnamed: Vec<Note>,
+    /// What may hold images and is not in the dataset all the same: what could not be looked at, what is not read, what
+    /// stands where the layout has no place for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Note>,
+    /// What is known to hold no image, or was excluded.
     pub ignored: Vec<Note>,
+    /// Names of classes that have a number, but no image that could be kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes_without_image: Vec<String>,
+    /// How the source was understood, where that may surprise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// Paths in `labels.csv` at which there is no image.
     pub labels_without_image: Vec<String>,
+}
+
+impl Report {
+    /// Tells if every image that was found is in the dataset, as it was.
+    pub fn is_clean(&self) -> bool {
+        self.rejected.is_empty()
+            && self.left_out.is_empty()
+            && self.faulty.is_empty()
+            && self.classes_without_image.is_empty()
+    }
 }
 
 /// What a build did.

@@ -8,7 +8,7 @@ use shardtool::build::{self, Note, OnError, Options};
 use shardtool::dataset::{Bound, CodecOptions, EntropyCoding};
 use shardtool::exit;
 use shardtool::program::Results;
-use shardtool::source::{Folder, LABELS_FILE};
+use shardtool::source::{LABELS_FILE, Source};
 use shardtool::{Codec, Escaped, cpus};
 
 use super::{Meter, count, size};
@@ -117,7 +117,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         force: args.force,
     };
     let mut meter = Meter::new("building", 0);
-    let source = Folder::scan(&args.images)?;
+    let source = Source::folder(&args.images)?;
     let result = build::run(&source, &options, &mut |progress| {
         meter.update(progress.done, progress.total, progress.rejected);
     });

@@ -24,6 +24,9 @@ pub struct Manifest {
     pub source: SourceRecord,
     /// How payloads were coded.
     pub codec: CodecOptions,
+    /// The order of the samples of a split.
+    #[serde(default, skip_serializing_if = "Order::is_sorted")]
+    pub order: Order,
     /// Names of the classes; a sample's class is an index into this list. Empty if unlabelled.
     pub classes: Vec<String>,
     /// Label columns that every shard has.
@@ -65,6 +68,28 @@ pub struct CodecOptions {
     pub bound: Option<Bound>,
     /// Most bytes of header and payloads in a shard of more than one sample.
     pub shard_size: u64,
+}
+
+/// The order of a split's samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// By class number, then by the bytes of the path.
+    #[default]
+    Sorted,
+    /// As the source has them.
+    Source,
+    /// By the xxh3-64 of the path, with this seed: as if drawn by lot.
+    Shuffled {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+impl Order {
+    fn is_sorted(&self) -> bool {
+        *self == Order::Sorted
+    }
 }
 
 /// How the streams of `dct` samples are coded.
@@ -152,6 +177,7 @@ impl Manifest {
     pub fn new(
         source: SourceRecord,
         codec: CodecOptions,
+        order: Order,
         classes: Vec<String>,
         labels: Vec<LabelColumn>,
         splits: Vec<SplitRecord>,
@@ -161,6 +187,7 @@ impl Manifest {
             version: VERSION,
             source,
             codec,
+            order,
             classes,
             labels,
             splits,

@@ -51,7 +51,14 @@ fn dataset() -> (TempDir, Value) {
         shards: shards.to_vec(),
     };
     let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
-    let manifest = Manifest::new(source, codec, classes, Vec::new(), vec![split]);
+    let manifest = Manifest::new(
+        source,
+        codec,
+        Order::Sorted,
+        classes,
+        Vec::new(),
+        vec![split],
+    );
     std::fs::write(dir.path().join(MANIFEST_FILE), manifest.to_json()).unwrap();
     let read = Manifest::read(dir.path()).unwrap();
     assert_eq!(read, manifest, "checksum included");

@@ -1,231 +1,200 @@
-//! A folder of images: a sub-folder for each class, or `train/` and `val/` with such sub-folders.
+//! A folder of images on disk.
 
-use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
-use std::fs::Metadata;
-use std::io;
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use super::{Error, LABELS_FILE, Labels, Listing, Note, Source, SourceFile, SourceSplit, record};
+use super::kind::{self, Kind};
+use super::layout::{self, ANNOTATIONS, Found, Tree};
+use super::{Error, Files, LABELS_FILE, Labels, Note, Options, Part, SourceFile};
 
-/// File name extensions of images: torchvision's `IMG_EXTENSIONS`.
-const EXTENSIONS: [&str; 9] = [
-    "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp",
-];
-
-/// A listed folder; `shardtool/README.md` says how it is read.
-#[derive(Debug)]
-pub struct Folder {
-    root: PathBuf,
-    listing: Listing,
+/// Lists a folder.
+///
+/// # Errors
+/// If it is no folder, cannot be listed, or has a faulty `labels.csv`.
+pub fn open(root: &Path, options: &Options) -> Result<Part, Error> {
+    if !root.is_dir() {
+        return Err(Error::NotAFolder(root.to_owned()));
+    }
+    let names = list(root).map_err(Error::io(root, "list"))?;
+    let full = std::fs::canonicalize(root).map_err(Error::io(root, "open"))?;
+    let mut walk = Walk {
+        root,
+        options,
+        tree: Tree::default(),
+        above: vec![identity(root).map_err(Error::io(root, "open"))?],
+    };
+    walk.folder("", names);
+    let mut contents = layout::arrange(walk.tree, options, false);
+    contents.name = full
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    contents.labels = Labels::read(&root.join(LABELS_FILE))?;
+    Ok(Part {
+        contents,
+        files: Box::new(Folder {
+            root: root.to_owned(),
+        }),
+    })
 }
 
-impl Source for Folder {
-    fn place(&self) -> &Path {
-        &self.root
-    }
+/// Reads the files of a folder.
+struct Folder {
+    root: PathBuf,
+}
 
-    fn listing(&self) -> &Listing {
-        &self.listing
-    }
-
+impl Files for Folder {
     fn read(&self, file: &SourceFile) -> io::Result<Vec<u8>> {
         std::fs::read(self.root.join(&file.path))
     }
+
+    fn head(&self, file: &SourceFile, length: usize) -> io::Result<Vec<u8>> {
+        head(&self.root.join(&file.path), length)
+    }
 }
 
-impl Folder {
-    /// Lists a folder.
-    ///
-    /// # Errors
-    /// If it is no folder, cannot be listed, contains itself through a link, or has a faulty `labels.csv`.
-    pub fn scan(root: &Path) -> Result<Folder, Error> {
-        if !root.is_dir() {
-            return Err(Error::NotAFolder(root.to_owned()));
-        }
-        let mut ignored = Vec::new();
-        let mut trees = Vec::new();
-        if root.join("train").is_dir() {
-            for name in ["train", "val"] {
-                if root.join(name).is_dir() {
-                    trees.push((name, Tree::scan(root, name)?));
+/// Reads the first bytes of a file.
+fn head(path: &Path, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(length as u64)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A walk through a folder and all below it.
+struct Walk<'a> {
+    root: &'a Path,
+    options: &'a Options,
+    tree: Tree,
+    /// Device and inode of the folders on the way, which a link must not lead back to.
+    above: Vec<(u64, u64)>,
+}
+
+impl Walk<'_> {
+    /// Looks at everything in the folder at `below`, which is empty or ends with a slash.
+    fn folder(&mut self, below: &str, mut names: Vec<OsString>) {
+        names.sort();
+        for name in names {
+            let shown = format!("{below}{}", name.to_string_lossy());
+            let path = self.root.join(below).join(&name);
+            let text = name.to_str();
+            if self.options.excludes(&shown) {
+                self.ignore(shown, "excluded");
+            } else if text.is_some_and(kind::is_junk) {
+                self.ignore(shown, "known not to be meant, by its name");
+            } else if below.is_empty() && name == LABELS_FILE {
+                self.see(std::fs::metadata(&path).ok().as_ref());
+            } else {
+                match std::fs::metadata(&path) {
+                    Err(error) if kind::named(&shown).is_some() => {
+                        self.find(shown, 0, Some(format!("cannot be read: {error}")));
+                    }
+                    Err(error) => self.leave_out(shown, format!("cannot be looked at: {error}")),
+                    Ok(meta) if meta.is_dir() => self.enter(shown, &path, &meta),
+                    Ok(meta) => self.file(shown, &path, &meta, text.is_some()),
                 }
             }
-            for name in list(root)? {
-                if name != "train" && name != "val" && name != LABELS_FILE {
-                    ignored.push(note(name, "outside train/ and val/"));
+        }
+    }
+
+    fn enter(&mut self, shown: String, path: &Path, meta: &Metadata) {
+        let here = (meta.dev(), meta.ino());
+        if self.above.contains(&here) {
+            return self.leave_out(shown, "links back to a folder above it".to_owned());
+        }
+        match list(path) {
+            Err(error) => self.leave_out(shown, format!("cannot be listed: {error}")),
+            Ok(names) if path.to_str().is_none() => {
+                let count = names.len();
+                self.leave_out(
+                    shown,
+                    format!("name is not UTF-8; so {count} entries in it are not looked at"),
+                );
+            }
+            Ok(names) => {
+                self.above.push(here);
+                self.folder(&format!("{shown}/"), names);
+                self.above.pop();
+                self.tree.folders.push(shown);
+            }
+        }
+    }
+
+    fn file(&mut self, shown: String, path: &Path, meta: &Metadata, is_utf8: bool) {
+        if !meta.is_file() {
+            return self.leave_out(shown, "not a regular file".to_owned());
+        }
+        self.see(Some(meta));
+        if kind::named(&shown).is_none() {
+            if shown.ends_with(ANNOTATIONS) {
+                if let Ok(text) = std::fs::read_to_string(path) {
+                    self.tree.annotations.push((shown.clone(), text));
                 }
             }
-        } else {
-            trees.push(("train", Tree::scan(root, "")?));
-        }
-
-        let mut names = BTreeSet::new();
-        for (_, tree) in &mut trees {
-            ignored.append(&mut tree.ignored);
-            names.extend(tree.images.iter().filter_map(|image| image.class.clone()));
-        }
-        // A set of texts is sorted by their bytes, as is a list of file names in Python.
-        let classes: Vec<String> = names.into_iter().collect();
-        let mut splits = Vec::new();
-        for (name, tree) in trees {
-            let images = tree.images.into_iter();
-            let mut files: Vec<SourceFile> =
-                images.map(|image| image.into_file(&classes)).collect();
-            files.sort_by(|a, b| (a.class, &a.path).cmp(&(b.class, &b.path)));
-            let name = name.to_owned();
-            splits.push(SourceSplit { name, files });
-        }
-        ignored.retain(|note| note.path != LABELS_FILE);
-        ignored.sort_by(|a, b| a.path.cmp(&b.path));
-
-        let (labels, labels_bytes) = Labels::read(&root.join(LABELS_FILE))?;
-        let full = std::fs::canonicalize(root).map_err(Error::io(root, "open"))?;
-        let name = full.file_name().unwrap_or_default();
-        let name = name.to_string_lossy().into_owned();
-        Ok(Folder {
-            root: root.to_owned(),
-            listing: Listing {
-                record: record(name, &splits, &labels_bytes),
-                classes,
-                splits,
-                labels,
-                ignored,
-            },
-        })
-    }
-}
-
-/// A file that is taken for an image, before class names have numbers.
-struct Candidate {
-    path: String,
-    class: Option<String>,
-    size: u64,
-    fault: Option<String>,
-}
-
-impl Candidate {
-    fn into_file(self, classes: &[String]) -> SourceFile {
-        let number = |name: String| classes.binary_search(&name).expect("listed") as u32;
-        SourceFile {
-            path: self.path,
-            class: self.class.map(number),
-            size: self.size,
-            fault: self.fault,
-        }
-    }
-}
-
-/// The images of one split.
-#[derive(Default)]
-struct Tree {
-    images: Vec<Candidate>,
-    ignored: Vec<Note>,
-}
-
-impl Tree {
-    /// Lists the directory `below` of the source folder.
-    fn scan(root: &Path, below: &str) -> Result<Tree, Error> {
-        let mut tree = Tree::default();
-        let mut flat = Tree::default();
-        let mut above = vec![identity(&root.join(below))?];
-        for name in list(&root.join(below))? {
-            let path = join(below, &name);
-            match std::fs::metadata(root.join(&path)) {
-                Ok(meta) if meta.is_dir() => {
-                    let class = name.to_string_lossy().into_owned();
-                    tree.walk(root, &path, &class, &mut above)?;
+            match head(path, kind::HEAD) {
+                Err(error) => {
+                    return self.leave_out(shown, format!("cannot be looked at: {error}"));
                 }
-                meta => flat.add(path, None, meta),
+                Ok(head) => match Kind::of(&head) {
+                    Kind::Image(_) => {}
+                    kind @ (Kind::Unread(_) | Kind::Archive(_)) => {
+                        return self.leave_out(shown, kind.refusal());
+                    }
+                    kind => return self.ignore(shown, &kind.refusal()),
+                },
             }
         }
-        if tree.images.is_empty() {
-            tree.images = flat.images;
-        } else {
-            for image in flat.images {
-                tree.ignored
-                    .push(note(image.path, "outside the class folders"));
-            }
-        }
-        tree.ignored.append(&mut flat.ignored);
-        Ok(tree)
+        self.find(
+            shown,
+            meta.len(),
+            (!is_utf8).then(|| "file name is not UTF-8".to_owned()),
+        );
     }
 
-    /// Lists the class folder `path` and what is below it. `above` are the folders on the way.
-    fn walk(
-        &mut self,
-        root: &Path,
-        path: &Path,
-        class: &str,
-        above: &mut Vec<(u64, u64)>,
-    ) -> Result<(), Error> {
-        let full = root.join(path);
-        let here = identity(&full)?;
-        if above.contains(&here) {
-            return Err(Error::Loop(full));
-        }
-        above.push(here);
-        for name in list(&full)? {
-            let path = path.join(name);
-            match std::fs::metadata(root.join(&path)) {
-                Ok(meta) if meta.is_dir() => self.walk(root, &path, class, above)?,
-                meta => self.add(path, Some(class), meta),
-            }
-        }
-        above.pop();
-        Ok(())
-    }
-
-    fn add(&mut self, path: impl AsRef<Path>, class: Option<&str>, meta: io::Result<Metadata>) {
-        let path = path.as_ref();
-        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-        if !EXTENSIONS.iter().any(|known| extension == *known) {
-            self.ignored.push(note(path, "not an image's file name"));
-            return;
-        }
-        let fault = match &meta {
-            _ if path.to_str().is_none() => Some("file name is not UTF-8".to_owned()),
-            Ok(meta) if meta.is_file() => None,
-            Ok(_) => Some("not a regular file".to_owned()),
-            Err(error) => Some(format!("cannot be read: {error}")),
-        };
-        self.images.push(Candidate {
-            path: path.to_string_lossy().into_owned(),
-            class: class.map(str::to_owned),
-            size: meta.map_or(0, |meta| meta.len()),
+    fn find(&mut self, path: String, size: u64, fault: Option<String>) {
+        self.tree.found.push(Found {
+            path,
+            size,
             fault,
+            container: 0,
+            position: 0,
         });
     }
-}
 
-/// Returns the names in a directory, without hidden ones.
-fn list(dir: &Path) -> Result<Vec<OsString>, Error> {
-    let entries = std::fs::read_dir(dir).map_err(Error::io(dir, "list"))?;
-    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
-    let mut names = names
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::io(dir, "list"))?;
-    names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
-    Ok(names)
-}
-
-fn join(below: &str, name: &OsStr) -> PathBuf {
-    match below {
-        "" => name.into(),
-        _ => Path::new(below).join(name),
+    /// Notes when a file was changed, its rights included.
+    fn see(&mut self, meta: Option<&Metadata>) {
+        let changed = meta.map(|meta| {
+            let since = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec() as u32);
+            let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            modified.max(SystemTime::UNIX_EPOCH + since)
+        });
+        self.tree.newest = self.tree.newest.max(changed);
     }
+
+    fn ignore(&mut self, path: String, reason: &str) {
+        self.tree.ignored.push(Note::new(path, reason));
+    }
+
+    fn leave_out(&mut self, path: String, reason: String) {
+        self.tree.left_out.push(Note::new(path, reason));
+    }
+}
+
+/// Returns the names in a directory.
+fn list(dir: &Path) -> io::Result<Vec<OsString>> {
+    std::fs::read_dir(dir)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect()
 }
 
 /// Returns what tells a directory from every other: device and inode.
-fn identity(dir: &Path) -> Result<(u64, u64), Error> {
-    let meta = std::fs::metadata(dir).map_err(Error::io(dir, "open"))?;
+fn identity(dir: &Path) -> io::Result<(u64, u64)> {
+    let meta = std::fs::metadata(dir)?;
     Ok((meta.dev(), meta.ino()))
-}
-
-fn note(path: impl AsRef<Path>, reason: &str) -> Note {
-    Note {
-        path: path.as_ref().to_string_lossy().into_owned(),
-        reason: reason.to_owned(),
-    }
 }

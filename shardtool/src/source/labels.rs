@@ -10,6 +10,9 @@ use crate::Escaped;
 use crate::dataset::LabelColumn;
 use crate::format::{Label, LabelType, MAX_LABELS, PATH_COLUMN};
 
+/// What the first column may be called; Hugging Face's `metadata.csv` has the second.
+const PATH_COLUMNS: [&str; 2] = [PATH_COLUMN, "file_name"];
+
 /// The label columns of a source and their values by path.
 #[derive(Debug, Default)]
 pub struct Labels {
@@ -17,6 +20,8 @@ pub struct Labels {
     kinds: Vec<LabelType>,
     /// For each path the fields of its line, without the path.
     rows: HashMap<String, Vec<String>>,
+    /// What tells these labels from others: the bytes they were read from.
+    pub(super) identity: Vec<u8>,
 }
 
 /// What is wrong with a line of a labels file.
@@ -27,7 +32,9 @@ pub enum LabelFault {
     #[error("not UTF-8")]
     NotUtf8,
     /// The header does not begin with the column of paths.
-    #[error("the first column must be {PATH_COLUMN:?}")]
+    #[error(
+        "the first column must be {PATH_COLUMN:?}, and columns separated by commas, semicolons or tabs"
+    )]
     NoPathColumn,
     /// A column's name is empty, too long, or used twice.
     #[error("column \"{}\" is not a distinct name of 1 to 255 bytes", Escaped::new(.0))]
@@ -55,11 +62,11 @@ pub enum LabelFault {
 type Located = (u64, LabelFault);
 
 impl Labels {
-    /// Reads the file and returns its bytes too; a missing file gives no columns.
+    /// Reads a file; a missing one gives no columns.
     ///
     /// # Errors
     /// If the file cannot be read, or with the first faulty line.
-    pub fn read(path: &Path) -> Result<(Labels, Vec<u8>), Error> {
+    pub fn read(path: &Path) -> Result<Labels, Error> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -72,7 +79,48 @@ impl Labels {
             line,
             fault,
         })?;
-        Ok((labels, bytes))
+        Ok(Labels {
+            identity: bytes,
+            ..labels
+        })
+    }
+
+    /// Makes labels of rows that were read elsewhere: for each path as many fields as there are names.
+    pub(super) fn from_rows(names: Vec<String>, rows: HashMap<String, Vec<String>>) -> Labels {
+        let mut sorted: Vec<_> = rows.iter().collect();
+        sorted.sort();
+        let identity = format!("{names:?}{sorted:?}").into_bytes();
+        Labels {
+            kinds: kinds(&names, &rows),
+            names,
+            rows,
+            identity,
+        }
+    }
+
+    /// Adds the labels of another part of the source. An error says why they do not go together.
+    pub(super) fn join(&mut self, other: Labels) -> Result<(), String> {
+        if other.names.is_empty() && other.rows.is_empty() {
+            return Ok(());
+        }
+        if self.names.is_empty() && self.rows.is_empty() {
+            *self = other;
+            return Ok(());
+        }
+        if self.names != other.names {
+            return Err("parts of the source have different label columns".to_owned());
+        }
+        for (path, row) in other.rows {
+            if self.rows.insert(path.clone(), row).is_some() {
+                return Err(format!(
+                    "two parts of the source have labels for \"{}\"",
+                    Escaped::new(&path)
+                ));
+            }
+        }
+        self.kinds = kinds(&self.names, &self.rows);
+        self.identity.extend(other.identity);
+        Ok(())
     }
 
     fn parse(bytes: &[u8]) -> Result<Labels, Located> {
@@ -80,7 +128,10 @@ impl Labels {
         let mut record = StringRecord::new();
         let line = lines.next(&mut record)?.unwrap_or(1);
         let mut fields = record.iter();
-        if fields.next() != Some(PATH_COLUMN) {
+        if !fields
+            .next()
+            .is_some_and(|first| PATH_COLUMNS.contains(&first))
+        {
             return Err((line, LabelFault::NoPathColumn));
         }
         let names: Vec<String> = fields.map(str::to_owned).collect();
@@ -102,15 +153,18 @@ impl Labels {
             }
             let mut fields = record.iter().map(str::to_owned);
             let path = fields.next().expect("there is one field or more");
+            let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
             if rows.contains_key(&path) {
                 return Err((line, LabelFault::SecondLine(path)));
             }
             rows.insert(path, fields.collect::<Vec<_>>());
         }
-        let kinds = (0..names.len())
-            .map(|i| kind_of(rows.values().map(|row| row[i].as_str())))
-            .collect();
-        Ok(Labels { names, kinds, rows })
+        Ok(Labels {
+            kinds: kinds(&names, &rows),
+            names,
+            rows,
+            identity: Vec::new(),
+        })
     }
 
     /// Returns the columns of the dataset: the path, then those of the file.
@@ -153,21 +207,45 @@ impl Labels {
     }
 }
 
-/// Returns the narrowest type that holds every value; empty ones are missing and fit any.
+/// Returns the types of all columns.
+fn kinds(names: &[String], rows: &HashMap<String, Vec<String>>) -> Vec<LabelType> {
+    let kind = |i: usize| kind_of(rows.values().map(|row| row[i].as_str()));
+    (0..names.len()).map(kind).collect()
+}
+
+/// Returns the narrowest type that gives back every value as it was written; empty ones are missing and fit any.
 fn kind_of<'a>(values: impl Iterator<Item = &'a str> + Clone) -> LabelType {
     let all = |fits: fn(&str) -> bool| values.clone().all(|value| value.is_empty() || fits(value));
-    if all(|value| value.parse::<i64>().is_ok()) {
+    if all(is_integer) {
         LabelType::Int64
-    } else if all(|value| value.parse::<f64>().is_ok()) {
+    } else if all(is_number) {
         LabelType::Float64
     } else {
         LabelType::Utf8
     }
 }
 
+/// Tells if an `int64` column gives the text back: `00123` would lose its zeros, and the smallest one means "missing".
+fn is_integer(text: &str) -> bool {
+    text.parse()
+        .is_ok_and(|value: i64| value != i64::MIN && value.to_string() == text)
+}
+
+/// Tells if a `float64` column holds the value: not `nan`, which means "missing", nor whole numbers of more digits.
+fn is_number(text: &str) -> bool {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let digits = text.trim_start_matches(['+', '-']);
+    let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let has_zeros =
+        digits.len() > 1 && digits.starts_with('0') && digits.as_bytes()[1].is_ascii_digit();
+    let holds = |value: f64| !value.is_nan() && !(is_whole && value.abs() > EXACT);
+    !has_zeros && text.parse().is_ok_and(holds)
+}
+
 /// The lines of a file, read by the `csv` crate and held to its rules of quoting, which the crate takes lightly.
 struct Lines<'a> {
     text: &'a str,
+    separator: char,
     reader: csv::Reader<&'a [u8]>,
 }
 
@@ -178,11 +256,25 @@ impl<'a> Lines<'a> {
             (1 + newlines(before), LabelFault::NotUtf8)
         })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let header = text
+            .lines()
+            .find(|line| !line.is_empty())
+            .unwrap_or_default();
+        // Spreadsheets of many countries write semicolons, and call the file CSV all the same.
+        let separator = [',', ';', '\t']
+            .into_iter()
+            .find(|&separator| header.contains(separator))
+            .unwrap_or(',');
         let reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
+            .delimiter(separator as u8)
             .from_reader(text.as_bytes());
-        Ok(Lines { text, reader })
+        Ok(Lines {
+            text,
+            separator,
+            reader,
+        })
     }
 
     /// Reads the next line that is not empty, and returns its number.
@@ -197,19 +289,19 @@ impl<'a> Lines<'a> {
         if !read.map_err(|_| (line, LabelFault::Quotes))? {
             return Ok(None);
         }
-        if !is_quoted_well(record, text) {
+        if !is_quoted_well(record, text, self.separator) {
             return Err((line, LabelFault::Quotes));
         }
         Ok(Some(line))
     }
 }
 
-/// Tells if `text` is `record` with its fields in double quotes or not, and commas between them.
-fn is_quoted_well(record: &StringRecord, text: &str) -> bool {
+/// Tells if `text` is `record` with its fields in double quotes or not, and separators between them.
+fn is_quoted_well(record: &StringRecord, text: &str, separator: char) -> bool {
     let mut rest = text;
     for (number, field) in record.iter().enumerate() {
         if number > 0 {
-            let Some(behind) = rest.strip_prefix(',') else {
+            let Some(behind) = rest.strip_prefix(separator) else {
                 return false;
             };
             rest = behind;
@@ -245,6 +337,21 @@ mod tests {
         let b = labels.of("b,\"x\".jpg");
         assert_eq!(b[1..], [None, Some(Label::Float(2.0)), None]);
         assert_eq!(labels.of("c.jpg")[1..], [None, None, None]);
+    }
+
+    #[test]
+    fn values_are_given_back_as_they_were_written() {
+        use LabelType::*;
+        let kind = |values: &[&str]| kind_of(values.iter().copied());
+        assert_eq!(kind(&["3", "-4", ""]), Int64);
+        assert_eq!(kind(&["00123", "7"]), Utf8);
+        assert_eq!(kind(&["9223372036854775808", "1"]), Utf8);
+        assert_eq!(kind(&["-9223372036854775808"]), Utf8);
+        assert_eq!(kind(&["nan", "1.5"]), Utf8);
+        assert_eq!(kind(&["inf", "1.5", "0.25", "-0"]), Float64);
+        assert_eq!(kind(&["9007199254740993", "0.5"]), Utf8);
+        let labels = Labels::parse(b"file_name;n\n./a/x.jpg;1,5\n").unwrap();
+        assert_eq!(labels.of("a/x.jpg")[1], Some(Label::Text("1,5")));
     }
 
     #[test]

@@ -59,11 +59,13 @@ impl Image {
         }
     }
 
-    pub fn colour(&self) -> Colour {
+    /// Returns what the coefficients mean; none if there is no place for them (CMYK).
+    pub fn colour(&self) -> Option<Colour> {
         match self.colour {
-            0 => Colour::Gray,
-            1 => Colour::YCbCr,
-            _ => Colour::Rgb,
+            0 => Some(Colour::Gray),
+            1 => Some(Colour::YCbCr),
+            2 => Some(Colour::Rgb),
+            _ => None,
         }
     }
 }
@@ -96,6 +98,7 @@ unsafe extern "C" {
     pub fn turbo_reader_free(reader: *mut Reader);
     pub fn turbo_reader_message(reader: *const Reader) -> *const c_char;
     pub fn turbo_reader_warning(reader: *const Reader) -> *const c_char;
+    pub fn turbo_reader_whole(reader: *const Reader) -> c_int;
     pub fn turbo_read_header(
         reader: *mut Reader,
         jpeg: *const u8,

@@ -9,9 +9,17 @@ use crate::dct::coefficients::{BLOCK, Coefficients, Component};
 pub struct Reading {
     /// Whether the file is progressive.
     pub progressive: bool,
-    /// libjpeg's first complaint about a file that it read all the same: missing data count as zero, surplus is
-    /// skipped.
-    pub warning: Option<String>,
+    /// What is wrong with a file that was read all the same.
+    pub flaw: Option<Flaw>,
+}
+
+/// What is wrong with a file that libjpeg read all the same: missing data count as zero, surplus is skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flaw {
+    /// libjpeg's first complaint.
+    pub complaint: String,
+    /// Whether the file ends before all of its picture is there. One that lacks nothing but its end marker does not.
+    pub cut: bool,
 }
 
 /// Reads coefficients; keep one per thread.
@@ -46,9 +54,13 @@ impl Reader {
         into: &mut Coefficients,
     ) -> Result<Reading, Error> {
         let mut image = self.handle.header(jpeg)?;
+        let Some(colour) = image.colour() else {
+            self.handle.read_nothing();
+            return Err(Error::Unsupported("CMYK colours".to_owned()));
+        };
         into.width = image.width;
         into.height = image.height;
-        into.colour = image.colour();
+        into.colour = colour;
         let count = into.colour.planes();
         into.components.truncate(count);
         into.components.resize_with(count, || Component {
@@ -80,7 +92,7 @@ impl Reader {
         }
         Ok(Reading {
             progressive: image.progressive != 0,
-            warning: self.handle.warning(),
+            flaw: self.handle.flaw(),
         })
     }
 }
@@ -99,7 +111,8 @@ fn close_gaps(component: &mut Component, stride: usize) {
     component.blocks.truncate(wide * high);
 }
 
-/// Decodes to RGB8 as Pillow does (accurate integer inverse DCT, fancy upsampling); keep one per thread.
+/// Decodes to RGB8 as Pillow does (accurate integer inverse DCT, fancy upsampling, CMYK as Adobe writes it); keep one
+/// per thread.
 pub struct Decoder {
     handle: Handle,
 }
@@ -116,6 +129,21 @@ impl Decoder {
         Decoder {
             handle: Handle::new(),
         }
+    }
+
+    /// Reads the width and height alone.
+    ///
+    /// # Errors
+    /// libjpeg's complaint.
+    pub fn size(&mut self, jpeg: &[u8]) -> Result<(u32, u32), Error> {
+        let image = self.handle.header(jpeg)?;
+        self.handle.read_nothing();
+        Ok((image.width, image.height))
+    }
+
+    /// Returns what is wrong with the file that was decoded last, if it was decoded whole.
+    pub fn flaw(&self) -> Option<Flaw> {
+        self.handle.flaw()
     }
 
     /// Decodes the whole image, rows without gaps, and gives its width and height.
@@ -214,10 +242,16 @@ impl Handle {
         })
     }
 
-    fn warning(&self) -> Option<String> {
-        // SAFETY: as for `check`.
-        let warning = unsafe { ffi::text(ffi::turbo_reader_warning(self.0)) };
-        (!warning.is_empty()).then_some(warning)
+    fn flaw(&self) -> Option<Flaw> {
+        // SAFETY: as for `check`; the other call only looks at the reader.
+        let (complaint, whole) = unsafe {
+            let complaint = ffi::text(ffi::turbo_reader_warning(self.0));
+            (complaint, ffi::turbo_reader_whole(self.0))
+        };
+        (whole != 0).then_some(Flaw {
+            complaint,
+            cut: whole == 2,
+        })
     }
 }
 

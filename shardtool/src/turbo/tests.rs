@@ -50,7 +50,7 @@ fn assert_rewritten_alike(name: &str, jpeg: &[u8]) {
     write_jpeg(&coefficients, &mut written).unwrap_or_else(|error| panic!("{name}: {error}"));
     let (again, reading) = read(&written).unwrap();
     assert!(again == coefficients, "{name}: other coefficients");
-    assert_eq!(reading.warning, None, "{name}");
+    assert_eq!(reading.flaw, None, "{name}");
     assert!(decode(&written) == decode(jpeg), "{name}: other pixels");
 }
 
@@ -77,7 +77,7 @@ fn one_reader_serves_files_of_all_kinds() {
             },
             None => {
                 let reading = got.unwrap();
-                assert_eq!(reading.warning, None, "{name}");
+                assert_eq!(reading.flaw, None, "{name}");
                 assert_eq!(reading.progressive, name.contains("progressive"));
                 assert_eq!(coefficients, read(&jpeg).unwrap().0, "{name}");
             }
@@ -281,7 +281,7 @@ fn what_is_missing_is_filled_up_with_a_warning() {
         let jpeg = fixture(name);
         let (whole, _) = read(&jpeg).unwrap();
         let (cut, reading) = read(&jpeg[..jpeg.len() * 2 / 3]).unwrap();
-        let warning = reading.warning.unwrap();
+        let warning = reading.flaw.unwrap().complaint;
         assert!(warning.contains("Premature end"), "{warning}");
         assert_eq!((cut.width, cut.height), (whole.width, whole.height));
         assert_ne!(cut, whole);
@@ -290,7 +290,7 @@ fn what_is_missing_is_filled_up_with_a_warning() {
         // Without its end-of-image marker, or with something behind it, a file is whole all the same.
         assert_eq!(read(&jpeg[..jpeg.len() - 2]).unwrap().0, whole);
         let (longer, reading) = read(&[&jpeg[..], &[1, 2, 3]].concat()).unwrap();
-        assert_eq!((longer, reading.warning), (whole, None));
+        assert_eq!((longer, reading.flaw), (whole, None));
     }
     for length in 0..200 {
         assert!(read(&fixture("420")[..length]).is_err());

@@ -46,7 +46,7 @@ fn value(plane: &Plane<'_>, (x, y): (usize, usize), (width, height): (u32, u32))
 }
 
 /// Planes of a whole image as RGB.
-fn to_rgb(planes: &Planes<'_>, size: (u32, u32)) -> Vec<u8> {
+pub fn to_rgb(planes: &Planes<'_>, size: (u32, u32)) -> Vec<u8> {
     let mut pixels = Vec::new();
     for y in 0..size.1 as usize {
         for x in 0..size.0 as usize {

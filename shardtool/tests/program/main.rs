@@ -3,6 +3,7 @@
 #![cfg(feature = "build")]
 
 mod build;
+mod cases;
 mod common;
 mod golden;
 mod kinds;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use shardtool::Codec;
 use shardtool::build;
 use shardtool::dct::coefficients::Coefficients;
-use shardtool::source::Folder;
+use shardtool::source::Source;
 use shardtool::turbo;
 
 use super::methods::{Shards, options};
@@ -40,7 +40,7 @@ pub fn measure(
         }
         reading.push(start.elapsed());
         let start = Instant::now();
-        build::run(&Folder::scan(images)?, &options, &mut |_| {})?;
+        build::run(&Source::folder(images)?, &options, &mut |_| {})?;
         building.push(start.elapsed());
     }
     let median = |times: &mut Vec<Duration>| {

@@ -12,7 +12,7 @@ use shardtool::codec::{Region, RgbView};
 use shardtool::dataset::{Bound, CodecOptions, EntropyCoding};
 use shardtool::planes::Resolution;
 use shardtool::simd::Simd;
-use shardtool::source::Folder;
+use shardtool::source::Source;
 use shardtool::turbo;
 use shardtool::{Codec, Dataset, Sample};
 
@@ -47,7 +47,7 @@ impl Shards {
             ("dct-zstd", Codec::Dct, Some(EntropyCoding::Zstd), None),
             ("dct-320", Codec::Dct, rans, Some(bound)),
         ];
-        let folder = Folder::scan(images)?;
+        let folder = Source::folder(images)?;
         let build = |(name, codec, entropy, bound): (&str, Codec, _, Option<Bound>)| {
             let out = scratch.join(name);
             let mut options = options(&out, codec);

@@ -1,78 +1,79 @@
-//! What the markers of a JPEG file say, whatever its kind: none of the decoders knows every one.
+//! What is asked of a JPEG file besides its picture.
 
 use image::metadata::Orientation;
 
-use super::size::check_size;
+use crate::codec::RgbView;
 
-/// Tells if a file is JPEG, by its first bytes.
-pub fn is_jpeg(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0xff, 0xd8, 0xff])
+/// Returns the EXIF orientation, 1 to 8; 1 where the markers tell none. libjpeg alone judges whether the file is whole.
+pub fn orientation(bytes: &[u8]) -> u8 {
+    exif(bytes).unwrap_or(Orientation::NoTransforms).to_exif()
 }
 
-/// Returns size and EXIF orientation.
-pub fn read_header(bytes: &[u8]) -> Result<((u32, u32), u8), String> {
-    let no_frame = || "JPEG: no frame header".to_owned();
-    let mut orientation = Orientation::NoTransforms;
+fn exif(bytes: &[u8]) -> Option<Orientation> {
+    let mut found = None;
     let mut at = 2;
     loop {
         // As libjpeg does: what lies between segments is skipped, and any number of FF may come before a marker.
-        let skipped = bytes[at.min(bytes.len())..]
+        let rest = bytes.get(at..)?;
+        at += rest
             .windows(2)
-            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff));
-        at += skipped.ok_or_else(no_frame)?;
+            .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff))?;
         let marker = bytes[at + 1];
-        if matches!(marker, 0x01 | 0xd0..=0xd8) {
-            at += 2; // a marker without a segment
-            continue;
-        }
-        let length = bytes.get(at + 2..at + 4).ok_or_else(no_frame)?;
-        let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-        let segment = bytes.get(at + 4..end).ok_or_else(no_frame)?;
         match marker {
-            0xe1 => {
-                let exif = segment.strip_prefix(b"Exif\0\0");
-                let found = exif.and_then(Orientation::from_exif_chunk);
-                orientation = found.unwrap_or(orientation);
+            0x01 | 0xd0..=0xd8 => {
+                at += 2; // a marker without a segment
+                continue;
             }
-            // Huffman tables, extensions and arithmetic conditioning lie among the markers of frames.
-            0xc4 | 0xc8 | 0xcc => {}
-            0xc0..=0xcf => {
-                let &[_, h1, h0, w1, w0] = segment.first_chunk().ok_or_else(no_frame)?;
-                let height = u32::from(u16::from_be_bytes([h1, h0]));
-                let width = u32::from(u16::from_be_bytes([w1, w0]));
-                check_size(width, height)?;
-                return Ok(((width, height), orientation.to_exif()));
-            }
-            0xda => return Err(no_frame()),
+            0xd9 | 0xda => return found,
             _ => {}
+        }
+        let length = bytes.get(at + 2..at + 4)?;
+        let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+        let segment = bytes.get(at + 4..end)?;
+        if marker == 0xe1 {
+            let exif = segment.strip_prefix(b"Exif\0\0");
+            found = exif.and_then(Orientation::from_exif_chunk).or(found);
         }
         at = end;
     }
 }
 
-/// Refuses a JPEG file that ends before its end-of-image marker.
-///
-/// The decoder would fill the missing part with gray; Pillow, and with it torchvision, refuses such a file too.
-pub fn check_complete(bytes: &[u8]) -> Result<(), String> {
-    const END_OF_IMAGE: u8 = 0xd9;
-    let truncated = || format!("truncated: no end-of-image marker in {} bytes", bytes.len());
-    let mut at = 2;
-    loop {
-        // Entropy-coded data holds FF only before 00 or a restart marker, so that a search for
-        // the next other marker serves behind a scan's header as well as between segments.
-        let rest = bytes.get(at..).unwrap_or_default();
-        at += memchr::memchr(0xff, rest).ok_or_else(truncated)? + 1;
-        match bytes.get(at) {
-            None => return Err(truncated()),
-            Some(&END_OF_IMAGE) => return Ok(()),
-            Some(0xff) => {}
-            Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
-            Some(_) => {
-                let length = bytes.get(at + 1..at + 3).ok_or_else(truncated)?;
-                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+/// Tells if two decoders made the same picture of a file. They round differently, and may make finer chroma of coarse
+/// in different ways, but nowhere do areas differ.
+pub fn are_alike(one: &[u8], other: &RgbView<'_>) -> bool {
+    /// Levels that an area's mean may differ by. Decoders that are right differ by less than a third of it.
+    const TOLERANCE: u64 = 6;
+    const CELL: usize = 16;
+    let width = other.width as usize;
+    let columns = width.div_ceil(CELL);
+    let mut sums = vec![[[0u64; 3]; 2]; columns];
+    let mut rows = one.chunks_exact(3 * width).zip(other.rows()).peekable();
+    let mut height = 0;
+    while let Some(pair) = rows.next() {
+        for (which, row) in [pair.0, pair.1].into_iter().enumerate() {
+            for (cell, sums) in row.chunks(3 * CELL).zip(&mut sums) {
+                for pixel in cell.chunks_exact(3) {
+                    for (sum, value) in sums[which].iter_mut().zip(pixel) {
+                        *sum += u64::from(*value);
+                    }
+                }
             }
         }
+        height += 1;
+        if height < CELL && rows.peek().is_some() {
+            continue;
+        }
+        for (column, [one, other]) in sums.iter().enumerate() {
+            let pixels = (height * CELL.min(width - column * CELL)) as u64;
+            let differ = |(one, other): (&u64, &u64)| one.abs_diff(*other) > TOLERANCE * pixels;
+            if one.iter().zip(other).any(differ) {
+                return false;
+            }
+        }
+        sums.fill([[0; 3]; 2]);
+        height = 0;
     }
+    true
 }
 
 #[cfg(test)]
@@ -80,20 +81,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_found_behind_segments_and_scans() {
-        let jpeg = [
-            &[0xff, 0xd8][..],
-            &[0xff, 0xe1, 0, 6, 0xff, 0xd9, 0xff, 0xd9], // a thumbnail's end is not the image's
-            &[0xff, 0xda, 0, 2, 1, 2, 0xff, 0, 3, 0xff, 0xd0, 4],
-            &[0xff, 0xff, 0xc4, 0, 2],
-            &[0xff, 0xda, 0, 2, 5],
-            &[0xff, 0xd9],
+    fn orientation_is_found_wherever_it_stands_and_nothing_else_is_taken_for_it() {
+        let exif = [
+            &b"Exif\0\0MM\0\x2a\0\0\0\x08"[..],
+            &[0, 1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0],
         ]
         .concat();
-        assert_eq!(check_complete(&jpeg), Ok(()));
-        for length in 0..jpeg.len() {
-            assert!(check_complete(&jpeg[..length]).is_err(), "{length} bytes");
+        let segment = |marker: u8, data: &[u8]| {
+            let length = (data.len() as u16 + 2).to_be_bytes();
+            [&[0xff, marker, length[0], length[1]], data].concat()
+        };
+        let whole = [
+            &[0xff, 0xd8][..],
+            &segment(0xfe, b"junk"),
+            &[0x55, 0x55, 0xff],
+            &segment(0xe1, &exif),
+            &segment(0xda, b""),
+        ]
+        .concat();
+        assert_eq!(orientation(&whole), 6);
+        let behind = [
+            &[0xff, 0xd8][..],
+            &segment(0xda, b""),
+            &segment(0xe1, &exif),
+        ]
+        .concat();
+        assert_eq!(orientation(&behind), 1);
+        for length in 0..whole.len() {
+            orientation(&whole[..length]);
         }
-        assert_eq!(check_complete(&[&jpeg[..], &[0, 0]].concat()), Ok(()));
+        assert_eq!(orientation(&[0xff, 0xd8, 0xff, 0xe0, 0, 0, 0xff, 0xd9]), 1);
     }
 }

@@ -1,41 +1,103 @@
-//! Files that are not JPEG, decoded by the `image` crate.
+//! Files that are not JPEG, decoded by the `image` crate and its kin.
+
+mod depth;
+mod png;
+mod tiff;
 
 use std::io::Cursor;
 
-use image::ImageDecoder;
 use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat};
 
 use super::size::check_size;
+use crate::build::budget::Taken;
 
 /// The most bytes that a file may make its decoder allocate.
-const MAX_ALLOCATION: u64 = 1 << 30;
+const MAX_ALLOCATION: u64 = 2 << 30;
 
-/// A decoded file.
+/// A decoded file: 8 bits a sample, gray or RGB.
 pub struct Other {
-    pub image: image::DynamicImage,
-    /// Name of the file's type, such as `PNG`.
-    pub kind: String,
+    pub pixels: Vec<u8>,
+    pub size: (u32, u32),
+    /// True if a pixel is one byte instead of three.
+    pub gray: bool,
     /// EXIF orientation, 1 to 8.
     pub orientation: u8,
+    /// How samples of another depth became 8 bits, where there is a choice.
+    pub scaled: Option<String>,
+    /// What is wrong with a file that was read all the same.
+    pub flaw: Option<String>,
 }
 
-/// Decodes a file whose type its first bytes tell.
-pub fn decode(bytes: &[u8]) -> Result<Other, String> {
-    let format = image::guess_format(bytes).map_err(|_| "not an image of a known type")?;
-    let kind = format!("{format:?}").to_ascii_uppercase();
+/// Decodes a file of a kind that [`Kind::of`](crate::source::Kind::of) knows as an image. `room` is asked for the bytes
+/// that decoding will take, before it does.
+pub fn decode(
+    bytes: &[u8],
+    kind: &'static str,
+    room: &dyn Fn(u64) -> Taken,
+) -> Result<Other, String> {
     let wrong = |error: image::ImageError| format!("{kind}: {error}");
+    if kind == "TIFF" {
+        let deep = tiff::decode(bytes, room).map_err(|error| format!("TIFF: {error}"))?;
+        if let Some(decoded) = deep {
+            return Ok(decoded);
+        }
+    }
+    let format = match kind {
+        "TIFF" => ImageFormat::Tiff,
+        "PNG" => ImageFormat::Png,
+        "WEBP" => ImageFormat::WebP,
+        "GIF" => ImageFormat::Gif,
+        "BMP" => ImageFormat::Bmp,
+        "PNM" => ImageFormat::Pnm,
+        "ICO" => ImageFormat::Ico,
+        _ => return Err("not an image of a known type".to_owned()),
+    };
+    let completed = (kind == "PNG").then(|| png::with_end(bytes)).flatten();
+    let bytes = completed.as_deref().unwrap_or(bytes);
     let reader = image::ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder = reader.into_decoder().map_err(wrong)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
+    let _held = room(decoder.total_bytes() + pixels_and_more(width, height));
     let mut limits = image::Limits::no_limits();
     limits.max_alloc = Some(MAX_ALLOCATION);
     decoder.set_limits(limits).map_err(wrong)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let image = image::DynamicImage::from_decoder(decoder).map_err(wrong)?;
+    let image = DynamicImage::from_decoder(decoder).map_err(wrong)?;
     Ok(Other {
-        image,
-        kind,
         orientation: orientation.to_exif(),
+        flaw: completed.map(|_| "ends without its IEND chunk".to_owned()),
+        ..eight_bits(image)
     })
+}
+
+/// Returns the bytes that RGB pixels and the coefficients made of them take.
+fn pixels_and_more(width: u32, height: u32) -> u64 {
+    (3 + 6) * u64::from(width) * u64::from(height)
+}
+
+/// Brings pixels to 8 bits a sample, and drops transparency.
+fn eight_bits(image: DynamicImage) -> Other {
+    let size = (image.width(), image.height());
+    let gray = !image.color().has_color();
+    let mut scaled = None;
+    let pixels = match image {
+        // What more than 8 bits of gray mean is the maker's secret: often fewer are used than there are.
+        DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA16(_) => {
+            let (pixels, how) = depth::integers(image.into_luma16().as_raw());
+            scaled = Some(how);
+            pixels
+        }
+        _ if gray => image.into_luma8().into_raw(),
+        _ => image.into_rgb8().into_raw(),
+    };
+    Other {
+        pixels,
+        size,
+        gray,
+        orientation: 1,
+        scaled,
+        flaw: None,
+    }
 }

@@ -1,0 +1,72 @@
+//! TIFF files of more than 8 bits a sample, which the `image` crate refuses or makes black or white.
+
+use std::io::Cursor;
+
+use tiff::ColorType;
+use tiff::decoder::{Decoder, DecodingResult, Limits};
+use tiff::tags::Tag;
+
+use super::super::size::check_size;
+use super::{MAX_ALLOCATION, Other, depth, pixels_and_more};
+use crate::build::budget::Taken;
+
+/// Decodes a file's first image, if its samples have more than 8 bits; else gives nothing.
+pub fn decode(bytes: &[u8], room: &dyn Fn(u64) -> Taken) -> Result<Option<Other>, String> {
+    let wrong = |error: tiff::TiffError| error.to_string();
+    let mut limits = Limits::default();
+    limits.decoding_buffer_size = MAX_ALLOCATION as usize;
+    limits.intermediate_buffer_size = MAX_ALLOCATION as usize;
+    let mut decoder = Decoder::new(Cursor::new(bytes))
+        .map_err(wrong)?
+        .with_limits(limits);
+    let (width, height) = decoder.dimensions().map_err(wrong)?;
+    check_size(width, height)?;
+    let channels = match decoder.colortype().map_err(wrong)? {
+        ColorType::Gray(9..) => 1,
+        ColorType::GrayA(9..) => 2,
+        ColorType::RGB(9..) => 3,
+        ColorType::RGBA(9..) => 4,
+        _ => return Ok(None),
+    };
+    let layout = decoder.image_buffer_layout().map_err(wrong)?;
+    if layout.planes > 1 {
+        return Err("more than 8 bits a sample, a plane for each channel: not read".to_owned());
+    }
+    let _held = room(layout.complete_len as u64 * 3 + pixels_and_more(width, height));
+    let orientation = decoder.find_tag_unsigned(Tag::Orientation).map_err(wrong)?;
+    let (samples, how) = match decoder.read_image().map_err(wrong)? {
+        DecodingResult::U16(samples) => depth::integers(&opaque(samples, channels)),
+        DecodingResult::U32(samples) => depth::integers(&opaque(samples, channels)),
+        DecodingResult::I16(samples) => depth::integers(&opaque(samples, channels)),
+        DecodingResult::I32(samples) => depth::integers(&opaque(samples, channels)),
+        DecodingResult::F32(samples) => depth::floats(&opaque(samples, channels)),
+        DecodingResult::F64(samples) => {
+            let samples: Vec<f32> = samples.into_iter().map(|sample| sample as f32).collect();
+            depth::floats(&opaque(samples, channels))
+        }
+        DecodingResult::F16(samples) => {
+            let samples: Vec<f32> = samples.into_iter().map(f32::from).collect();
+            depth::floats(&opaque(samples, channels))
+        }
+        _ => return Err("samples of 64 bits: not read".to_owned()),
+    };
+    Ok(Some(Other {
+        pixels: samples,
+        size: (width, height),
+        gray: channels < 3,
+        orientation: orientation
+            .filter(|value| (1..=8).contains(value))
+            .unwrap_or(1),
+        scaled: Some(how),
+        flaw: None,
+    }))
+}
+
+/// Drops the last channel of those that have transparency.
+fn opaque<T: Copy>(samples: Vec<T>, channels: usize) -> Vec<T> {
+    if channels % 2 == 1 {
+        return samples;
+    }
+    let colours = |pixel: &[T]| pixel[..channels - 1].to_vec();
+    samples.chunks_exact(channels).flat_map(colours).collect()
+}
