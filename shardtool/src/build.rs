@@ -12,15 +12,17 @@ mod output;
 mod pool;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::Error as DatasetError;
-use crate::dataset::{CodecOptions, Manifest, SplitRecord};
+use crate::dataset::{CodecOptions, Manifest, ShardRecord, SplitRecord};
 use crate::dct::encode::Coding;
 use crate::source::{Source, SourceFile, SourceSplit};
 use budget::Memory;
 use ingest::Ingested;
-use output::{Destination, SplitWriter, Staging};
+use output::{Destination, Done, Journal, SplitWriter, Staging};
 
 pub use crate::source::Note;
 pub use error::{Difference, Error};
@@ -50,6 +52,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Replace an existing dataset.
     pub force: bool,
+    /// When listing the source began: what is changed in it later, the next build will see.
+    pub began: SystemTime,
 }
 
 /// Returns where the dataset of a source goes unless told otherwise: `photos` becomes `photos.shards`.
@@ -70,7 +74,8 @@ pub fn default_output(images: &Path) -> Result<PathBuf, Error> {
 
 /// Builds a dataset, or finds that it is there already.
 ///
-/// A failed build leaves nothing behind, and what was in the output's place stays.
+/// A failed build leaves what was in the output's place as it was. What it has finished stays beside it, and the same
+/// build goes on from there.
 ///
 /// # Errors
 /// If the source has no image that can be kept, the output's place is taken, or the disk fails or is full.
@@ -90,26 +95,37 @@ pub fn run(
             },
         });
     }
-    let staging = if options.dry_run {
-        None
-    } else {
-        match output::prepare(&options.out, options.force, source, &options.codec)? {
-            Destination::UpToDate(outcome) => return Ok(*outcome),
-            Destination::Free(staging) => Some(staging),
-        }
+    if options.dry_run {
+        return Build::new(source, options, progress).run(None);
+    }
+    let staging = match output::prepare(source, options)? {
+        Destination::UpToDate(outcome) => return Ok(*outcome),
+        Destination::Free(staging) => *staging,
     };
-    let built = Build::new(source, options, progress).run(staging.as_ref());
-    match (built, staging) {
-        (Ok(outcome), Some(staging)) => {
-            staging.finish(&outcome)?;
-            Ok(outcome)
-        }
-        (Err(error), Some(staging)) => {
-            // Gives the space back, which a full disk needs most.
-            staging.remove();
-            Err(error)
-        }
-        (built, None) => built,
+    let built = Build::new(source, options, progress).run(Some(&staging));
+    let finished = built.and_then(|outcome| {
+        staging.finish(&outcome, options.began)?;
+        Ok(outcome)
+    });
+    finished.map_err(|error| unfinished(error, staging))
+}
+
+/// Removes what is not finished, which gives space back, and tells of what is.
+fn unfinished(error: Error, staging: Staging) -> Error {
+    let finished = match error {
+        Error::Rejected { .. } | Error::NoneKept { .. } => Vec::new(),
+        _ => output::finished(staging.dir()),
+    };
+    if finished.is_empty() {
+        staging.remove();
+        return error;
+    }
+    // The error that led here matters more than a failure of this, and the next build does it again.
+    let _ = staging.keep_only(&finished);
+    Error::Unfinished {
+        cause: Box::new(error),
+        dir: staging.dir().to_owned(),
+        shards: finished.len() - 1,
     }
 }
 
@@ -118,11 +134,48 @@ struct Build<'a> {
     source: &'a Source,
     options: &'a Options,
     progress: &'a mut dyn FnMut(Progress),
+    /// What became of all files.
+    total: Tally,
+    /// What became of those since the last finished shard.
+    since: Tally,
+    /// Files dealt with, of all splits.
+    done: u64,
+    resumed: u64,
+}
+
+/// What became of some files.
+#[derive(Default)]
+struct Tally {
     report: Report,
     payload_bytes: u64,
-    done: u64,
     /// How many images of each class were kept.
-    of_class: Vec<u64>,
+    of_class: BTreeMap<u32, u64>,
+}
+
+impl Tally {
+    fn absorb(&mut self, other: Tally) {
+        self.report.absorb(other.report);
+        self.payload_bytes += other.payload_bytes;
+        for (class, kept) in other.of_class {
+            *self.of_class.entry(class).or_default() += kept;
+        }
+    }
+
+    fn add(&mut self, file: &SourceFile, image: &Ingested) {
+        let report = &mut self.report;
+        for (notes, text) in [
+            (&mut report.stored_otherwise, &image.change),
+            (&mut report.faulty, &image.warning),
+            (&mut report.misnamed, &image.misnamed),
+        ] {
+            notes.extend(text.clone().map(|text| file.note(text)));
+        }
+        report.kept += 1;
+        self.payload_bytes += image.payload.len() as u64;
+        if let Some(class) = file.class {
+            *self.of_class.entry(class).or_default() += 1;
+        }
+    }
 }
 
 impl<'a> Build<'a> {
@@ -132,20 +185,24 @@ impl<'a> Build<'a> {
         progress: &'a mut dyn FnMut(Progress),
     ) -> Build<'a> {
         let listing = source.listing();
+        let report = Report {
+            ignored: listing.ignored.clone(),
+            left_out: listing.left_out.clone(),
+            remarks: listing.remarks.clone(),
+            labels_without_image: listing.labels.without_image(listing.files()),
+            ..Report::default()
+        };
         Build {
             source,
             options,
             progress,
-            report: Report {
-                ignored: listing.ignored.clone(),
-                left_out: listing.left_out.clone(),
-                remarks: listing.remarks.clone(),
-                labels_without_image: listing.labels.without_image(listing.files()),
-                ..Report::default()
+            total: Tally {
+                report,
+                ..Tally::default()
             },
-            payload_bytes: 0,
+            since: Tally::default(),
             done: 0,
-            of_class: vec![0; listing.classes.len()],
+            resumed: 0,
         }
     }
 
@@ -153,18 +210,60 @@ impl<'a> Build<'a> {
         let listing = self.source.listing();
         let memory = Memory::available();
         let (coding, codec_data) = pool::coding(self.options, self.source, &memory);
+        let mut journal = match staging {
+            None => None,
+            Some(staging) => Some(Journal::open(
+                staging,
+                self.source,
+                self.options,
+                &codec_data,
+            )?),
+        };
         let mut splits = Vec::new();
         for split in &listing.splits {
-            let writer = staging.map(|staging| {
-                let (name, size) = (&split.name, self.options.codec.shard_size);
-                SplitWriter::new(staging, name, &listing.labels, size, &codec_data)
-            });
-            splits.extend(self.split(split, &coding, &memory, writer)?);
+            let mut out = match (staging, &mut journal) {
+                (Some(staging), Some(journal)) => {
+                    let shards = self.take_up(split, journal);
+                    let size = self.options.codec.shard_size;
+                    Some(Out {
+                        writer: SplitWriter::new(
+                            staging,
+                            &split.name,
+                            &listing.labels,
+                            size,
+                            &codec_data,
+                            shards.len(),
+                        ),
+                        staging,
+                        journal,
+                        shards,
+                    })
+                }
+                _ => None,
+            };
+            self.split(split, &coding, &memory, &mut out)?;
+            splits.extend(out.map(|out| {
+                SplitRecord {
+                    name: split.name.clone(),
+                    samples: out
+                        .shards
+                        .iter()
+                        .map(|shard| u64::from(shard.samples))
+                        .sum(),
+                    shards: out.shards,
+                }
+            }));
         }
-        if self.report.kept == 0 {
+        self.outcome(splits)
+    }
+
+    fn outcome(mut self, splits: Vec<SplitRecord>) -> Result<Outcome, Error> {
+        let listing = self.source.listing();
+        let mut report = std::mem::take(&mut self.total.report);
+        if report.kept == 0 {
             // No dataset means no report either, so the error has to say why.
             let path = self.source.place().to_owned();
-            return Err(match self.report.rejected.into_iter().next() {
+            return Err(match report.rejected.into_iter().next() {
                 None => Error::NoImages(path),
                 Some(first) => Error::NoneKept {
                     path,
@@ -173,12 +272,10 @@ impl<'a> Build<'a> {
                 },
             });
         }
-        let without = self
-            .of_class
-            .iter()
+        let without = (0..)
             .zip(&listing.classes)
-            .filter(|(kept, _)| **kept == 0);
-        self.report.classes_without_image = without.map(|(_, name)| name.clone()).collect();
+            .filter(|(class, _)| !self.total.of_class.contains_key(class));
+        report.classes_without_image = without.map(|(_, name)| name.clone()).collect();
         let manifest = Manifest::new(
             listing.record.clone(),
             self.options.codec.clone(),
@@ -189,71 +286,138 @@ impl<'a> Build<'a> {
         );
         Ok(Outcome {
             manifest,
-            report: self.report,
-            payload_bytes: self.payload_bytes,
+            report,
+            payload_bytes: self.total.payload_bytes,
             up_to_date: false,
+            resumed: self.resumed,
         })
     }
 
-    /// Codes the files of a split, and writes them if there is a writer.
+    /// Takes up what an unfinished build has done of a split, and returns its shards.
+    fn take_up(&mut self, split: &SourceSplit, journal: &Journal) -> Vec<ShardRecord> {
+        let mut shards = Vec::new();
+        for done in journal
+            .done()
+            .iter()
+            .filter(|done| done.split == split.name)
+        {
+            self.total.absorb(Tally {
+                report: done.report.clone(),
+                payload_bytes: done.payload_bytes,
+                of_class: done.of_class.iter().copied().collect(),
+            });
+            self.done += done.files;
+            shards.push(done.shard.clone());
+        }
+        self.resumed += shards.len() as u64;
+        shards
+    }
+
+    /// Codes the files of a split, and writes them if there is where to.
     fn split(
         &mut self,
         split: &SourceSplit,
         coding: &Coding,
         memory: &Memory,
-        mut writer: Option<SplitWriter<'_>>,
-    ) -> Result<Option<SplitRecord>, Error> {
+        out: &mut Option<Out<'_, '_>>,
+    ) -> Result<(), Error> {
         let (options, source) = (self.options, self.source);
-        pool::in_order(
-            options,
-            source,
-            coding,
-            memory,
-            &split.files,
-            |file, ingested| self.take(file, ingested, writer.as_mut()),
-        )?;
-        writer.map(SplitWriter::finish).transpose()
+        let before = out.as_ref().map_or(0, |out| out.files_done(&split.name));
+        let files = &split.files[before as usize..];
+        let mut since = 0;
+        pool::in_order(options, source, coding, memory, files, |file, ingested| {
+            self.take(file, ingested, split, out, &mut since)
+        })?;
+        if let Some(out) = out {
+            let closed = out.writer.close()?;
+            self.note(split, closed, out, &mut since)?;
+        }
+        self.total.absorb(std::mem::take(&mut self.since));
+        Ok(())
     }
 
-    /// Notes what became of a file, and writes it if it can be kept.
+    /// Writes a file if it can be kept, and notes what became of it. `since` counts the files since the last finished
+    /// shard.
     fn take(
         &mut self,
         file: &SourceFile,
         ingested: Result<Ingested, String>,
-        writer: Option<&mut SplitWriter<'_>>,
+        split: &SourceSplit,
+        out: &mut Option<Out<'_, '_>>,
+        since: &mut u64,
     ) -> Result<(), Error> {
         match ingested {
             Ok(image) => {
-                if let Some(change) = &image.change {
-                    self.report.stored_otherwise.push(file.note(change.clone()));
+                if let Some(out) = out {
+                    let closed = out.writer.append(file, &image)?;
+                    self.note(split, closed, out, since)?;
                 }
-                if let Some(warning) = &image.warning {
-                    self.report.faulty.push(file.note(warning.clone()));
-                }
-                if let Some(named) = &image.misnamed {
-                    self.report.misnamed.push(file.note(named.clone()));
-                }
-                if let Some(class) = file.class {
-                    self.of_class[class as usize] += 1;
-                }
-                self.payload_bytes += image.payload.len() as u64;
-                self.report.kept += 1;
-                if let Some(writer) = writer {
-                    writer.append(file, &image)?;
-                }
+                self.since.add(file, &image);
             }
             Err(reason) if self.options.on_error == OnError::Fail => {
                 let path = self.source.place().join(&file.path);
                 return Err(Error::Rejected { path, reason });
             }
-            Err(reason) => self.report.rejected.push(file.note(reason)),
+            Err(reason) => self.since.report.rejected.push(file.note(reason)),
         }
+        *since += 1;
         self.done += 1;
+        let rejected = self.total.report.rejected.len() + self.since.report.rejected.len();
         (self.progress)(Progress {
             done: self.done,
             total: self.source.listing().record.files,
-            rejected: self.report.rejected.len() as u64,
+            rejected: rejected as u64,
         });
         Ok(())
+    }
+
+    /// Writes a finished shard, if one is, into the journal.
+    fn note(
+        &mut self,
+        split: &SourceSplit,
+        closed: Option<ShardRecord>,
+        out: &mut Out<'_, '_>,
+        since: &mut u64,
+    ) -> Result<(), Error> {
+        let Some(shard) = closed else {
+            return Ok(());
+        };
+        let tally = std::mem::take(&mut self.since);
+        out.shards.push(shard.clone());
+        let done = Done {
+            split: split.name.clone(),
+            shard,
+            files: std::mem::take(since),
+            report: tally.report.clone(),
+            payload_bytes: tally.payload_bytes,
+            of_class: tally
+                .of_class
+                .iter()
+                .map(|(class, kept)| (*class, *kept))
+                .collect(),
+        };
+        self.total.absorb(tally);
+        out.journal.append(out.staging, done)
+    }
+}
+
+/// Where a split's samples go.
+struct Out<'a, 'j> {
+    writer: SplitWriter<'a>,
+    staging: &'a Staging,
+    journal: &'j mut Journal,
+    /// The finished shards.
+    shards: Vec<ShardRecord>,
+}
+
+impl Out<'_, '_> {
+    /// Returns how many files of a split were dealt with before this build.
+    fn files_done(&self, split: &str) -> u64 {
+        let lines = self
+            .journal
+            .done()
+            .iter()
+            .filter(|done| done.split == split);
+        lines.map(|done| done.files).sum()
     }
 }

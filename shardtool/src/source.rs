@@ -33,7 +33,8 @@ pub const LABELS_FILE: &str = "labels.csv";
 
 /// The images that a dataset is built from.
 pub struct Source {
-    place: PathBuf,
+    /// What the user named, one thing or more.
+    places: Vec<PathBuf>,
     listing: Listing,
     parts: Vec<Box<dyn Files>>,
     /// For each part, the number of its first container.
@@ -221,7 +222,11 @@ impl Source {
     ///
     /// # Errors
     /// If the parts contradict each other about classes, or have different label columns.
-    pub fn new(place: PathBuf, parts: Vec<Part>, order: Option<Order>) -> Result<Source, Error> {
+    pub fn new(
+        places: Vec<PathBuf>,
+        parts: Vec<Part>,
+        order: Option<Order>,
+    ) -> Result<Source, Error> {
         let mut contents = Vec::new();
         let mut files = Vec::new();
         let mut first_containers = Vec::new();
@@ -236,8 +241,8 @@ impl Source {
             files.push(part.files);
         }
         Ok(Source {
-            listing: order::arrange(&place, contents, order)?,
-            place,
+            listing: order::arrange(first(&places), contents, order)?,
+            places,
             parts: files,
             first_containers,
         })
@@ -249,12 +254,17 @@ impl Source {
     /// If it is no folder, cannot be listed, or has a faulty `labels.csv`.
     pub fn folder(root: &Path) -> Result<Source, Error> {
         let part = folder::open(root, &Options::default())?;
-        Source::new(root.to_owned(), vec![part], None)
+        Source::new(vec![root.to_owned()], vec![part], None)
     }
 
-    /// Returns the path of the folder or archive, for messages.
+    /// Returns the path of the folder or archive, or the first of several, for messages.
     pub fn place(&self) -> &Path {
-        &self.place
+        first(&self.places)
+    }
+
+    /// Returns the paths of all folders and archives that the user named.
+    pub fn places(&self) -> &[PathBuf] {
+        &self.places
     }
 
     /// Returns all files with their classes and labels.
@@ -284,4 +294,8 @@ impl Source {
             .partition_point(|first| *first <= file.container);
         &*self.parts[behind - 1]
     }
+}
+
+fn first(places: &[PathBuf]) -> &Path {
+    places.first().map_or(Path::new(""), PathBuf::as_path)
 }

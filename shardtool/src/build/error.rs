@@ -66,12 +66,36 @@ pub enum Error {
     },
     /// The output exists and is no dataset; it is never deleted.
     #[error(
-        "{}: exists already and is not a dataset; remove it or name another place with --out",
+        "{}: exists already and is not a dataset; name another place with --out",
         Escaped::new(path)
     )]
     Foreign {
         /// The output path.
         path: PathBuf,
+    },
+    /// The output is the source, holds it, or lies in it.
+    #[error(
+        "{}: {relation}: no dataset can be written there; name another place with --out",
+        Escaped::new(path)
+    )]
+    AroundSource {
+        /// The output path.
+        path: PathBuf,
+        /// How it lies to the source.
+        relation: &'static str,
+    },
+    /// The build has failed, but shards are finished.
+    #[error(
+        "{cause}; {shards} finished shard(s) stay in {}: the same command goes on from there",
+        Escaped::new(dir)
+    )]
+    Unfinished {
+        /// What went wrong.
+        cause: Box<Error>,
+        /// The directory with what is finished.
+        dir: PathBuf,
+        /// How many shards are.
+        shards: usize,
     },
     /// Another build is writing the same dataset.
     #[error("{}: another build is writing here", Escaped::new(.0))]
@@ -105,8 +129,10 @@ pub enum Difference {
 impl Error {
     /// Tells if the disk, or the user's share of it, is full.
     pub fn is_disk_full(&self) -> bool {
-        let Error::Dataset(DatasetError::Io { cause, .. }) = self else {
-            return false;
+        let cause = match self {
+            Error::Unfinished { cause, .. } => return cause.is_disk_full(),
+            Error::Dataset(DatasetError::Io { cause, .. }) => cause,
+            _ => return false,
         };
         let kind = cause.kind();
         matches!(

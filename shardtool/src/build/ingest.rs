@@ -310,9 +310,7 @@ impl Worker {
                     });
                 }
                 Err(turbo::Error::Unsupported(reason)) => {
-                    change = Some(format!(
-                        "is {reason}: coded anew at quality {QUALITY}, 4:4:4"
-                    ));
+                    change = Some(format!("{reason}: coded anew at quality {QUALITY}, 4:4:4"));
                 }
                 Err(error) => return Err(jpeg_error(error)),
             }
@@ -420,7 +418,11 @@ fn image_kind(head: &[u8]) -> Result<&'static str, String> {
 }
 
 fn jpeg_error(error: turbo::Error) -> String {
-    format!("JPEG: {error}")
+    match error {
+        turbo::Error::Unsupported(reason) | turbo::Error::Damaged(reason) => {
+            format!("JPEG: {reason}")
+        }
+    }
 }
 
 /// Refuses a file that ends before its picture does, as Pillow and with it torchvision do; else says what is wrong.

@@ -1,70 +1,158 @@
-//! The directory being written: beside its final place, locked, renamed when complete.
+//! Where a dataset goes: what may stand in its place, and what is there already.
 //!
-//! Names, for an output `photos.shards`: `photos.shards.building` is being written and is replaced
-//! by the next build if its writer died; `photos.shards.replaced` is the dataset that `--force`
-//! moved aside, for the moment between two renames.
+//! Names, for an output `photos.shards`: `photos.shards.building` is being written and is gone on with by the next
+//! build if its writer died; `photos.shards.replaced` is the dataset that `--force` moved aside, for the moment between
+//! two renames.
 
-use std::fs::{self, File, TryLockError};
-use std::io::Write;
+mod journal;
+mod splits;
+mod staging;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use super::ingest::Ingested;
-use super::{Difference, Error, Outcome, REPORT_FILE, Report};
+use super::{Difference, Error, Options, Outcome, REPORT_FILE, Report};
 use crate::Error as DatasetError;
-use crate::dataset::{CodecOptions, Dataset, MANIFEST_FILE, ShardRecord, SplitRecord};
-use crate::format::{LabelType, NewSample, ShardWriter};
-use crate::source::{Labels, Source, SourceFile};
+use crate::dataset::{Dataset, MANIFEST_FILE};
+use crate::source::Source;
+
+pub use journal::{Done, Journal, finished};
+pub use splits::SplitWriter;
+pub use staging::Staging;
 
 /// Where the output goes.
 pub enum Destination {
     /// It is there already.
     UpToDate(Box<Outcome>),
     /// The place is free, or may be taken.
-    Free(Staging),
+    Free(Box<Staging>),
 }
 
-/// Looks at what is in the output's place and makes the directory beside it.
-pub fn prepare(
-    out: &Path,
-    force: bool,
-    source: &Source,
-    codec: &CodecOptions,
-) -> Result<Destination, Error> {
-    let out: PathBuf = out.components().collect(); // without a slash at the end
-    let replaced = with_suffix(&out, ".replaced");
-    if replaced.exists() && !out.exists() {
-        // A build with --force died between its two renames.
-        rename(&replaced, &out)?;
+/// Looks at what is in the output's place and makes the directory in which it is built.
+pub fn prepare(source: &Source, options: &Options) -> Result<Destination, Error> {
+    let out = follow(&options.out)?;
+    for place in source.places() {
+        apart(&out, place)?;
     }
-    if out.exists() && !is_empty_directory(&out) {
-        if !out.join(MANIFEST_FILE).is_file() {
-            return Err(Error::Foreign { path: out });
+    if let Some(outcome) = look(&out, source, options)? {
+        return Ok(Destination::UpToDate(Box::new(outcome)));
+    }
+    let staging = Staging::lock(out)?;
+    // Another build may have finished between the look and the lock.
+    match look(staging.out(), source, options)? {
+        Some(outcome) => {
+            staging.leave();
+            Ok(Destination::UpToDate(Box::new(outcome)))
         }
-        if !force {
-            return match existing(&out, source, codec) {
-                Ok(outcome) => Ok(Destination::UpToDate(Box::new(outcome))),
-                Err(difference) => Err(Error::Exists {
-                    path: out,
-                    difference,
-                }),
-            };
+        None => Ok(Destination::Free(Box::new(staging))),
+    }
+}
+
+/// Returns the path without a slash at its end, and where it leads if it is a link, be it to nothing yet.
+fn follow(out: &Path) -> Result<PathBuf, Error> {
+    const MOST_LINKS: usize = 40;
+    let mut path: PathBuf = out.components().collect();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return Ok(path),
         }
     }
-    Staging::create(out).map(Destination::Free)
+    let cause = std::io::Error::from_raw_os_error(rustix::io::Errno::LOOP.raw_os_error());
+    Err(DatasetError::io(out, "open")(cause).into())
+}
+
+/// Refuses an output that is the source, holds it, or lies in it.
+fn apart(out: &Path, source: &Path) -> Result<(), Error> {
+    let Ok(source) = fs::canonicalize(source) else {
+        return Ok(()); // no file: standard input
+    };
+    let mut above = out;
+    let out_full = loop {
+        // What does not exist yet is where its parent is.
+        if let Ok(full) = fs::canonicalize(above) {
+            break full.join(out.strip_prefix(above).unwrap_or(Path::new("")));
+        }
+        above = match above.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            Some(_) => Path::new("."),
+            None => return Ok(()),
+        };
+        if above == Path::new(".") {
+            break fs::canonicalize(".").unwrap_or_default().join(out);
+        }
+    };
+    let relation = if out_full == source {
+        "is the source itself"
+    } else if out_full.starts_with(&source) {
+        "lies in the source, whose images it would mix with"
+    } else if source.starts_with(&out_full) {
+        "holds the source"
+    } else {
+        return Ok(());
+    };
+    Err(Error::AroundSource {
+        path: out.to_owned(),
+        relation,
+    })
+}
+
+/// Returns the dataset in the output's place if a build would give the same; else tells if the place may be taken.
+fn look(out: &Path, source: &Source, options: &Options) -> Result<Option<Outcome>, Error> {
+    staging::restore_replaced(out)?;
+    if !out.exists() || staging::is_free(out) {
+        return Ok(None);
+    }
+    if !out.join(MANIFEST_FILE).is_file() {
+        if staging::is_half_moved(out) {
+            return Ok(None);
+        }
+        return Err(Error::Foreign {
+            path: out.to_owned(),
+        });
+    }
+    if options.force {
+        return Ok(None);
+    }
+    match existing(out, source, options) {
+        Ok(outcome) => Ok(Some(outcome)),
+        Err(difference) => Err(Error::Exists {
+            path: out.to_owned(),
+            difference,
+        }),
+    }
 }
 
 /// Returns the dataset in the output's place, if a build would give the same; else in what it differs.
-fn existing(out: &Path, source: &Source, codec: &CodecOptions) -> Result<Outcome, Difference> {
+fn existing(out: &Path, source: &Source, options: &Options) -> Result<Outcome, Difference> {
     let dataset = Dataset::open(out).map_err(Difference::Damaged)?;
     let manifest = dataset.manifest().clone();
-    if manifest.source != source.listing().record {
+    let listing = source.listing();
+    if manifest.source != listing.record || manifest.classes != listing.classes {
         return Err(Difference::Files);
     }
-    if manifest.codec != *codec || manifest.order != source.listing().order {
+    if manifest.codec != options.codec || manifest.order != listing.order {
         return Err(Difference::Options);
     }
     let json = fs::read(out.join(REPORT_FILE)).map_err(Difference::NoReport)?;
     let report: Report = serde_json::from_slice(&json).map_err(Difference::DamagedReport)?;
+    let began = fs::metadata(out.join(MANIFEST_FILE)).and_then(|meta| meta.modified());
+    let began = began.map_err(Difference::NoReport)?;
+    // A file that could not be kept may have been repaired in its rights alone, which only its inode tells.
+    let repaired = report
+        .rejected
+        .iter()
+        .filter_map(|note| inode_changed(&source.place().join(&note.path)));
+    if listing
+        .newest
+        .into_iter()
+        .chain(repaired)
+        .any(|changed| changed > began)
+    {
+        return Err(Difference::Changed);
+    }
     let shards = dataset.splits().iter().flat_map(|split| split.shards());
     let entries = shards.flat_map(|shard| shard.entries());
     Ok(Outcome {
@@ -72,186 +160,13 @@ fn existing(out: &Path, source: &Source, codec: &CodecOptions) -> Result<Outcome
         manifest,
         report,
         up_to_date: true,
+        resumed: 0,
     })
 }
 
-/// A dataset that is being written.
-pub struct Staging {
-    out: PathBuf,
-    dir: PathBuf,
-    /// The directory, opened and locked: a second build sees that it is alive.
-    lock: File,
-}
-
-impl Staging {
-    fn create(out: PathBuf) -> Result<Staging, Error> {
-        let dir = with_suffix(&out, ".building");
-        if dir.exists() {
-            drop(Staging::lock(&dir)?);
-            fs::remove_dir_all(&dir).map_err(DatasetError::io(&dir, "remove"))?;
-        }
-        fs::create_dir_all(&dir).map_err(DatasetError::io(&dir, "create"))?;
-        let lock = Staging::lock(&dir)?;
-        Ok(Staging { out, dir, lock })
-    }
-
-    fn lock(dir: &Path) -> Result<File, Error> {
-        let file = File::open(dir).map_err(DatasetError::io(dir, "open"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy(dir.to_owned())),
-            // Some network file systems cannot lock; then two builds at once are the user's care.
-            Err(TryLockError::Error(_)) => Ok(file),
-        }
-    }
-
-    /// Writes manifest and report, and moves the directory to its final place.
-    pub fn finish(self, outcome: &Outcome) -> Result<(), Error> {
-        let mut report = serde_json::to_string_pretty(&outcome.report).expect("plain data");
-        report.push('\n');
-        self.write(REPORT_FILE, &report)?;
-        self.write(MANIFEST_FILE, &outcome.manifest.to_json())?;
-        let sync = self.lock.sync_all();
-        sync.map_err(DatasetError::io(&self.dir, "write"))?;
-
-        let replaced = with_suffix(&self.out, ".replaced");
-        if replaced.exists() {
-            fs::remove_dir_all(&replaced).map_err(DatasetError::io(&replaced, "remove"))?;
-        }
-        if self.out.exists() && !is_empty_directory(&self.out) {
-            rename(&self.out, &replaced)?;
-        }
-        rename(&self.dir, &self.out)?;
-        let parent = match self.out.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let sync = File::open(parent).and_then(|parent| parent.sync_all());
-        sync.map_err(DatasetError::io(parent, "write"))?;
-        if replaced.exists() {
-            fs::remove_dir_all(&replaced).map_err(DatasetError::io(&replaced, "remove"))?;
-        }
-        Ok(())
-    }
-
-    fn write(&self, name: &str, text: &str) -> Result<(), Error> {
-        let path = self.dir.join(name);
-        let mut file = File::create(&path).map_err(DatasetError::io(&path, "create"))?;
-        let written = file
-            .write_all(text.as_bytes())
-            .and_then(|()| file.sync_all());
-        written.map_err(DatasetError::io(&path, "write"))?;
-        Ok(())
-    }
-
-    /// Removes what has been written.
-    ///
-    /// The error that led here matters more than a failure of this, and the next build removes what is left.
-    pub fn remove(self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
-/// Writes the samples of one split into as many shards as they need.
-pub struct SplitWriter<'a> {
-    dir: &'a Path,
-    name: &'a str,
-    labels: &'a Labels,
-    columns: Vec<(String, LabelType)>,
-    shard_size: u64,
-    codec_data: &'a [u8],
-    open: Option<(String, ShardWriter)>,
-    shards: Vec<ShardRecord>,
-}
-
-impl<'a> SplitWriter<'a> {
-    pub fn new(
-        staging: &'a Staging,
-        name: &'a str,
-        labels: &'a Labels,
-        shard_size: u64,
-        codec_data: &'a [u8],
-    ) -> Self {
-        let columns = labels.columns().into_iter();
-        SplitWriter {
-            dir: &staging.dir,
-            name,
-            labels,
-            columns: columns.map(|column| (column.name, column.kind)).collect(),
-            shard_size,
-            codec_data,
-            open: None,
-            shards: Vec::new(),
-        }
-    }
-
-    pub fn append(&mut self, file: &SourceFile, image: &Ingested) -> Result<(), Error> {
-        let labels = self.labels.of(&file.path);
-        let full = |writer: &ShardWriter| {
-            let size = writer.bytes() + image.payload.len() as u64;
-            size > self.shard_size || !writer.has_room(&labels)
-        };
-        if self.open.as_ref().is_some_and(|(_, writer)| full(writer)) {
-            self.close()?;
-        }
-        if self.open.is_none() {
-            let name = format!("{}-{:05}.shard", self.name, self.shards.len());
-            let columns = self.columns.iter();
-            let columns: Vec<_> = columns.map(|(name, kind)| (name.as_str(), *kind)).collect();
-            let writer = ShardWriter::create(&self.dir.join(&name), &columns, self.codec_data)?;
-            self.open = Some((name, writer));
-        }
-        let (_, writer) = self.open.as_mut().expect("opened above");
-        writer.append(&NewSample {
-            payload: &image.payload,
-            codec: image.codec,
-            stored: image.stored,
-            source: image.source,
-            class: file.class,
-            orientation: image.orientation,
-            labels: &labels,
-        })?;
-        Ok(())
-    }
-
-    fn close(&mut self) -> Result<(), Error> {
-        if let Some((file, writer)) = self.open.take() {
-            let written = writer.finish()?;
-            self.shards.push(ShardRecord {
-                file,
-                samples: written.samples,
-                bytes: written.bytes,
-                checksum: written.checksum,
-            });
-        }
-        Ok(())
-    }
-
-    pub fn finish(mut self) -> Result<SplitRecord, Error> {
-        self.close()?;
-        Ok(SplitRecord {
-            name: self.name.to_owned(),
-            samples: self
-                .shards
-                .iter()
-                .map(|shard| u64::from(shard.samples))
-                .sum(),
-            shards: self.shards,
-        })
-    }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn is_empty_directory(path: &Path) -> bool {
-    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    fs::rename(from, to).map_err(DatasetError::io(to, "rename the finished directory to"))?;
-    Ok(())
+/// Returns when a file's inode was changed last, if there is such a file.
+fn inode_changed(path: &Path) -> Option<SystemTime> {
+    let meta = fs::metadata(path).ok()?;
+    let since = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec() as u32);
+    Some(SystemTime::UNIX_EPOCH + since)
 }

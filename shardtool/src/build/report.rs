@@ -40,6 +40,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds what became of further files.
+    pub fn absorb(&mut self, other: Report) {
+        self.kept += other.kept;
+        self.rejected.extend(other.rejected);
+        self.stored_otherwise.extend(other.stored_otherwise);
+        self.faulty.extend(other.faulty);
+        self.misnamed.extend(other.misnamed);
+        self.left_out.extend(other.left_out);
+        self.ignored.extend(other.ignored);
+        self.labels_without_image.extend(other.labels_without_image);
+        self.classes_without_image
+            .extend(other.classes_without_image);
+        self.remarks.extend(other.remarks);
+    }
+
     /// Tells if every image that was found is in the dataset, as it was.
     pub fn is_clean(&self) -> bool {
         self.rejected.is_empty()
@@ -62,6 +77,8 @@ pub struct Outcome {
     pub payload_bytes: u64,
     /// True if the dataset was there already, built from the same files with the same options.
     pub up_to_date: bool,
+    /// Number of shards that an unfinished build had left.
+    pub resumed: u64,
 }
 
 /// How far a build is; given to the progress callback after each file.

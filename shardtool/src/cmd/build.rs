@@ -1,14 +1,16 @@
 //! `shardtool build`: an image folder becomes a dataset.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use bytesize::ByteSize;
-use shardtool::build::{self, Note, OnError, Options};
-use shardtool::dataset::{Bound, CodecOptions, EntropyCoding};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use shardtool::build::{self, Note, OnError, Options, Outcome};
+use shardtool::dataset::{Bound, CodecOptions, EntropyCoding, Order};
 use shardtool::exit;
 use shardtool::program::Results;
-use shardtool::source::{LABELS_FILE, Source};
+use shardtool::source::{self, LABELS_FILE, Layout, Source};
 use shardtool::{Codec, Escaped, cpus};
 
 use super::{Meter, count, size};
@@ -60,6 +62,29 @@ pub struct Args {
     /// Replace a dataset that exists already
     #[arg(long)]
     force: bool,
+    /// What folders mean: as their names suggest, or each is a class, or a split, or nothing
+    #[arg(long, value_enum, default_value = "auto")]
+    layout: Layout,
+    /// How many levels of folders make a class: 2 for places like a/abbey
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    class_depth: u8,
+    /// Leave out files and folders whose path, or any name in it, is like this; may be given several times
+    #[arg(long, value_name = "GLOB", value_parser = Glob::new)]
+    exclude: Vec<Glob>,
+    /// Order of the samples: by class and path, the source's own, or by lot [default: sorted; source for records]
+    #[arg(long, value_enum)]
+    order: Option<OrderName>,
+    /// Seed of --order shuffled
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    order_seed: u64,
+}
+
+/// A name of an [`Order`].
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum OrderName {
+    Sorted,
+    Source,
+    Shuffled,
 }
 
 impl Args {
@@ -88,6 +113,26 @@ impl Args {
     }
 }
 
+impl Args {
+    fn order(&self) -> Option<Order> {
+        self.order.map(|order| match order {
+            OrderName::Sorted => Order::Sorted,
+            OrderName::Source => Order::Source,
+            OrderName::Shuffled => Order::Shuffled {
+                seed: self.order_seed,
+            },
+        })
+    }
+
+    fn exclude(&self) -> anyhow::Result<GlobSet> {
+        let mut globs = GlobSetBuilder::new();
+        for glob in &self.exclude {
+            globs.add(glob.clone());
+        }
+        globs.build().context("--exclude")
+    }
+}
+
 fn codec(name: &str) -> Result<Codec, String> {
     let found = Codec::ALL.into_iter().find(|codec| codec.name() == name);
     found.ok_or_else(|| "expected dct, jpeg or raw".to_owned())
@@ -103,6 +148,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
+    let began = SystemTime::now();
     let out = match &args.out {
         Some(out) => out.clone(),
         None => build::default_output(&args.images)?,
@@ -115,18 +161,34 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         on_error: args.on_error,
         dry_run: args.dry_run,
         force: args.force,
+        began,
+    };
+    let understood = source::Options {
+        layout: args.layout,
+        class_depth: usize::from(args.class_depth),
+        exclude: args.exclude()?,
+        ..source::Options::default()
     };
     let mut meter = Meter::new("building", 0);
-    let source = Source::folder(&args.images)?;
+    let part = source::open_folder(&args.images, &understood)?;
+    let source = Source::new(vec![args.images.clone()], vec![part], args.order())?;
     let result = build::run(&source, &options, &mut |progress| {
         meter.update(progress.done, progress.total, progress.rejected);
     });
     let seconds = meter.finish();
     let outcome = result.map_err(explain_full_disk)?;
-    let report = &outcome.report;
+    say(args, &out, &outcome, seconds, results);
+    Ok(if outcome.report.is_clean() {
+        exit::FINE
+    } else {
+        exit::FAULTS
+    })
+}
 
-    let to = Escaped::new(&out);
-    let rejected = report.rejected.len() as u64;
+/// Says what the build did.
+fn say(args: &Args, out: &Path, outcome: &Outcome, seconds: f64, results: &mut Results) {
+    let report = &outcome.report;
+    let to = Escaped::new(out);
     let kept = count(report.kept, "image");
     let payload = size(outcome.payload_bytes);
     if outcome.up_to_date {
@@ -138,15 +200,22 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
             "{to}: would hold {kept}, {payload} ({seconds:.1} s); nothing written"
         ));
     } else {
-        let rate = (report.kept + rejected) as f64 / seconds;
+        let rate = (report.kept + report.rejected.len() as u64) as f64 / seconds;
         results.announce(format_args!(
             "{to}: {kept}, {payload}, built in {seconds:.1} s ({rate:.0} images/s)"
         ));
+        if outcome.resumed > 0 {
+            let shards = count(outcome.resumed, "shard");
+            results.announce(format_args!("  {shards} of an unfinished build kept"));
+        }
         for split in &outcome.manifest.splits {
             let samples = count(split.samples, "image");
             let shards = count(split.shards.len() as u64, "shard");
             results.announce(format_args!("  {}: {samples} in {shards}", split.name));
         }
+    }
+    for remark in &report.remarks {
+        results.announce(format_args!("  {}", Escaped::new(remark)));
     }
     let in_report = if args.dry_run {
         String::new()
@@ -154,14 +223,13 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         let report = out.join(build::REPORT_FILE);
         format!("; see {}", Escaped::new(&report))
     };
-    summarize(
-        results,
-        "stored otherwise",
-        &report.stored_otherwise,
-        &in_report,
-    );
-    summarize(results, "faulty but kept", &report.faulty, &in_report);
-    summarize(results, "ignored", &report.ignored, &in_report);
+    for (what, notes) in [
+        ("stored otherwise", &report.stored_otherwise),
+        ("named like another kind", &report.misnamed),
+        ("ignored", &report.ignored),
+    ] {
+        summarize(results, what, notes, &in_report);
+    }
     if let [first, ..] = &report.labels_without_image[..] {
         let lines = count(report.labels_without_image.len() as u64, "line");
         results.announce(format_args!(
@@ -170,12 +238,21 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
             Escaped::new(first)
         ));
     }
-    summarize(results, "REJECTED", &report.rejected, &in_report);
-    Ok(if rejected == 0 {
-        exit::FINE
-    } else {
-        exit::FAULTS
-    })
+    if let [first, ..] = &report.classes_without_image[..] {
+        let classes = report.classes_without_image.len();
+        results.announce(format_args!(
+            "  {classes} of {} CLASSES WITHOUT AN IMAGE, such as {}; their numbers stay",
+            outcome.manifest.classes.len(),
+            Escaped::new(first)
+        ));
+    }
+    for (what, notes) in [
+        ("FAULTY but kept", &report.faulty),
+        ("LEFT OUT", &report.left_out),
+        ("REJECTED", &report.rejected),
+    ] {
+        summarize(results, what, notes, &in_report);
+    }
 }
 
 /// Says the first few of a list of files.
@@ -196,7 +273,7 @@ fn summarize(results: &mut Results, what: &str, notes: &[Note], in_report: &str)
 
 /// Adds the cure to the one system error that a build must expect.
 fn explain_full_disk(error: build::Error) -> anyhow::Error {
-    const CURE: &str = "the disk is full; what was written has been removed; \
+    const CURE: &str = "the disk is full; what was not finished has been removed; \
         free space or name another place with --out";
     let full = error.is_disk_full();
     let error = anyhow::Error::from(error);

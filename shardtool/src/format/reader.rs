@@ -88,6 +88,11 @@ impl Shard {
         u64_at(&self.bytes, at::HEADER_CHECKSUM)
     }
 
+    /// Returns the bytes that the shard's `dct` payloads share; empty if there are none.
+    pub fn codec_data(&self) -> &[u8] {
+        codec_data(&self.bytes)
+    }
+
     /// Returns what the index says about sample `i`.
     ///
     /// # Panics

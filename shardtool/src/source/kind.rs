@@ -57,7 +57,7 @@ impl Kind {
             return Image("PNM");
         }
         if starts(b"\0\0\x01\0") && head.get(4).is_some_and(|&count| count > 0) && at(5, b"\0") {
-            return Image("ICO");
+            return Unread("ICO");
         }
         if at(4, b"ftyp") {
             let brands = &head[8..head.len().min(64)];

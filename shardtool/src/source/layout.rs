@@ -121,9 +121,16 @@ pub fn arrange(tree: Tree, options: &Options, is_archive: bool) -> Contents {
             .remarks
             .push(format!("images lie in {}", plan.root.trim_end_matches('/')));
     }
-    contents.left_out.extend(plan.empty(&tree.folders));
-    for folder in plan.meaningless(&tree.folders) {
-        contents.ignored.push(Note::new(folder, "holds no image"));
+    for folder in without_image(&tree.folders, &paths) {
+        if plan.expects_images(folder) {
+            contents
+                .left_out
+                .push(Note::new(folder, "a folder without an image"));
+        } else if !folder.contains('/') {
+            contents
+                .ignored
+                .push(Note::new(folder, "a folder without an image"));
+        }
     }
     let annotated = classes_of(&tree.annotations);
     for found in tree.found {
@@ -303,44 +310,40 @@ impl Plan {
         Ok((split.clone(), class))
     }
 
-    /// Names the folders that should be classes or splits and hold no image.
-    fn empty(&self, folders: &[String]) -> Vec<Note> {
-        let is_class = |folder: &str| {
-            let Some(below) = folder.strip_prefix(&self.root) else {
-                return false;
-            };
-            let split = self
-                .splits
-                .iter()
-                .find(|(split, _)| below.starts_with(split.as_str()));
-            split.is_some_and(|(split, _)| {
-                let inside = &below[split.len()..];
-                !self.flat.contains(split) && !inside.is_empty() && !inside.contains('/')
-            })
+    /// Tells if a folder should be a class or a split.
+    fn expects_images(&self, folder: &str) -> bool {
+        let Some(below) = folder.strip_prefix(&self.root) else {
+            return false;
         };
-        let is_split = |folder: &str| {
-            let below = folder.strip_prefix(&self.root).unwrap_or(folder);
-            self.splits.iter().all(|(split, _)| !split.is_empty()) && split_name(below).is_some()
-        };
-        let wanted = folders
+        if self.splits.iter().all(|(split, _)| !split.is_empty()) && split_name(below).is_some() {
+            return true;
+        }
+        let split = self
+            .splits
             .iter()
-            .filter(|folder| is_class(folder) || is_split(folder));
-        wanted
-            .map(|folder| Note::new(folder.clone(), "a folder without an image"))
-            .collect()
+            .find(|(split, _)| below.starts_with(split.as_str()));
+        split.is_some_and(|(split, _)| {
+            !self.flat.contains(split) && !below[split.len()..].contains('/')
+        })
     }
+}
 
-    /// Returns the outermost folders without an image that nobody expects one in.
-    fn meaningless<'a>(&self, folders: &'a [String]) -> impl Iterator<Item = &'a String> {
-        let empty: BTreeSet<String> = self
-            .empty(folders)
-            .into_iter()
-            .map(|note| note.path)
-            .collect();
-        folders
-            .iter()
-            .filter(move |folder| !empty.contains(*folder) && !folder.contains('/'))
+/// Returns the folders that hold no image, nor do folders in them.
+fn without_image<'a>(folders: &'a [String], paths: &[&str]) -> Vec<&'a String> {
+    let mut with: BTreeSet<&str> = BTreeSet::new();
+    for path in paths {
+        let mut folder = *path;
+        while let Some((above, _)) = folder.rsplit_once('/') {
+            if !with.insert(above) {
+                break;
+            }
+            folder = above;
+        }
     }
+    folders
+        .iter()
+        .filter(|folder| !with.contains(folder.as_str()))
+        .collect()
 }
 
 /// The folders and images directly in a folder.

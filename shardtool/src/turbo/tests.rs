@@ -8,9 +8,8 @@ use crate::dct::coefficients::{BLOCK, Coefficients, blocks_along};
 use crate::planes::Colour;
 use crate::testing::{fixture, fixtures, photographs};
 
-const UNSUPPORTED: [(&str, &str); 4] = [
+const UNSUPPORTED: [(&str, &str); 3] = [
     ("12-bit", "precision 12"),
-    ("arithmetic", "arithmetic"),
     ("cmyk", "CMYK"),
     ("ycck", "CMYK"),
 ];

@@ -113,6 +113,7 @@ pub fn options(out: &Path, codec: Codec) -> Options {
         on_error: OnError::Skip,
         dry_run: false,
         force: false,
+        began: std::time::SystemTime::now(),
     }
 }
 

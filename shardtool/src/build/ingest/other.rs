@@ -50,7 +50,6 @@ pub fn decode(
         "GIF" => ImageFormat::Gif,
         "BMP" => ImageFormat::Bmp,
         "PNM" => ImageFormat::Pnm,
-        "ICO" => ImageFormat::Ico,
         _ => return Err("not an image of a known type".to_owned()),
     };
     let completed = (kind == "PNG").then(|| png::with_end(bytes)).flatten();
@@ -67,7 +66,11 @@ pub fn decode(
     let image = DynamicImage::from_decoder(decoder).map_err(wrong)?;
     Ok(Other {
         orientation: orientation.to_exif(),
-        flaw: completed.map(|_| "ends without its IEND chunk".to_owned()),
+        flaw: match &completed {
+            Some(_) => Some("ends without its IEND chunk".to_owned()),
+            None if kind == "PNG" => png::bomb(bytes),
+            None => None,
+        },
         ..eight_bits(image)
     })
 }
