@@ -27,6 +27,11 @@ impl Budget {
         })
     }
 
+    /// Returns how much there is when nothing is lent out.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Waits until so many bytes are free, and takes them. Who wants more than there is gets all of it, alone.
     pub fn take(self: &Arc<Budget>, bytes: u64) -> Taken {
         let bytes = bytes.min(self.total);
@@ -60,16 +65,16 @@ pub struct Memory {
 impl Memory {
     /// Shares out a part of the memory that is available now.
     pub fn available() -> Memory {
-        const LEAST: u64 = 512 << 20;
+        const LEAST: u64 = 64 << 20;
         let available = available().unwrap_or(4 << 30);
         Memory {
             files: Budget::new((available / 8).max(LEAST)),
-            pixels: Budget::new((available / 2).max(LEAST)),
+            pixels: Budget::new((available / 4 * 3).max(LEAST)),
         }
     }
 }
 
-/// Returns the bytes that this process may still use: the machine's, or fewer by its control group.
+/// Returns the bytes that this process may still use: the machine's, or fewer by its control group or its own limit.
 fn available() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo
@@ -93,7 +98,15 @@ fn available() -> Option<u64> {
     let group = groups
         .iter()
         .find_map(|(limit, used)| number(limit)?.checked_sub(number(used)?));
-    Some((machine << 10).min(group.unwrap_or(u64::MAX)))
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let used = pages.split(' ').next()?.parse::<u64>().ok()? * rustix::param::page_size() as u64;
+    let own = limit.map(|limit| limit.saturating_sub(used));
+    Some(
+        (machine << 10)
+            .min(group.unwrap_or(u64::MAX))
+            .min(own.unwrap_or(u64::MAX)),
+    )
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod jpeg;
 mod other;
 mod size;
 
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 
 use super::budget::{Memory, Taken};
@@ -55,6 +56,8 @@ pub struct Worker {
     options: CodecOptions,
     coding: Coding,
     memory: Memory,
+    /// Whether buffers have grown so large that they must not be kept for the next file.
+    is_swollen: Cell<bool>,
     decoder: Decoder,
     turbo: turbo::Reader,
     turbo_pixels: turbo::Decoder,
@@ -71,6 +74,7 @@ impl Worker {
             options,
             coding,
             memory,
+            is_swollen: Cell::new(false),
             decoder: Decoder::new(),
             turbo: turbo::Reader::new(),
             turbo_pixels: turbo::Decoder::new(),
@@ -137,20 +141,35 @@ impl Worker {
             return Err("empty file".to_owned());
         }
         let kind = image_kind(&bytes[..bytes.len().min(kind::HEAD)])?;
-        std::panic::catch_unwind(AssertUnwindSafe(|| work(self, kind, bytes))).unwrap_or_else(
-            |panic| {
-                // Dropped with whatever state its parts were left in.
-                *self = Worker::new(
-                    self.options.clone(),
-                    self.coding.clone(),
-                    self.memory.clone(),
-                );
-                Err(format!(
-                    "the decoder panicked: {}",
-                    panics::message(&*panic)
-                ))
-            },
-        )
+        let worked = std::panic::catch_unwind(AssertUnwindSafe(|| work(self, kind, bytes)));
+        if worked.is_err() || self.is_swollen.get() {
+            // Dropped with whatever state its parts were left in.
+            *self = Worker::new(
+                self.options.clone(),
+                self.coding.clone(),
+                self.memory.clone(),
+            );
+        }
+        worked.unwrap_or_else(|panic| {
+            let said = panics::message(&*panic);
+            Err(format!("the decoder panicked: {said}"))
+        })
+    }
+
+    /// Waits until there is memory for decoding, and takes it. An image that needs more than there will ever be is
+    /// refused: the system would end the whole build for it.
+    fn room(&self, bytes: u64) -> Result<Taken, String> {
+        const SWOLLEN: u64 = 256 << 20;
+        let total = self.memory.pixels.total();
+        if bytes > total {
+            let (needed, total) = (bytes >> 20, total >> 20);
+            return Err(format!(
+                "takes {needed} MiB of memory to convert, of which {total} are free"
+            ));
+        }
+        self.is_swollen
+            .set(self.is_swollen.get() || bytes > SWOLLEN);
+        Ok(self.memory.pixels.take(bytes))
     }
 
     fn convert_jpeg(&mut self, bytes: Vec<u8>) -> Result<Ingested, String> {
@@ -299,7 +318,7 @@ impl Worker {
         if self.bounded(source).is_none() {
             let pixels = u64::from(source.0) * u64::from(source.1);
             // Three components of 16 bits, and the streams made of them.
-            let _held = self.memory.pixels.take(8 * pixels);
+            let _held = self.room(8 * pixels)?;
             match self.turbo.read_coefficients(bytes, &mut self.coefficients) {
                 Ok(reading) => {
                     return Ok(Converted {
@@ -344,10 +363,7 @@ impl Worker {
     ) -> Result<((u32, u32), Option<String>, Taken), String> {
         let (width, height) = self.turbo_pixels.size(bytes).map_err(jpeg_error)?;
         // Pixels, and the coefficients of a progressive file or those that are made of the pixels.
-        let held = self
-            .memory
-            .pixels
-            .take(12 * u64::from(width) * u64::from(height));
+        let held = self.room(12 * u64::from(width) * u64::from(height))?;
         let size = self
             .turbo_pixels
             .decode_full(bytes, into)
@@ -357,7 +373,7 @@ impl Worker {
     }
 
     fn decode_other(&self, bytes: &[u8], kind: &'static str) -> Result<Other, String> {
-        other::decode(bytes, kind, &|bytes| self.memory.pixels.take(bytes))
+        other::decode(bytes, kind, &|bytes| self.room(bytes))
     }
 
     /// Codes the pixels of a file that is not JPEG.

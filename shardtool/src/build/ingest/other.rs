@@ -34,7 +34,7 @@ pub struct Other {
 pub fn decode(
     bytes: &[u8],
     kind: &'static str,
-    room: &dyn Fn(u64) -> Taken,
+    room: &dyn Fn(u64) -> Result<Taken, String>,
 ) -> Result<Other, String> {
     let wrong = |error: image::ImageError| format!("{kind}: {error}");
     if kind == "TIFF" {
@@ -58,7 +58,7 @@ pub fn decode(
     let mut decoder = reader.into_decoder().map_err(wrong)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    let _held = room(decoder.total_bytes() + pixels_and_more(width, height));
+    let _held = room(decoder.total_bytes() + pixels_and_more(width, height))?;
     let mut limits = image::Limits::no_limits();
     limits.max_alloc = Some(MAX_ALLOCATION);
     decoder.set_limits(limits).map_err(wrong)?;
@@ -75,9 +75,9 @@ pub fn decode(
     })
 }
 
-/// Returns the bytes that RGB pixels and the coefficients made of them take.
+/// Returns the bytes that RGB pixels take, the coefficients made of them, and the streams made of those.
 fn pixels_and_more(width: u32, height: u32) -> u64 {
-    (3 + 6) * u64::from(width) * u64::from(height)
+    (3 + 6 + 2) * u64::from(width) * u64::from(height)
 }
 
 /// Brings pixels to 8 bits a sample, and drops transparency.

@@ -11,7 +11,10 @@ use super::{MAX_ALLOCATION, Other, depth, pixels_and_more};
 use crate::build::budget::Taken;
 
 /// Decodes a file's first image, if its samples have more than 8 bits; else gives nothing.
-pub fn decode(bytes: &[u8], room: &dyn Fn(u64) -> Taken) -> Result<Option<Other>, String> {
+pub fn decode(
+    bytes: &[u8],
+    room: &dyn Fn(u64) -> Result<Taken, String>,
+) -> Result<Option<Other>, String> {
     let wrong = |error: tiff::TiffError| error.to_string();
     let mut limits = Limits::default();
     limits.decoding_buffer_size = MAX_ALLOCATION as usize;
@@ -32,7 +35,7 @@ pub fn decode(bytes: &[u8], room: &dyn Fn(u64) -> Taken) -> Result<Option<Other>
     if layout.planes > 1 {
         return Err("more than 8 bits a sample, a plane for each channel: not read".to_owned());
     }
-    let _held = room(layout.complete_len as u64 * 3 + pixels_and_more(width, height));
+    let _held = room(layout.complete_len as u64 * 3 + pixels_and_more(width, height))?;
     let orientation = decoder.find_tag_unsigned(Tag::Orientation).map_err(wrong)?;
     let (samples, how) = match decoder.read_image().map_err(wrong)? {
         DecodingResult::U16(samples) => depth::integers(&opaque(samples, channels)),
