@@ -318,7 +318,7 @@ impl Worker {
         if self.bounded(source).is_none() {
             let pixels = u64::from(source.0) * u64::from(source.1);
             // Three components of 16 bits, and the streams made of them.
-            let _held = self.room(8 * pixels)?;
+            let _held = self.room(11 * pixels)?;
             match self.turbo.read_coefficients(bytes, &mut self.coefficients) {
                 Ok(reading) => {
                     return Ok(Converted {
@@ -363,7 +363,7 @@ impl Worker {
     ) -> Result<((u32, u32), Option<String>, Taken), String> {
         let (width, height) = self.turbo_pixels.size(bytes).map_err(jpeg_error)?;
         // Pixels, and the coefficients of a progressive file or those that are made of the pixels.
-        let held = self.room(12 * u64::from(width) * u64::from(height))?;
+        let held = self.room(14 * u64::from(width) * u64::from(height))?;
         let size = self
             .turbo_pixels
             .decode_full(bytes, into)

@@ -130,11 +130,11 @@ fn existing(out: &Path, source: &Source, options: &Options) -> Result<Outcome, D
     let dataset = Dataset::open(out).map_err(Difference::Damaged)?;
     let manifest = dataset.manifest().clone();
     let listing = source.listing();
-    if manifest.source != listing.record || manifest.classes != listing.classes {
-        return Err(Difference::Files);
-    }
     if manifest.codec != options.codec || manifest.order != listing.order {
         return Err(Difference::Options);
+    }
+    if manifest.source != listing.record || manifest.classes != listing.classes {
+        return Err(Difference::Files);
     }
     let json = fs::read(out.join(REPORT_FILE)).map_err(Difference::NoReport)?;
     let report: Report = serde_json::from_slice(&json).map_err(Difference::DamagedReport)?;

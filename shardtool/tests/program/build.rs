@@ -120,7 +120,7 @@ fn odd_files_are_kept_or_named() {
         "empty",
         "missing SOS",
         "PNG",
-        "not an image",
+        "JPEG",
         "not an image",
         "cannot be read",
     ];

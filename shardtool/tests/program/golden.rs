@@ -133,5 +133,5 @@ fn the_reader_reads_the_golden_coefficients() {
         }
     }
     assert_eq!(anew, ["cmyk.jpg", "ycck.jpg"]);
-    assert_eq!(train.len(), 19);
+    assert_eq!(train.len(), 20);
 }

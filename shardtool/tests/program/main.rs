@@ -7,8 +7,10 @@ mod cases;
 mod common;
 mod golden;
 mod kinds;
+mod layouts;
 mod lossless;
 mod messages;
+mod outputs;
 #[path = "../../src/testing.rs"]
 mod testing;
 mod verify;

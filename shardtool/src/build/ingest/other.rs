@@ -77,7 +77,7 @@ pub fn decode(
 
 /// Returns the bytes that RGB pixels take, the coefficients made of them, and the streams made of those.
 fn pixels_and_more(width: u32, height: u32) -> u64 {
-    (3 + 6 + 2) * u64::from(width) * u64::from(height)
+    (3 + 6 + 5) * u64::from(width) * u64::from(height)
 }
 
 /// Brings pixels to 8 bits a sample, and drops transparency.
