@@ -121,8 +121,22 @@ pub fn arrange(tree: Tree, options: &Options, is_archive: bool) -> Contents {
             .remarks
             .push(format!("images lie in {}", plan.root.trim_end_matches('/')));
     }
-    contents.left_out.extend(plan.empty(&tree.folders));
-    for folder in plan.meaningless(&tree.folders) {
+    let mut holding = BTreeSet::new();
+    for path in paths {
+        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        // Once a folder is known, so are those above it.
+        for folder in above.rev() {
+            if !holding.insert(folder) {
+                break;
+            }
+        }
+    }
+    let folders = tree.folders.into_iter();
+    let folders: Vec<String> = folders
+        .filter(|folder| !holding.contains(folder.as_str()))
+        .collect();
+    contents.left_out.extend(plan.empty(&folders));
+    for folder in plan.meaningless(&folders) {
         contents.ignored.push(Note::new(folder, "holds no image"));
     }
     let annotated = classes_of(&tree.annotations);

@@ -35,9 +35,6 @@ impl Index {
         let mut index = Index::default();
         let mut reported = HashSet::new();
         let mut folders = HashSet::new();
-        let mut links = Vec::new();
-        // By path, where the last file of that name is.
-        let mut last: HashMap<String, (u64, u64)> = HashMap::new();
         while let Some(member) = walk.next(|inner| unwanted(inner, options).is_none()) {
             let member = member?;
             if let Some((path, reason)) = unwanted(&member.path, options) {
@@ -47,15 +44,7 @@ impl Index {
                 continue;
             }
             match &member.what {
-                What::File => {
-                    last.insert(member.path.clone(), (member.position, member.size));
-                    index.files.push(member);
-                }
-                What::Link { to } => {
-                    links.push((member.path.clone(), to.clone()));
-                    last.remove(&member.path);
-                    index.files.push(member);
-                }
+                What::File | What::Link { .. } => index.files.push(member),
                 What::Folder => {
                     if folders.insert(member.path.clone()) {
                         index.folders.push(member.path);
@@ -67,7 +56,7 @@ impl Index {
             }
         }
         index.keep_last();
-        index.follow(&links.into_iter().collect(), &last);
+        index.follow();
         Ok(index)
     }
 
@@ -91,41 +80,63 @@ impl Index {
     /// Leaves out files whose name a later one has.
     fn keep_last(&mut self) {
         let mut seen = HashSet::new();
-        let mut kept = Vec::with_capacity(self.files.len());
-        for member in self.files.drain(..).rev() {
-            if seen.insert(member.path.clone()) {
-                kept.push(member);
-            } else {
+        let backwards = self.files.iter().rev();
+        let is_last: Vec<bool> = backwards
+            .map(|member| seen.insert(member.path.as_str()))
+            .collect();
+        let mut is_last = is_last.into_iter().rev();
+        let left_out = &mut self.left_out;
+        self.files.retain(|member| {
+            let is_last = is_last.next().unwrap_or(true);
+            if !is_last {
                 let reason = "a later member of the archive has the same name";
-                self.left_out.push(Note::new(member.path, reason));
+                left_out.push(Note::new(member.path.as_str(), reason));
             }
-        }
-        kept.reverse();
-        self.files = kept;
+            is_last
+        });
     }
 
     /// Gives links the place of what they lead to.
-    fn follow(&mut self, links: &HashMap<String, String>, files: &HashMap<String, (u64, u64)>) {
+    fn follow(&mut self) {
+        let is_link = |member: &Member| matches!(member.what, What::Link { .. });
+        if !self.files.iter().any(is_link) {
+            return;
+        }
+        let by_path = self
+            .files
+            .iter()
+            .map(|member| (member.path.as_str(), member));
+        let by_path: HashMap<&str, &Member> = by_path.collect();
+        let end = |member: &Member| {
+            let mut here = member;
+            for _ in 0..MOST_LINKS {
+                match &here.what {
+                    What::Link { to } => here = by_path.get(to.as_str())?,
+                    _ => return Some((here.position, here.size)),
+                }
+            }
+            None
+        };
+        let links = self.files.iter().filter(|member| is_link(member));
+        let ends: Vec<Option<(u64, u64)>> = links.map(end).collect();
+        let mut ends = ends.into_iter();
         let left_out = &mut self.left_out;
         self.files.retain_mut(|member| {
             let What::Link { to } = &member.what else {
                 return true;
             };
-            let mut target = to;
-            for _ in 0..MOST_LINKS {
-                if let Some(&(position, size)) = files.get(target) {
-                    (member.position, member.size) = (position, size);
-                    member.what = What::File;
-                    return true;
-                }
-                match links.get(target) {
-                    Some(next) => target = next,
-                    None => break,
-                }
-            }
-            let reason = format!("a link to \"{to}\", which is no file in the archive");
-            left_out.push(Note::new(member.path.clone(), reason));
-            false
+            let Some((position, size)) = ends.next().flatten() else {
+                let reason = format!("a link to \"{to}\", which is no file in the archive");
+                left_out.push(Note::new(member.path.as_str(), reason));
+                return false;
+            };
+            *member = Member {
+                path: std::mem::take(&mut member.path),
+                what: What::File,
+                position,
+                size,
+            };
+            true
         });
     }
 

@@ -201,6 +201,8 @@ fn nested() -> Vec<u8> {
 fn inner_archives_are_folders() {
     let part = open_bytes(&nested()).unwrap();
     assert_eq!(part.contents.items.len(), 5);
+    assert_eq!(part.contents.left_out, []);
+    assert_eq!(part.contents.ignored, []);
     assert_eq!(
         items(&part.contents)[4],
         ("n01443537/n01443537_2.JPEG", Some("n01443537"))
@@ -209,6 +211,53 @@ fn inner_archives_are_folders() {
     assert!(
         read.iter()
             .all(|(path, bytes)| path.as_bytes().starts_with(bytes))
+    );
+}
+
+#[test]
+fn folders_without_an_image_are_told() {
+    let part = open_bytes(&archive(|tar| {
+        for folder in ["a", "b", "b/c", "d", "d/e"] {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::Directory);
+            header.set_size(0);
+            tar.append_data(&mut header, folder, &[][..]).unwrap();
+        }
+        add(tar, "a/1.jpg", b"1");
+        add(tar, "b/c/1.jpg", b"1");
+    }))
+    .unwrap();
+    assert_eq!(
+        notes(&part.contents.left_out),
+        ["d: a folder without an image"]
+    );
+    assert_eq!(notes(&part.contents.ignored), [""; 0]);
+}
+
+#[test]
+fn members_that_the_gnu_program_adds_are_no_faults() {
+    let bytes = archive(|tar| {
+        for (kind, name) in [(b'V', "a volume"), (b'D', "a/")] {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::new(kind));
+            header.set_path(name).unwrap();
+            header.set_size(5);
+            header.set_cksum();
+            tar.append(&header, &b"Y1\0\0\0"[..]).unwrap();
+        }
+        let extensions = [
+            ("GNU.sparse.major", &b"1"[..]),
+            ("GNU.sparse.name", b"a/hole.jpg"),
+        ];
+        tar.append_pax_extensions(extensions).unwrap();
+        add(tar, "a/GNUSparseFile.0/hole.jpg", b"1\n0\n1\nx");
+        add(tar, "a/1.jpg", b"1");
+    });
+    let contents = open_bytes(&bytes).unwrap().contents;
+    assert_eq!(items(&contents), [("a/1.jpg", Some("a"))]);
+    assert_eq!(
+        notes(&contents.left_out),
+        ["a/hole.jpg: a sparse file, stored with holes"]
     );
 }
 

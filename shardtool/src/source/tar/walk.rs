@@ -324,12 +324,17 @@ fn header<R: Read>(input: R) -> io::Result<Option<Found>> {
     };
     let mut entry = entry?;
     let mut is_sparse = entry.header().entry_type().is_gnu_sparse();
+    let mut name = None;
     if let Some(extensions) = entry.pax_extensions()? {
         for extension in extensions {
-            is_sparse |= extension?.key_bytes().starts_with(b"GNU.sparse.");
+            let extension = extension?;
+            is_sparse |= extension.key_bytes().starts_with(b"GNU.sparse.");
+            if extension.key_bytes() == b"GNU.sparse.name" {
+                name = Some(extension.value_bytes().to_vec());
+            }
         }
     }
-    let name = entry.path_bytes().into_owned();
+    let name = name.unwrap_or_else(|| entry.path_bytes().into_owned());
     let what = match entry.header().entry_type() {
         _ if is_sparse => Type::Unusable("a sparse file, stored with holes"),
         EntryType::Regular | EntryType::Continuous if name.ends_with(b"/") => Type::Folder,
@@ -338,6 +343,9 @@ fn header<R: Read>(input: R) -> io::Result<Option<Found>> {
         EntryType::Symlink => Type::Symbolic,
         EntryType::Link => Type::Hard,
         EntryType::XGlobalHeader => Type::None,
+        // GNU tar's list of a folder, in incremental archives; and the name of a whole archive.
+        other if other.as_byte() == b'D' => Type::Folder,
+        other if other.as_byte() == b'V' => Type::None,
         _ => Type::Unusable("not a regular file"),
     };
     // The crate gives sparse files the size that they have without holes.
