@@ -135,6 +135,13 @@ impl Files for Containers {
     }
 }
 
+/// Returns the folder that a `labels.csv` is for: that of the archive, or one folder in it that was packed whole.
+fn labelled(path: &str) -> Option<&str> {
+    let folder = path.strip_suffix(LABELS_FILE)?;
+    let is_folder = folder.is_empty() || folder.ends_with('/');
+    (is_folder && folder.matches('/').count() < 2).then_some(folder)
+}
+
 /// One archive whose members are looked at.
 struct Archive<'a> {
     file: &'a File,
@@ -150,13 +157,9 @@ impl Archive<'_> {
         tree.left_out.extend(index.left_out);
         for member in index.files {
             let path = &member.path;
-            if path.ends_with(LABELS_FILE) && path.matches('/').count() < 2 {
-                if let Some(folder) = path.strip_suffix(LABELS_FILE) {
-                    if folder.is_empty() || folder.ends_with('/') {
-                        self.labels(&member, folder, labels)?;
-                        continue;
-                    }
-                }
+            if let Some(folder) = labelled(path) {
+                self.labels(&member, folder, labels)?;
+                continue;
             }
             if kind::named(path).is_none() {
                 if path.ends_with(ANNOTATIONS) {

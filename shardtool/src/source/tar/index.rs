@@ -183,6 +183,18 @@ struct Plain<'a> {
 impl<'a> Plain<'a> {
     fn new(file: &'a File, path: &Path) -> Result<Plain<'a>, Error> {
         let length = file.metadata().map_err(Error::io(path, "open"))?.len();
+        let mut start = [0; 2];
+        if file
+            .read_at(&mut start, 0)
+            .map_err(Error::io(path, "read"))?
+            == 2
+            && start == [0x1f, 0x8b]
+        {
+            return Err(Error::Unknown {
+                path: path.to_owned(),
+                reason: "compressed by gzip: it can be read as a stream alone".to_owned(),
+            });
+        }
         Ok(Plain {
             file,
             length,

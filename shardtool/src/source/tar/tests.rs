@@ -345,6 +345,42 @@ fn no_cut_is_quiet() {
 }
 
 #[test]
+fn other_files_are_refused() {
+    let refusal = |bytes: &[u8]| open_bytes(bytes).err().unwrap().to_string();
+    assert!(refusal(b"").ends_with("at byte 0: no mark of the end: the archive is cut off"));
+    assert!(refusal(&[0x1f, 0x8b, 8]).ends_with("it can be read as a stream alone"));
+    assert!(refusal(&[b'x'; 1024]).contains("at byte 0: "));
+}
+
+#[test]
+fn what_the_user_excludes_is_not_looked_at() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.tar");
+    let bytes = archive(|tar| {
+        add(tar, "a/1.jpg", b"1");
+        add(tar, "b/1.jpg", b"1");
+        add(tar, "c.tar", b"damaged");
+    });
+    std::fs::write(&path, bytes).unwrap();
+    let mut exclude = globset::GlobSetBuilder::new();
+    for pattern in ["b", "c.tar"] {
+        exclude.add(globset::Glob::new(pattern).unwrap());
+    }
+    let options = Options {
+        exclude: exclude.build().unwrap(),
+        ..Options::default()
+    };
+    let contents = open(&path, &options).unwrap().contents;
+    assert_eq!(items(&contents), [("a/1.jpg", Some("a"))]);
+    assert_eq!(notes(&contents.ignored), ["b: excluded", "c.tar: excluded"]);
+    let error = open(&path, &Options::default()).err().unwrap().to_string();
+    assert!(
+        error.contains("(archive c.tar in it): failed to read entire block"),
+        "{error}"
+    );
+}
+
+#[test]
 fn headers_are_bounded() {
     let mut header = Header::new_gnu();
     header.set_entry_type(EntryType::GNULongName);
