@@ -31,7 +31,7 @@ pub use folder::open as open_folder;
 pub use kind::Kind;
 pub use labels::{LabelFault, Labels};
 pub use layout::{Layout, Options};
-pub use stream::TarStream;
+pub use stream::{TarStream, unpacked};
 pub use tar::{open as open_tar, open_all as open_tars};
 
 /// Name of the file with labels in a source folder.
