@@ -7,10 +7,14 @@
 
 mod error;
 mod folder;
+pub mod imagenet;
 pub mod kind;
 mod labels;
 mod layout;
 mod order;
+mod stream;
+mod tar;
+pub mod webdataset;
 
 use std::fmt;
 use std::io;
@@ -27,6 +31,8 @@ pub use folder::open as open_folder;
 pub use kind::Kind;
 pub use labels::{LabelFault, Labels};
 pub use layout::{Layout, Options};
+pub use stream::{TarStream, unpacked};
+pub use tar::{open as open_tar, open_all as open_tars};
 
 /// Name of the file with labels in a source folder.
 pub const LABELS_FILE: &str = "labels.csv";
@@ -47,6 +53,9 @@ pub trait Files: Send + Sync {
     fn containers(&self) -> u32 {
         1
     }
+
+    /// Tells the part which number its first container has in the source; without a call it is 0.
+    fn number_from(&mut self, _first: u32) {}
 
     /// Reads all bytes of a file.
     ///
@@ -235,6 +244,7 @@ impl Source {
             for item in &mut part.contents.items {
                 item.container += containers;
             }
+            part.files.number_from(containers);
             first_containers.push(containers);
             containers += part.files.containers();
             contents.push(part.contents);

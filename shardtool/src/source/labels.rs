@@ -74,15 +74,24 @@ impl Labels {
             }
             Err(error) => return Err(Error::io(path, "read")(error)),
         };
-        let labels = Labels::parse(&bytes).map_err(|(line, fault)| Error::Labels {
+        Labels::of_folder(path, &bytes, "")
+    }
+
+    /// Makes labels of the bytes of a file, whose paths are those below `folder`: empty, or with a slash at the end.
+    pub(super) fn of_folder(path: &Path, bytes: &[u8], folder: &str) -> Result<Labels, Error> {
+        let mut labels = Labels::parse(bytes).map_err(|(line, fault)| Error::Labels {
             path: path.to_owned(),
             line,
             fault,
         })?;
-        Ok(Labels {
-            identity: bytes,
-            ..labels
-        })
+        if !folder.is_empty() {
+            let rows = labels.rows.into_iter();
+            labels.rows = rows
+                .map(|(path, row)| (format!("{folder}{path}"), row))
+                .collect();
+        }
+        labels.identity = bytes.to_owned();
+        Ok(labels)
     }
 
     /// Makes labels of rows that were read elsewhere: for each path as many fields as there are names.

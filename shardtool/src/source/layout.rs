@@ -137,6 +137,7 @@ pub fn arrange(tree: Tree, options: &Options, is_archive: bool) -> Contents {
         match plan.place(&found.path, options) {
             Err(reason) => contents.left_out.push(Note::new(found.path, reason)),
             Ok((split, class)) => {
+                let split = options.split.clone().unwrap_or(split);
                 let named = || {
                     let known = options.val_classes.as_ref().filter(|_| split == "val")?;
                     let name = found.path.rsplit('/').next()?;
@@ -145,7 +146,7 @@ pub fn arrange(tree: Tree, options: &Options, is_archive: bool) -> Contents {
                 };
                 let class = annotated.get(&found.path).cloned().or(class).or_else(named);
                 contents.items.push(Item {
-                    split: options.split.clone().unwrap_or(split),
+                    split,
                     path: found.path,
                     class: class.map(Class::Name),
                     size: found.size,

@@ -1,0 +1,214 @@
+//! Images in tar archives on disk, read where they lie: nothing is unpacked.
+//!
+//! One pass over the headers finds all members; then any thread reads any of them. An archive inside an archive is a
+//! folder, as in ImageNet's `ILSVRC2012_img_train.tar`.
+
+mod index;
+#[cfg(test)]
+mod tests;
+pub(super) mod walk;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+pub(super) use index::Index;
+
+use super::imagenet;
+use super::kind::{self, Kind};
+use super::layout::{self, ANNOTATIONS, Found, Tree};
+use super::{Class, Error, Files, LABELS_FILE, Labels, Note, Options, Part, SourceFile, folder};
+use walk::Member;
+
+/// Largest text file in an archive that is read for what it says of images.
+const MOST_TEXT: u64 = 64 << 20;
+
+/// Lists a tar archive.
+///
+/// # Errors
+/// If it cannot be read, is cut or damaged, or has a faulty `labels.csv`.
+pub fn open(path: &Path, options: &Options) -> Result<Part, Error> {
+    open_all(&[path.to_owned()], options)
+}
+
+/// Lists several tar archives as one part. Each is a folder of its own, called like it, if there are several.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_all(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
+    let mut tree = Tree::default();
+    let mut labels = Labels::default();
+    let mut files = Vec::new();
+    for (container, path) in (0..).zip(paths) {
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        let meta = file.metadata().map_err(Error::io(path, "open"))?;
+        tree.newest = tree.newest.max(Some(folder::changed(&meta)));
+        let mut index = Index::read(&file, path, options)?;
+        let name = name(path);
+        if paths.len() > 1 {
+            index.move_into(walk::stem(&name).unwrap_or(&name));
+        }
+        Archive {
+            file: &file,
+            path,
+            container,
+        }
+        .look(index, &mut tree, &mut labels)?;
+        files.push(file);
+    }
+    let names = || tree.found.iter().map(|found| found.path.as_str());
+    let is_flat_train = imagenet::is_flat_train(names());
+    let mut options = options.clone();
+    if options.split.is_none() {
+        options.split = imagenet::split_of(names()).map(str::to_owned);
+    }
+    let mut contents = layout::arrange(tree, &options, true);
+    if is_flat_train {
+        for item in &mut contents.items {
+            item.class = imagenet::class_of(&item.path).map(Class::Name);
+        }
+        contents
+            .remarks
+            .push("classes are what the files' names begin with".to_owned());
+    }
+    contents.name = paths
+        .iter()
+        .map(|path| name(path))
+        .collect::<Vec<_>>()
+        .join("+");
+    contents.labels = labels;
+    Ok(Part {
+        contents,
+        files: Box::new(Containers::new(files)),
+    })
+}
+
+/// Returns the name of a file without the path to it.
+pub(super) fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Reads the first bytes of a member, at most `length`.
+///
+/// # Errors
+/// If the system refuses, or the file has become shorter.
+pub(super) fn head(file: &File, position: u64, size: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length.min(usize::try_from(size).unwrap_or(usize::MAX))];
+    file.read_exact_at(&mut bytes, position)?;
+    Ok(bytes)
+}
+
+/// Files that hold others at places that are known.
+pub(super) struct Containers {
+    files: Vec<File>,
+    /// Number of the first one in the source.
+    first: u32,
+}
+
+impl Containers {
+    /// Takes files in the order of their numbers.
+    pub fn new(files: Vec<File>) -> Containers {
+        Containers { files, first: 0 }
+    }
+}
+
+impl Files for Containers {
+    fn containers(&self) -> u32 {
+        (self.files.len() as u32).max(1)
+    }
+
+    fn number_from(&mut self, first: u32) {
+        self.first = first;
+    }
+
+    fn read(&self, file: &SourceFile) -> io::Result<Vec<u8>> {
+        self.head(file, usize::MAX)
+    }
+
+    fn head(&self, file: &SourceFile, length: usize) -> io::Result<Vec<u8>> {
+        let number = file.container.checked_sub(self.first);
+        let container = number.and_then(|number| self.files.get(number as usize));
+        let container = container.ok_or(io::ErrorKind::NotFound)?;
+        head(container, file.position, file.size, length)
+    }
+}
+
+/// Returns the folder that a `labels.csv` is for: that of the archive, or one folder in it that was packed whole.
+fn labelled(path: &str) -> Option<&str> {
+    let folder = path.strip_suffix(LABELS_FILE)?;
+    let is_folder = folder.is_empty() || folder.ends_with('/');
+    (is_folder && folder.matches('/').count() < 2).then_some(folder)
+}
+
+/// One archive whose members are looked at.
+struct Archive<'a> {
+    file: &'a File,
+    path: &'a Path,
+    container: u32,
+}
+
+impl Archive<'_> {
+    /// Sorts all members into what may be an image and what is none.
+    fn look(&self, index: Index, tree: &mut Tree, labels: &mut Labels) -> Result<(), Error> {
+        tree.folders.extend(index.folders);
+        tree.ignored.extend(index.ignored);
+        tree.left_out.extend(index.left_out);
+        for member in index.files {
+            let path = &member.path;
+            if let Some(folder) = labelled(path) {
+                self.labels(&member, folder, labels)?;
+                continue;
+            }
+            if kind::named(path).is_none() {
+                if path.ends_with(ANNOTATIONS) {
+                    let text = String::from_utf8(self.text(&member)?);
+                    let text = text.map_err(|_| self.damaged(&member, "not UTF-8"))?;
+                    tree.annotations.push((path.clone(), text));
+                }
+                let head = head(self.file, member.position, member.size, kind::HEAD)
+                    .map_err(Error::io(self.path, "read"))?;
+                match Kind::of(&head) {
+                    Kind::Image(_) => {}
+                    kind @ (Kind::Unread(_) | Kind::Archive(_)) => {
+                        tree.left_out.push(Note::new(member.path, kind.refusal()));
+                        continue;
+                    }
+                    kind => {
+                        tree.ignored.push(Note::new(member.path, kind.refusal()));
+                        continue;
+                    }
+                }
+            }
+            tree.found.push(Found {
+                path: member.path,
+                size: member.size,
+                fault: None,
+                container: self.container,
+                position: member.position,
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds the further labels of images below `folder`.
+    fn labels(&self, member: &Member, folder: &str, labels: &mut Labels) -> Result<(), Error> {
+        let path = self.path.join(&member.path);
+        let read = Labels::of_folder(&path, &self.text(member)?, folder)?;
+        labels.join(read).map_err(Error::damaged(&path))
+    }
+
+    /// Reads a small file.
+    fn text(&self, member: &Member) -> Result<Vec<u8>, Error> {
+        if member.size > MOST_TEXT {
+            return Err(self.damaged(member, "too large for a list"));
+        }
+        head(self.file, member.position, member.size, usize::MAX)
+            .map_err(Error::io(self.path, "read"))
+    }
+
+    fn damaged(&self, member: &Member, reason: &str) -> Error {
+        Error::damaged(&self.path.join(&member.path))(reason)
+    }
+}
