@@ -43,20 +43,10 @@ pub struct Source {
     places: Vec<PathBuf>,
     listing: Listing,
     parts: Vec<Box<dyn Files>>,
-    /// For each part, the number of its first container.
-    first_containers: Vec<u32>,
 }
 
 /// Gives the bytes of listed files, to many threads at a time.
 pub trait Files: Send + Sync {
-    /// Returns the number of containers that the part's files are numbered by, at least 1.
-    fn containers(&self) -> u32 {
-        1
-    }
-
-    /// Tells the part which number its first container has in the source; without a call it is 0.
-    fn number_from(&mut self, _first: u32) {}
-
     /// Reads all bytes of a file.
     ///
     /// # Errors
@@ -183,7 +173,9 @@ pub struct SourceFile {
     pub size: u64,
     /// Why the file cannot be kept, where listing it has shown that.
     pub fault: Option<String>,
-    /// Which container it lies in.
+    /// Which part of the source it belongs to, from 0.
+    pub part: u32,
+    /// Which of the part's containers it lies in, from 0.
     pub container: u32,
     /// Where it lies in the container.
     pub position: u64,
@@ -236,25 +228,14 @@ impl Source {
         parts: Vec<Part>,
         order: Option<Order>,
     ) -> Result<Source, Error> {
-        let mut contents = Vec::new();
-        let mut files = Vec::new();
-        let mut first_containers = Vec::new();
-        let mut containers = 0;
-        for mut part in parts {
-            for item in &mut part.contents.items {
-                item.container += containers;
-            }
-            part.files.number_from(containers);
-            first_containers.push(containers);
-            containers += part.files.containers();
-            contents.push(part.contents);
-            files.push(part.files);
-        }
+        let (contents, files) = parts
+            .into_iter()
+            .map(|part| (part.contents, part.files))
+            .unzip();
         Ok(Source {
             listing: order::arrange(first(&places), contents, order)?,
             places,
             parts: files,
-            first_containers,
         })
     }
 
@@ -299,10 +280,7 @@ impl Source {
     }
 
     fn part(&self, file: &SourceFile) -> &dyn Files {
-        let behind = self
-            .first_containers
-            .partition_point(|first| *first <= file.container);
-        &*self.parts[behind - 1]
+        &*self.parts[file.part as usize]
     }
 }
 

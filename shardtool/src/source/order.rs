@@ -36,13 +36,14 @@ pub fn arrange(place: &Path, parts: Vec<Contents>, order: Option<Order>) -> Resu
         order,
     };
     let mut splits: Vec<(String, Vec<SourceFile>)> = Vec::new();
-    for part in parts {
+    for (number, part) in (0..).zip(parts) {
         for item in part.items {
             let file = SourceFile {
                 class: item.class.map(|class| numbering.number(&class)),
                 path: item.path,
                 size: item.size,
                 fault: item.fault,
+                part: number,
                 container: item.container,
                 position: item.position,
             };

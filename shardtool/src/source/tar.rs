@@ -80,7 +80,7 @@ pub fn open_all(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
     contents.labels = labels;
     Ok(Part {
         contents,
-        files: Box::new(Containers::new(files)),
+        files: Box::new(Containers(files)),
     })
 }
 
@@ -101,36 +101,18 @@ pub(super) fn head(file: &File, position: u64, size: u64, length: usize) -> io::
 }
 
 /// Files that hold others at places that are known.
-pub(super) struct Containers {
-    files: Vec<File>,
-    /// Number of the first one in the source.
-    first: u32,
-}
-
-impl Containers {
-    /// Takes files in the order of their numbers.
-    pub fn new(files: Vec<File>) -> Containers {
-        Containers { files, first: 0 }
-    }
-}
+pub(super) struct Containers(pub Vec<File>);
 
 impl Files for Containers {
-    fn containers(&self) -> u32 {
-        (self.files.len() as u32).max(1)
-    }
-
-    fn number_from(&mut self, first: u32) {
-        self.first = first;
-    }
-
     fn read(&self, file: &SourceFile) -> io::Result<Vec<u8>> {
         self.head(file, usize::MAX)
     }
 
     fn head(&self, file: &SourceFile, length: usize) -> io::Result<Vec<u8>> {
-        let number = file.container.checked_sub(self.first);
-        let container = number.and_then(|number| self.files.get(number as usize));
-        let container = container.ok_or(io::ErrorKind::NotFound)?;
+        let container = self
+            .0
+            .get(file.container as usize)
+            .ok_or(io::ErrorKind::NotFound)?;
         head(container, file.position, file.size, length)
     }
 }

@@ -94,7 +94,7 @@ pub fn open(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
     join(shards, columns, &mut contents);
     Ok(Part {
         contents,
-        files: Box::new(Containers::new(files)),
+        files: Box::new(Containers(files)),
     })
 }
 

@@ -64,7 +64,7 @@ fn notes(notes: &[Note]) -> Vec<String> {
 /// Reads all images as a build does, in a source where another part comes first.
 fn read_all(part: Part) -> Vec<(String, Vec<u8>)> {
     let other = open_bytes(&archive(|tar| add(tar, "z/1.png", PNG))).unwrap();
-    let source = Source::new(PathBuf::new(), vec![other, part], None).unwrap();
+    let source = Source::new(Vec::new(), vec![other, part], None).unwrap();
     let files = source
         .listing()
         .files()

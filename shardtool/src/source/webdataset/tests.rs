@@ -97,7 +97,7 @@ fn samples_keep_their_order_and_have_their_labels() {
         contents.labels.of("a.jpg")[place("txt")],
         Some(Label::Text("a word"))
     );
-    let source = Source::new(PathBuf::new(), vec![part], None).unwrap();
+    let source = Source::new(Vec::new(), vec![part], None).unwrap();
     let read: Vec<_> = source
         .listing()
         .files()
@@ -122,7 +122,6 @@ fn shards_with_the_same_keys_are_told_apart() {
         part.contents.labels.of("train-1/0.jpg")[1],
         Some(Label::Int(7))
     );
-    assert_eq!(part.files.containers(), 2);
 }
 
 #[test]
