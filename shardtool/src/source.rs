@@ -93,6 +93,8 @@ pub struct Contents {
     pub newest: Option<SystemTime>,
     /// Whether the part's own order is meant (records), not one of names.
     pub is_ordered: bool,
+    /// Whether the part can be read in its own order only, or at a price beyond reason in another.
+    pub is_sequential: bool,
 }
 
 /// A file that is taken for an image, before its class has a number.

@@ -11,11 +11,18 @@ use crate::dataset::{Order, SourceRecord};
 /// Joins what parts hold. `place` is for messages.
 pub fn arrange(place: &Path, parts: Vec<Contents>, order: Option<Order>) -> Result<Listing, Error> {
     let own = parts.iter().all(|part| part.is_ordered);
-    let order = order.unwrap_or(if own && !parts.is_empty() {
-        Order::Source
-    } else {
-        Order::Sorted
-    });
+    let sequential = parts.iter().find(|part| part.is_sequential);
+    let is_own = sequential.is_some() || (own && !parts.is_empty());
+    let order = order.unwrap_or(if is_own { Order::Source } else { Order::Sorted });
+    if let Some(part) = sequential.filter(|_| order != Order::Source) {
+        return Err(Error::Unknown {
+            path: place.to_owned(),
+            reason: format!(
+                "{} is compressed: it can be read in its own order only",
+                part.name
+            ),
+        });
+    }
     let numbering = Numbering::of(place, &parts)?;
     let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
     let name = names.join("+");

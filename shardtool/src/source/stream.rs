@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::Error;
-use super::tar::walk::{Input, Member, Walk, What};
+use super::tar::container::Forward;
+use super::tar::walk::{Member, Walk, What};
 
 /// Largest member that is read into memory.
 const MOST: u64 = 1 << 30;
@@ -24,7 +25,7 @@ impl<R: Read> TarStream<R> {
     /// Begins at the first byte of an archive. `place` is its name, for messages.
     pub fn new(reader: R, place: &Path) -> TarStream<R> {
         TarStream {
-            walk: Walk::new(Forward { reader }, place),
+            walk: Walk::new(Forward(reader), place),
             place: place.to_owned(),
         }
     }
@@ -89,31 +90,6 @@ pub fn unpacked<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read + 
     } else {
         Box::new(whole)
     })
-}
-
-/// A reader that skips by reading.
-struct Forward<R> {
-    reader: R,
-}
-
-impl<R: Read> Read for Forward<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer)
-    }
-}
-
-impl<R: Read> Input for Forward<R> {
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        let skipped = io::copy(&mut (&mut self.reader).take(count), &mut io::sink())?;
-        if skipped < count {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(())
-    }
-
-    fn length(&self) -> Option<u64> {
-        None
-    }
 }
 
 #[cfg(test)]

@@ -3,22 +3,21 @@
 //! One pass over the headers finds all members; then any thread reads any of them. An archive inside an archive is a
 //! folder, as in ImageNet's `ILSVRC2012_img_train.tar`.
 
+pub(super) mod container;
 mod index;
 #[cfg(test)]
 mod tests;
 pub(super) mod walk;
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use container::{Container, Containers};
 pub(super) use index::Index;
 
 use super::imagenet;
 use super::kind::{self, Kind};
 use super::layout::{self, ANNOTATIONS, Found, Tree};
-use super::{Class, Error, Files, LABELS_FILE, Labels, Note, Options, Part, SourceFile, folder};
+use super::{Class, Error, LABELS_FILE, Labels, Note, Options, Part, folder};
 use walk::Member;
 
 /// Largest text file in an archive that is read for what it says of images.
@@ -39,23 +38,23 @@ pub fn open(path: &Path, options: &Options) -> Result<Part, Error> {
 pub fn open_all(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
     let mut tree = Tree::default();
     let mut labels = Labels::default();
-    let mut files = Vec::new();
+    let mut archives: Vec<Box<dyn Container>> = Vec::new();
     for (container, path) in (0..).zip(paths) {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let meta = file.metadata().map_err(Error::io(path, "open"))?;
+        let archive = container::open(path)?;
+        let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
         tree.newest = tree.newest.max(Some(folder::changed(&meta)));
-        let mut index = Index::read(&file, path, options)?;
+        let mut index = Index::read(&*archive, path, options)?;
         let name = name(path);
         if paths.len() > 1 {
             index.move_into(walk::stem(&name).unwrap_or(&name));
         }
         Archive {
-            file: &file,
+            bytes: &*archive,
             path,
             container,
         }
         .look(index, &mut tree, &mut labels)?;
-        files.push(file);
+        archives.push(archive);
     }
     let names = || tree.found.iter().map(|found| found.path.as_str());
     let is_flat_train = imagenet::is_flat_train(names());
@@ -78,9 +77,10 @@ pub fn open_all(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
         .collect::<Vec<_>>()
         .join("+");
     contents.labels = labels;
+    contents.is_sequential = archives.iter().any(|archive| archive.is_sequential());
     Ok(Part {
         contents,
-        files: Box::new(Containers(files)),
+        files: Box::new(Containers(archives)),
     })
 }
 
@@ -88,33 +88,6 @@ pub fn open_all(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
 pub(super) fn name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
-}
-
-/// Reads the first bytes of a member, at most `length`.
-///
-/// # Errors
-/// If the system refuses, or the file has become shorter.
-pub(super) fn head(file: &File, position: u64, size: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; length.min(usize::try_from(size).unwrap_or(usize::MAX))];
-    file.read_exact_at(&mut bytes, position)?;
-    Ok(bytes)
-}
-
-/// Files that hold others at places that are known.
-pub(super) struct Containers(pub Vec<File>);
-
-impl Files for Containers {
-    fn read(&self, file: &SourceFile) -> io::Result<Vec<u8>> {
-        self.head(file, usize::MAX)
-    }
-
-    fn head(&self, file: &SourceFile, length: usize) -> io::Result<Vec<u8>> {
-        let container = self
-            .0
-            .get(file.container as usize)
-            .ok_or(io::ErrorKind::NotFound)?;
-        head(container, file.position, file.size, length)
-    }
 }
 
 /// Returns the folder that a `labels.csv` is for: that of the archive, or one folder in it that was packed whole.
@@ -126,7 +99,7 @@ fn labelled(path: &str) -> Option<&str> {
 
 /// One archive whose members are looked at.
 struct Archive<'a> {
-    file: &'a File,
+    bytes: &'a dyn Container,
     path: &'a Path,
     container: u32,
 }
@@ -149,8 +122,9 @@ impl Archive<'_> {
                     let text = text.map_err(|_| self.damaged(&member, "not UTF-8"))?;
                     tree.annotations.push((path.clone(), text));
                 }
-                let head = head(self.file, member.position, member.size, kind::HEAD)
-                    .map_err(Error::io(self.path, "read"))?;
+                let length = member.size.min(kind::HEAD as u64) as usize;
+                let head = self.bytes.read(member.position, length);
+                let head = head.map_err(Error::io(self.path, "read"))?;
                 match Kind::of(&head) {
                     Kind::Image(_) => {}
                     kind @ (Kind::Unread(_) | Kind::Archive(_)) => {
@@ -186,8 +160,8 @@ impl Archive<'_> {
         if member.size > MOST_TEXT {
             return Err(self.damaged(member, "too large for a list"));
         }
-        head(self.file, member.position, member.size, usize::MAX)
-            .map_err(Error::io(self.path, "read"))
+        let bytes = self.bytes.read(member.position, member.size as usize);
+        bytes.map_err(Error::io(self.path, "read"))
     }
 
     fn damaged(&self, member: &Member, reason: &str) -> Error {

@@ -8,7 +8,6 @@ mod braces;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -16,8 +15,9 @@ use serde_json::Value;
 pub use braces::expand;
 
 use super::kind::{self, Kind};
+use super::tar::container::{self, Container, Containers};
 use super::tar::walk::{self, Member};
-use super::tar::{Containers, Index, head, name};
+use super::tar::{Index, name};
 use super::{Class, Contents, Error, Item, Labels, Note, Options, Part, folder};
 use crate::format::{MAX_LABELS, PATH_COLUMN};
 
@@ -35,8 +35,8 @@ const TEXT: &str = "txt";
 /// # Errors
 /// If the archive cannot be read, or is damaged there.
 pub fn is_shard(path: &Path) -> Result<bool, Error> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    let names = Index::first_names(&file, path, FIRST)?;
+    let archive = container::open(path)?;
+    let names = Index::first_names(&*archive, path, FIRST)?;
     let parts: Vec<_> = names.iter().filter_map(|name| split(name)).collect();
     let images = parts
         .iter()
@@ -58,17 +58,18 @@ pub fn open(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
         is_ordered: true,
         ..Contents::default()
     };
-    let mut files = Vec::new();
+    let mut archives: Vec<Box<dyn Container>> = Vec::new();
     let mut columns = Columns::default();
     let mut shards = Vec::new();
     for (container, path) in (0..).zip(paths) {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let meta = file.metadata().map_err(Error::io(path, "open"))?;
+        let archive = container::open(path)?;
+        let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
         contents.newest = contents.newest.max(Some(folder::changed(&meta)));
-        let index = Index::read(&file, path, options)?;
+        contents.is_sequential |= archive.is_sequential();
+        let index = Index::read(&*archive, path, options)?;
         let name = name(path);
         let mut shard = Shard {
-            file: &file,
+            bytes: &*archive,
             path,
             split: options.split.clone().unwrap_or_else(|| split_of(&name)),
             container,
@@ -84,7 +85,7 @@ pub fn open(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
             shard.sample(sample, &mut columns)?;
         }
         shards.push((shard.name, shard.contents, shard.rows));
-        files.push(file);
+        archives.push(archive);
     }
     if columns.names.len() >= MAX_LABELS as usize {
         let path = paths.first().cloned().unwrap_or_default();
@@ -94,7 +95,7 @@ pub fn open(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
     join(shards, columns, &mut contents);
     Ok(Part {
         contents,
-        files: Box::new(Containers(files)),
+        files: Box::new(Containers(archives)),
     })
 }
 
@@ -208,7 +209,7 @@ fn samples(members: Vec<Member>, shard: &mut Shard<'_>) -> Result<Vec<Sample>, E
 
 /// One shard that is being read.
 struct Shard<'a> {
-    file: &'a File,
+    bytes: &'a dyn Container,
     path: &'a Path,
     split: String,
     container: u32,
@@ -281,14 +282,15 @@ impl Shard<'_> {
                 member.size
             )));
         }
-        let bytes = head(self.file, member.position, member.size, usize::MAX)
-            .map_err(Error::io(self.path, "read"))?;
+        let bytes = self.bytes.read(member.position, member.size as usize);
+        let bytes = bytes.map_err(Error::io(self.path, "read"))?;
         Ok(String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned()))
     }
 
     fn kind(&self, member: &Member) -> Result<Kind, Error> {
-        let head = head(self.file, member.position, member.size, kind::HEAD)
-            .map_err(Error::io(self.path, "read"))?;
+        let length = member.size.min(kind::HEAD as u64) as usize;
+        let head = self.bytes.read(member.position, length);
+        let head = head.map_err(Error::io(self.path, "read"))?;
         Ok(Kind::of(&head))
     }
 

@@ -1,12 +1,10 @@
 //! The list of an archive's files, made from its headers alone.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::walk::{Input, Member, Walk, What};
+use super::container::Container;
+use super::walk::{Member, Walk, What};
 use crate::source::{Error, Note, Options, kind};
 
 /// How many links may lead to each other.
@@ -30,8 +28,9 @@ impl Index {
     ///
     /// # Errors
     /// If it cannot be read, or is cut or damaged.
-    pub fn read(file: &File, path: &Path, options: &Options) -> Result<Index, Error> {
-        let mut walk = Walk::new(Plain::new(file, path)?, path);
+    pub fn read(archive: &dyn Container, path: &Path, options: &Options) -> Result<Index, Error> {
+        let input = archive.walk().map_err(Error::io(path, "read"))?;
+        let mut walk = Walk::new(input, path);
         let mut index = Index::default();
         let mut reported = HashSet::new();
         let mut folders = HashSet::new();
@@ -64,8 +63,13 @@ impl Index {
     ///
     /// # Errors
     /// If it cannot be read, or is damaged before them.
-    pub fn first_names(file: &File, path: &Path, count: usize) -> Result<Vec<String>, Error> {
-        let mut walk = Walk::new(Plain::new(file, path)?, path);
+    pub fn first_names(
+        archive: &dyn Container,
+        path: &Path,
+        count: usize,
+    ) -> Result<Vec<String>, Error> {
+        let input = archive.walk().map_err(Error::io(path, "read"))?;
+        let mut walk = Walk::new(input, path);
         let mut names = Vec::new();
         while names.len() < count {
             match walk.next(|_| false).transpose()? {
@@ -171,55 +175,4 @@ pub fn unwanted<'a>(path: &'a str, options: &Options) -> Option<(&'a str, &'stat
         start = end + 1;
     }
     None
-}
-
-/// A file read from wherever the walk is.
-struct Plain<'a> {
-    file: &'a File,
-    length: u64,
-    at: u64,
-}
-
-impl<'a> Plain<'a> {
-    fn new(file: &'a File, path: &Path) -> Result<Plain<'a>, Error> {
-        let length = file.metadata().map_err(Error::io(path, "open"))?.len();
-        let mut start = [0; 2];
-        if file
-            .read_at(&mut start, 0)
-            .map_err(Error::io(path, "read"))?
-            == 2
-            && start == [0x1f, 0x8b]
-        {
-            return Err(Error::Unknown {
-                path: path.to_owned(),
-                reason: "compressed by gzip: it can be read as a stream alone".to_owned(),
-            });
-        }
-        Ok(Plain {
-            file,
-            length,
-            at: 0,
-        })
-    }
-}
-
-impl Read for Plain<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(buffer, self.at)?;
-        self.at += count as u64;
-        Ok(count)
-    }
-}
-
-impl Input for Plain<'_> {
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        let at = self.at.checked_add(count);
-        let at = at.filter(|&at| at <= self.length);
-        self.at = at.ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok(())
-    }
-
-    fn length(&self) -> Option<u64> {
-        Some(self.length)
-    }
 }

@@ -32,6 +32,16 @@ pub trait Input: Read {
     fn length(&self) -> Option<u64>;
 }
 
+impl Input for Box<dyn Input + '_> {
+    fn skip(&mut self, count: u64) -> io::Result<()> {
+        (**self).skip(count)
+    }
+
+    fn length(&self) -> Option<u64> {
+        (**self).length()
+    }
+}
+
 /// What an archive says of one member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
