@@ -1,0 +1,242 @@
+//! What a SOURCE on the command line is: decided by content, and by name only where content does not tell.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::kind::{HEAD, Kind, is_junk};
+use super::{
+    Error, Options, Part, Source, folder, imagenet, list, mds, parquet, tar, tfrecord, webdataset,
+    zip,
+};
+use crate::dataset::{Order, is_plain};
+
+/// What a dataset is to be built from.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Folders and archives; `SPLIT=` before one says its split, and braces stand for several.
+    pub sources: Vec<PathBuf>,
+    /// Lists of image files.
+    pub lists: Vec<PathBuf>,
+    /// Where the classes of ImageNet's images for validation are told.
+    pub val_labels: Option<PathBuf>,
+    /// How sources are to be understood.
+    pub options: Options,
+    /// The order of the samples, if the user has said so.
+    pub order: Option<Order>,
+}
+
+/// Opens all that a request names as one source.
+///
+/// # Errors
+/// If something is not there, is of no kind that images are read from, or is damaged; if parts contradict each other.
+pub fn open(request: &Request) -> Result<Source, Error> {
+    let mut options = request.options.clone();
+    if let Some(path) = &request.val_labels {
+        options.val_classes = Some(imagenet::val_classes(path)?);
+    }
+    let mut parts = Vec::new();
+    let mut places = Vec::new();
+    for group in groups(&request.sources)? {
+        let mut options = options.clone();
+        options.split = group.split.or(options.split);
+        places.extend(group.paths.iter().cloned());
+        parts.push(part(group.kind, &group.paths, options)?);
+    }
+    for path in &request.lists {
+        places.push(path.clone());
+        parts.push(list::open(path, &options)?);
+    }
+    Source::new(places, parts, request.order)
+}
+
+/// A kind of source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Folder,
+    Tar,
+    WebDataset,
+    Zip,
+    Parquet,
+    TfRecord,
+    Mds,
+}
+
+/// Files of one kind that belong together, and what the user said of them.
+#[derive(Debug)]
+struct Group {
+    kind: What,
+    split: Option<String>,
+    paths: Vec<PathBuf>,
+}
+
+/// Opens a group.
+fn part(kind: What, paths: &[PathBuf], mut options: Options) -> Result<Part, Error> {
+    let path = &paths[0];
+    let mut from = None;
+    if options.val_classes.is_none() && matches!(kind, What::Folder | What::Tar | What::Zip) {
+        let folder = if kind == What::Folder { path } else { path.parent().unwrap_or(Path::new("")) };
+        if let Some(found) = imagenet::find_beside(folder) {
+            options.val_classes = Some(imagenet::val_classes(&found)?);
+            from = Some(found);
+        }
+    }
+    let mut part = match kind {
+        What::Folder => folder::open(path, &options)?,
+        What::Tar => tar::open(path, &options)?,
+        What::WebDataset => webdataset::open(paths, &options)?,
+        What::Zip => zip::open(path, &options)?,
+        What::Parquet => parquet::open(paths, &options)?,
+        What::TfRecord => tfrecord::open(paths, &options)?,
+        What::Mds => mds::open(path, &options)?,
+    };
+    if let Some(from) = from {
+        // It need not be ImageNet that lies beside such a file.
+        let is_used = |known: &HashMap<String, String>| {
+            let stem = |path: &str| {
+                let name = path.rsplit('/').next().unwrap_or(path);
+                name.split_once('.').map_or(name, |(stem, _)| stem).to_owned()
+            };
+            let mut items = part.contents.items.iter();
+            items.any(|item| item.split == "val" && known.contains_key(&stem(&item.path)))
+        };
+        if options.val_classes.as_ref().is_some_and(is_used) {
+            part.contents.remarks.push(format!("classes of split val are those of {}", from.display()));
+        }
+    }
+    Ok(part)
+}
+
+/// Sorts what the user named into groups, each of which becomes a part.
+fn groups(sources: &[PathBuf]) -> Result<Vec<Group>, Error> {
+    let mut groups: Vec<Group> = Vec::new();
+    for argument in sources {
+        let (split, pattern) = split_of(argument);
+        for path in expand(&pattern) {
+            let (kind, paths) = what(&path)?;
+            let joins = matches!(kind, What::WebDataset | What::Parquet | What::TfRecord);
+            match groups.last_mut().filter(|last| joins && last.kind == kind && last.split == split) {
+                Some(last) => last.paths.extend(paths),
+                None => groups.push(Group {
+                    kind,
+                    split: split.clone(),
+                    paths,
+                }),
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// Splits `val=path` into both; a path that exists is nothing but a path.
+fn split_of(argument: &Path) -> (Option<String>, PathBuf) {
+    let text = argument.to_str().filter(|_| !argument.exists());
+    match text.and_then(|text| text.split_once('=')) {
+        Some((split, path)) if is_plain(split) && !path.is_empty() => (Some(split.to_owned()), path.into()),
+        _ => (None, argument.to_owned()),
+    }
+}
+
+/// Returns the paths that a pattern with braces stands for.
+fn expand(pattern: &Path) -> Vec<PathBuf> {
+    match pattern.to_str() {
+        Some(text) if text.contains('{') && !pattern.exists() => {
+            webdataset::expand(text).into_iter().map(PathBuf::from).collect()
+        }
+        _ => vec![pattern.to_owned()],
+    }
+}
+
+/// Tells what a path leads to, and which files that is.
+fn what(path: &Path) -> Result<(What, Vec<PathBuf>), Error> {
+    let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
+    if meta.is_dir() {
+        return folder_of(path);
+    }
+    let mut head = Vec::new();
+    let opened = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
+    opened.map_err(Error::io(path, "read"))?;
+    let kind = match Kind::of(&head) {
+        Kind::Archive("tar") if webdataset::is_shard(path)? => What::WebDataset,
+        Kind::Archive("gzip") if webdataset::is_shard(path).unwrap_or(false) => What::WebDataset,
+        Kind::Archive("tar" | "gzip") => What::Tar,
+        Kind::Archive("zip") => What::Zip,
+        Kind::Archive("parquet") => What::Parquet,
+        _ if tfrecord::is_file(&head) => What::TfRecord,
+        // An empty tar archive is nothing but zeros.
+        kind => {
+            let is = match kind {
+                Kind::Image(name) => format!("a single image ({name})"),
+                Kind::Unknown => "a file of an unknown type".to_owned(),
+                kind => kind.refusal(),
+            };
+            let known = "a folder, or an archive of images: tar, zip, parquet, TFRecord, MDS";
+            return Err(Error::Unknown {
+                path: path.to_owned(),
+                reason: format!("{is}; a source is {known}; a list of files goes with --list"),
+            });
+        }
+    };
+    Ok((kind, vec![path.to_owned()]))
+}
+
+/// Tells what a folder holds: images, or shards of another format.
+fn folder_of(path: &Path) -> Result<(What, Vec<PathBuf>), Error> {
+    if mds::is_folder(path) {
+        return Ok((What::Mds, vec![path.to_owned()]));
+    }
+    let (files, folders) = names(path)?;
+    let all = |paths: Vec<PathBuf>, fits: &dyn Fn(&Path) -> bool| !paths.is_empty() && paths.iter().all(|path| fits(path));
+    let is_parquet = |path: &Path| path.extension().is_some_and(|ending| ending == "parquet");
+    let is_tar = |path: &Path| path.extension().is_some_and(|ending| ending == "tar");
+    let is_record = |path: &Path| tfrecord::is_named(path);
+    // Files of one such format alone, directly in the folder or in one called data.
+    for here in [Some(path.to_owned()), folders.iter().find(|folder| folder.ends_with("data")).cloned()] {
+        let Some(here) = here else { continue };
+        let (files, _) = names(&here)?;
+        let of = |fits: &dyn Fn(&Path) -> bool| -> Vec<PathBuf> {
+            files.iter().filter(|path| fits(path)).cloned().collect()
+        };
+        let parquet = of(&is_parquet);
+        if !parquet.is_empty() {
+            return Ok((What::Parquet, parquet));
+        }
+        let records = of(&is_record);
+        if !records.is_empty() {
+            return Ok((What::TfRecord, records));
+        }
+    }
+    if folders.is_empty() && all(files.clone(), &is_tar) && webdataset::is_shard(&files[0])? {
+        return Ok((What::WebDataset, files));
+    }
+    Ok((What::Folder, vec![path.to_owned()]))
+}
+
+/// Returns the files and the folders in a folder, sorted, without what is never meant.
+fn names(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder, "list"))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io(folder, "list"))?;
+        if !entry.file_name().to_str().is_some_and(is_junk) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths.into_iter().partition(|path| !path.is_dir()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_may_stand_before_a_path() {
+        let split = |text: &str| split_of(Path::new(text));
+        assert_eq!(split("val=x/y.tar"), (Some("val".to_owned()), "x/y.tar".into()));
+        for path in ["x/y=z.tar", "=x", "val=", "a/b"] {
+            assert_eq!(split(path), (None, path.into()));
+        }
+    }
+}
