@@ -10,7 +10,13 @@ mod folder;
 pub mod kind;
 mod labels;
 mod layout;
+mod list;
+mod mds;
 mod order;
+mod parquet;
+mod records;
+mod tfrecord;
+mod zip;
 
 use std::fmt;
 use std::io;
@@ -27,6 +33,11 @@ pub use folder::open as open_folder;
 pub use kind::Kind;
 pub use labels::{LabelFault, Labels};
 pub use layout::{Layout, Options};
+pub use list::open as open_list;
+pub use mds::open as open_mds;
+pub use parquet::open as open_parquet;
+pub use tfrecord::open as open_tfrecord;
+pub use zip::open as open_zip;
 
 /// Name of the file with labels in a source folder.
 pub const LABELS_FILE: &str = "labels.csv";

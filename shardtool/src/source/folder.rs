@@ -59,7 +59,7 @@ impl Files for Folder {
 }
 
 /// Reads the first bytes of a file.
-fn head(path: &Path, length: usize) -> io::Result<Vec<u8>> {
+pub(super) fn head(path: &Path, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?
         .take(length as u64)
@@ -169,12 +169,7 @@ impl Walk<'_> {
 
     /// Notes when a file was changed, its rights included.
     fn see(&mut self, meta: Option<&Metadata>) {
-        let changed = meta.map(|meta| {
-            let since = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec() as u32);
-            let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            modified.max(SystemTime::UNIX_EPOCH + since)
-        });
-        self.tree.newest = self.tree.newest.max(changed);
+        self.tree.newest = self.tree.newest.max(meta.map(changed));
     }
 
     fn ignore(&mut self, path: String, reason: &str) {
@@ -184,6 +179,13 @@ impl Walk<'_> {
     fn leave_out(&mut self, path: String, reason: String) {
         self.tree.left_out.push(Note::new(path, reason));
     }
+}
+
+/// Returns when a file was changed last, its rights included.
+pub(super) fn changed(meta: &Metadata) -> SystemTime {
+    let since = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec() as u32);
+    let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    modified.max(SystemTime::UNIX_EPOCH + since)
 }
 
 /// Returns the names in a directory.
