@@ -70,7 +70,13 @@ pub fn open(path: &Path, options: &Options) -> Result<Part, Error> {
         walk.entry(&name, is_link, member)?;
     }
     let mut tree = walk.tree;
-    tree.folders.extend(walk.folders);
+    let mut empty = walk.folders;
+    for found in &tree.found {
+        for (end, _) in found.path.match_indices('/') {
+            empty.remove(&found.path[..end]);
+        }
+    }
+    tree.folders.extend(empty);
     let name = records::name(&[path.to_owned()]);
     if has_double {
         let reason = "some of its members have one name: only the last of each is read";
