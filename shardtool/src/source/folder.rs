@@ -132,10 +132,10 @@ impl Walk<'_> {
         }
         self.see(Some(meta));
         if kind::named(&shown).is_none() {
-            if shown.ends_with(ANNOTATIONS) {
-                if let Ok(text) = std::fs::read_to_string(path) {
-                    self.tree.annotations.push((shown.clone(), text));
-                }
+            if shown.ends_with(ANNOTATIONS)
+                && let Ok(text) = std::fs::read_to_string(path)
+            {
+                self.tree.annotations.push((shown.clone(), text));
             }
             match head(path, kind::HEAD) {
                 Err(error) => {

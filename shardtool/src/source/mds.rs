@@ -558,7 +558,10 @@ mod tests {
         index.to_string()
     }
 
-    fn read(files: &[(&str, &[u8])]) -> Result<(Contents, Vec<io::Result<Vec<u8>>>), Error> {
+    /// What a source holds, and its images.
+    type Opened = (Contents, Vec<io::Result<Vec<u8>>>);
+
+    fn read(files: &[(&str, &[u8])]) -> Result<Opened, Error> {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("validation");
         std::fs::create_dir(&root).unwrap();

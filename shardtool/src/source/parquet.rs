@@ -382,10 +382,11 @@ impl Columns {
         let is_bytes = [Type::BYTE_ARRAY];
         let mut groups: Vec<&str> = Vec::new();
         for (_, column) in table.columns() {
-            if let [group, leaf] = column.path().parts() {
-                if leaf == "bytes" && column.max_rep_level() == 0 {
-                    groups.push(group);
-                }
+            if let [group, leaf] = column.path().parts()
+                && leaf == "bytes"
+                && column.max_rep_level() == 0
+            {
+                groups.push(group);
             }
         }
         let told = preferred(&IMAGES, features.images.iter().map(String::as_str));

@@ -50,13 +50,13 @@ pub fn open(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
             _ => Error::io(path, "read")(error),
         })?;
     }
-    if let (false, Some(path)) = (listing.has_images, sorted.first()) {
-        if !listing.records.items.is_empty() {
-            return Err(Error::Unknown {
-                path: path.0.clone(),
-                reason: "no record has an image under the key image or image/encoded".to_owned(),
-            });
-        }
+    if let ([_, ..], [(path, _), ..]) = (&listing.records.items[..], &sorted[..])
+        && !listing.has_images
+    {
+        return Err(Error::Unknown {
+            path: path.clone(),
+            reason: "no record has an image under the key image or image/encoded".to_owned(),
+        });
     }
     if contents.classes.is_none() && !listing.has_names {
         contents.classes = sorted.first().and_then(|(path, _)| class_names(path));
@@ -520,8 +520,11 @@ mod tests {
         record(&field(1, &features.concat()))
     }
 
+    /// What a source holds, and its images.
+    type Opened = (Contents, Vec<io::Result<Vec<u8>>>);
+
     /// Opens files and reads all that is in them.
-    fn read(files: &[(&str, &[u8])]) -> Result<(Contents, Vec<io::Result<Vec<u8>>>), Error> {
+    fn read(files: &[(&str, &[u8])]) -> Result<Opened, Error> {
         let folder = tempfile::tempdir().unwrap();
         let mut paths = Vec::new();
         for (name, bytes) in files {

@@ -344,7 +344,10 @@ mod tests {
             .unwrap()
     }
 
-    fn read(bytes: &[u8]) -> Result<(Contents, Vec<io::Result<Vec<u8>>>), Error> {
+    /// What a source holds, and its images.
+    type Opened = (Contents, Vec<io::Result<Vec<u8>>>);
+
+    fn read(bytes: &[u8]) -> Result<Opened, Error> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("images.zip");
         std::fs::write(&path, bytes).unwrap();
