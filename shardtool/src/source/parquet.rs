@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use parquet::basic::{ConvertedType, LogicalType, Type};
+use parquet::column::page::PageReader;
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{
     BoolType, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type,
@@ -42,6 +43,9 @@ const AHEAD: usize = 8;
 
 /// Bytes of the columns beside the images that one source may have.
 const MOST_TEXT: usize = 4 << 30;
+
+/// Bytes of images in a page from which on reading in any order but the file's own is slow.
+const LARGE: u64 = 8 << 20;
 
 const IMAGES: [&str; 5] = ["image", "img", "jpg", "jpeg", "png"];
 const LABELS: [&str; 5] = ["label", "fine_label", "labels", "class", "cls"];
@@ -89,6 +93,16 @@ pub fn open(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
             image: columns.image,
             ..table
         };
+        if container == 0 {
+            // The first page stands for all.
+            let page = guarded(|| table.first_page()).map_err(Error::damaged(&path))?;
+            if page > LARGE {
+                contents.remarks.push(format!(
+                    "its pages have {} MB of images: any order but their own reads one for each image",
+                    page >> 20
+                ));
+            }
+        }
         let split = records::split(&path, options);
         let listed =
             guarded(|| table.list(&columns, &split, &name, container, &mut records, &mut text));
@@ -165,6 +179,26 @@ impl Table {
             starts,
             image: 0,
         })
+    }
+
+    /// Returns about how many bytes the first page of images has.
+    fn first_page(&self) -> io::Result<u64> {
+        let Some(group) = self.meta.row_groups().first() else {
+            return Ok(0);
+        };
+        let (chunk, rows) = (group.column(self.image), self.starts[1]);
+        let file = Arc::new(Chunks(Arc::new(File::open(&self.path)?)));
+        let mut pages = SerializedPageReader::new(file, chunk, rows as usize, None)?;
+        let mut page = pages.peek_next_page()?;
+        if page.as_ref().is_some_and(|page| page.is_dict) {
+            pages.skip_next_page()?;
+            page = pages.peek_next_page()?;
+        }
+        let levels = page
+            .and_then(|page| page.num_levels.or(page.num_rows))
+            .unwrap_or(0);
+        let size = u64::try_from(chunk.uncompressed_size()).unwrap_or(0);
+        Ok((size / rows.max(1)).saturating_mul(levels as u64))
     }
 
     fn columns(&self) -> impl Iterator<Item = (usize, &ColumnDescriptor)> {
