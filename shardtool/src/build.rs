@@ -56,17 +56,29 @@ pub struct Options {
     pub began: SystemTime,
 }
 
-/// Returns where the dataset of a source goes unless told otherwise: `photos` becomes `photos.shards`.
+/// Returns where the dataset of a source goes unless told otherwise: `photos` and `photos.tar` become `photos.shards`.
 ///
 /// # Errors
-/// If `images` has no name of its own (`.`, `..`) and cannot be opened.
-pub fn default_output(images: &Path) -> Result<PathBuf, Error> {
-    let trimmed: PathBuf = images.components().collect();
+/// If `source` has no name of its own (`.`, `..`) and cannot be opened.
+pub fn default_output(source: &Path) -> Result<PathBuf, Error> {
+    const ENDINGS: [&str; 7] = [
+        ".tar.gz", ".tgz", ".tar", ".zip", ".parquet", ".csv", ".jsonl",
+    ];
+    let trimmed: PathBuf = source.components().collect();
     let mut path = match trimmed.file_name() {
         Some(_) => trimmed,
-        None => std::fs::canonicalize(images).map_err(DatasetError::io(images, "open"))?,
+        None => std::fs::canonicalize(source).map_err(DatasetError::io(source, "open"))?,
     };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let stem = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending));
+    let mut name = match stem {
+        Some(stem) if !path.is_dir() => stem.into(),
+        _ => path.file_name().unwrap_or_default().to_owned(),
+    };
     name.push(".shards");
     path.set_file_name(name);
     Ok(path)

@@ -7,14 +7,21 @@
 
 mod error;
 mod folder;
-pub mod imagenet;
+mod imagenet;
 pub mod kind;
 mod labels;
 mod layout;
+mod list;
+mod mds;
+mod open;
 mod order;
+mod parquet;
+mod records;
 mod stream;
 mod tar;
-pub mod webdataset;
+mod tfrecord;
+mod webdataset;
+mod zip;
 
 use std::fmt;
 use std::io;
@@ -27,12 +34,10 @@ use crate::Escaped;
 use crate::dataset::{Order, SourceRecord};
 
 pub use error::Error;
-pub use folder::open as open_folder;
 pub use kind::Kind;
 pub use labels::{LabelFault, Labels};
 pub use layout::{Layout, Options};
-pub use stream::{TarStream, unpacked};
-pub use tar::{open as open_tar, open_all as open_tars};
+pub use open::{Request, open};
 
 /// Name of the file with labels in a source folder.
 pub const LABELS_FILE: &str = "labels.csv";

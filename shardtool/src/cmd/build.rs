@@ -1,30 +1,43 @@
-//! `shardtool build`: an image folder becomes a dataset.
+//! `shardtool build`: images become a dataset.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bytesize::ByteSize;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use shardtool::build::{self, Note, OnError, Options, Outcome};
 use shardtool::dataset::{Bound, CodecOptions, EntropyCoding, Order};
 use shardtool::exit;
 use shardtool::program::Results;
-use shardtool::source::{self, LABELS_FILE, Layout, Source};
+use shardtool::source::{self, LABELS_FILE, Layout, Request};
 use shardtool::{Codec, Escaped, cpus};
 
 use super::{Meter, count, size};
 
-/// Build a dataset from a folder of images
+/// Build a dataset from folders and archives of images
 ///
-/// The folder holds a sub-folder for each class, or train/ and val/ with such sub-folders, or images
-/// without classes; a labels.csv adds label columns. Images that cannot be kept are named in
-/// report.json in the dataset, and the exit code is then 1.
+/// A source is a folder (of classes, of splits with classes, or of images alone), a tar archive (ImageNet's, one of an
+/// image folder, WebDataset shards; under gzip too), a zip archive, Hugging Face parquet files, TFRecord files, or a
+/// MosaicML dataset. Several sources make one dataset; SPLIT=SOURCE says which split one is, and braces stand for
+/// several files: train-{000..099}.tar. Images that cannot be kept, and whatever else may be an image and is not in
+/// the dataset, are named in report.json in it, and the exit code is then 1.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder with the images
-    images: PathBuf,
-    /// Directory to create [default: <IMAGES>.shards]
+    /// Folders and archives with the images
+    #[arg(value_name = "[SPLIT=]SOURCE", required_unless_present = "list")]
+    sources: Vec<PathBuf>,
+    /// A list of image files: CSV with the columns path, label, split and further labels, or a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    list: Vec<PathBuf>,
+    /// The classes of ImageNet's images for validation: the devkit, the list of synsets, valprep.sh or
+    /// LOC_val_solution.csv [default: such a file beside the archive]
+    #[arg(long, value_name = "FILE")]
+    val_labels: Option<PathBuf>,
+    /// Names of the classes, one a line; their numbers are those of the lines, from 0
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Directory to create [default: <SOURCE>.shards]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// How images are stored: dct keeps a JPEG's coefficients (nothing is lost), jpeg the files' bytes, raw pixels
@@ -138,6 +151,15 @@ fn codec(name: &str) -> Result<Codec, String> {
     found.ok_or_else(|| "expected dct, jpeg or raw".to_owned())
 }
 
+/// Reads a file of class names.
+fn class_names(path: &Path) -> anyhow::Result<Vec<String>> {
+    let shown = Escaped::new(path);
+    let text = std::fs::read_to_string(path).with_context(|| format!("{shown}: cannot be read"))?;
+    let names: Vec<String> = text.lines().map(str::to_owned).collect();
+    ensure!(!names.is_empty(), "{shown}: names no class");
+    Ok(names)
+}
+
 /// Reads `64MiB`, `1GiB`, `1.5GB`, `500000`.
 fn bytes(text: &str) -> Result<u64, String> {
     let size: Result<ByteSize, _> = text.parse();
@@ -149,9 +171,10 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     let began = SystemTime::now();
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None => build::default_output(&args.images)?,
+    let out = match (&args.out, args.sources.first().or(args.list.first())) {
+        (Some(out), _) => out.clone(),
+        (None, Some(first)) => build::default_output(first)?,
+        (None, None) => bail!("no source"),
     };
     let workers = args.workers.map_or_else(cpus::count, usize::from);
     let options = Options {
@@ -163,15 +186,21 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         force: args.force,
         began,
     };
-    let understood = source::Options {
-        layout: args.layout,
-        class_depth: usize::from(args.class_depth),
-        exclude: args.exclude()?,
-        ..source::Options::default()
+    let request = Request {
+        sources: args.sources.clone(),
+        lists: args.list.clone(),
+        val_labels: args.val_labels.clone(),
+        options: source::Options {
+            layout: args.layout,
+            class_depth: usize::from(args.class_depth),
+            exclude: args.exclude()?,
+            classes: args.classes.as_deref().map(class_names).transpose()?,
+            ..source::Options::default()
+        },
+        order: args.order(),
     };
     let mut meter = Meter::new("building", 0);
-    let part = source::open_folder(&args.images, &understood)?;
-    let source = Source::new(vec![args.images.clone()], vec![part], args.order())?;
+    let source = source::open(&request)?;
     let result = build::run(&source, &options, &mut |progress| {
         meter.update(progress.done, progress.total, progress.rejected);
     });

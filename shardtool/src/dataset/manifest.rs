@@ -291,7 +291,7 @@ impl Manifest {
 }
 
 /// Tells whether a name is safe as a file name: no separator, no hidden or parent directory.
-fn is_plain(name: &str) -> bool {
+pub(crate) fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(allowed)
 }

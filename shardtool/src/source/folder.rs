@@ -59,7 +59,7 @@ impl Files for Folder {
 }
 
 /// Reads the first bytes of a file.
-fn head(path: &Path, length: usize) -> io::Result<Vec<u8>> {
+pub(super) fn head(path: &Path, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?
         .take(length as u64)
@@ -132,10 +132,10 @@ impl Walk<'_> {
         }
         self.see(Some(meta));
         if kind::named(&shown).is_none() {
-            if shown.ends_with(ANNOTATIONS) {
-                if let Ok(text) = std::fs::read_to_string(path) {
-                    self.tree.annotations.push((shown.clone(), text));
-                }
+            if shown.ends_with(ANNOTATIONS)
+                && let Ok(text) = std::fs::read_to_string(path)
+            {
+                self.tree.annotations.push((shown.clone(), text));
             }
             match head(path, kind::HEAD) {
                 Err(error) => {
@@ -181,7 +181,7 @@ impl Walk<'_> {
     }
 }
 
-/// Returns when a file was changed, its rights included.
+/// Returns when a file was changed last, its rights included.
 pub(super) fn changed(meta: &Metadata) -> SystemTime {
     let since = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec() as u32);
     let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);

@@ -11,7 +11,7 @@ use crate::dataset::LabelColumn;
 use crate::format::{Label, LabelType, MAX_LABELS, PATH_COLUMN};
 
 /// What the first column may be called; Hugging Face's `metadata.csv` has the second.
-const PATH_COLUMNS: [&str; 2] = [PATH_COLUMN, "file_name"];
+pub(super) const PATH_COLUMNS: [&str; 2] = [PATH_COLUMN, "file_name"];
 
 /// The label columns of a source and their values by path.
 #[derive(Debug, Default)]
@@ -53,13 +53,25 @@ pub enum LabelFault {
         /// Number of fields in this line.
         got: usize,
     },
+    /// A line of a list is not a JSON object.
+    #[error("not a JSON object: {0}")]
+    Json(String),
+    /// A list has no column of paths.
+    #[error("no column is called {PATH_COLUMN:?}")]
+    NoPaths,
+    /// A line of a list has no path.
+    #[error("no path")]
+    NoPath,
+    /// The name of a split cannot be that of a folder.
+    #[error("\"{}\" cannot name a split", Escaped::new(.0))]
+    Split(String),
     /// A path has two lines.
     #[error("a second line for \"{}\"", Escaped::new(.0))]
     SecondLine(String),
 }
 
 /// A fault and its line number, from 1.
-type Located = (u64, LabelFault);
+pub(super) type Located = (u64, LabelFault);
 
 impl Labels {
     /// Reads a file; a missing one gives no columns.
@@ -132,7 +144,8 @@ impl Labels {
         Ok(())
     }
 
-    fn parse(bytes: &[u8]) -> Result<Labels, Located> {
+    /// Reads the bytes of a file, wherever it lies. An error has a line number.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Labels, Located> {
         let mut lines = Lines::new(bytes)?;
         let mut record = StringRecord::new();
         let line = lines.next(&mut record)?.unwrap_or(1);
@@ -172,7 +185,7 @@ impl Labels {
             kinds: kinds(&names, &rows),
             names,
             rows,
-            identity: Vec::new(),
+            identity: bytes.to_vec(),
         })
     }
 
@@ -252,14 +265,14 @@ fn is_number(text: &str) -> bool {
 }
 
 /// The lines of a file, read by the `csv` crate and held to its rules of quoting, which the crate takes lightly.
-struct Lines<'a> {
+pub(super) struct Lines<'a> {
     text: &'a str,
     separator: char,
     reader: csv::Reader<&'a [u8]>,
 }
 
 impl<'a> Lines<'a> {
-    fn new(bytes: &'a [u8]) -> Result<Lines<'a>, Located> {
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Lines<'a>, Located> {
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
             (1 + newlines(before), LabelFault::NotUtf8)
@@ -287,7 +300,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Reads the next line that is not empty, and returns its number.
-    fn next(&mut self, record: &mut StringRecord) -> Result<Option<u64>, Located> {
+    pub(super) fn next(&mut self, record: &mut StringRecord) -> Result<Option<u64>, Located> {
         let start = self.reader.position().clone();
         let read = self.reader.read_record(record);
         let end = self.reader.position().byte() as usize;

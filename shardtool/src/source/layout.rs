@@ -398,7 +398,7 @@ fn is_split_in_folders(here: &Groups<'_>) -> bool {
 }
 
 /// Returns the name of the split that a folder's name means.
-fn split_name(folder: &str) -> Option<&'static str> {
+pub(super) fn split_name(folder: &str) -> Option<&'static str> {
     const NAMES: [(&str, &str); 8] = [
         ("train", "train"),
         ("training", "train"),

@@ -76,7 +76,11 @@ fn part(kind: What, paths: &[PathBuf], mut options: Options) -> Result<Part, Err
     let path = &paths[0];
     let mut from = None;
     if options.val_classes.is_none() && matches!(kind, What::Folder | What::Tar | What::Zip) {
-        let folder = if kind == What::Folder { path } else { path.parent().unwrap_or(Path::new("")) };
+        let folder = if kind == What::Folder {
+            path
+        } else {
+            path.parent().unwrap_or(Path::new(""))
+        };
         if let Some(found) = imagenet::find_beside(folder) {
             options.val_classes = Some(imagenet::val_classes(&found)?);
             from = Some(found);
@@ -96,13 +100,18 @@ fn part(kind: What, paths: &[PathBuf], mut options: Options) -> Result<Part, Err
         let is_used = |known: &HashMap<String, String>| {
             let stem = |path: &str| {
                 let name = path.rsplit('/').next().unwrap_or(path);
-                name.split_once('.').map_or(name, |(stem, _)| stem).to_owned()
+                name.split_once('.')
+                    .map_or(name, |(stem, _)| stem)
+                    .to_owned()
             };
             let mut items = part.contents.items.iter();
             items.any(|item| item.split == "val" && known.contains_key(&stem(&item.path)))
         };
         if options.val_classes.as_ref().is_some_and(is_used) {
-            part.contents.remarks.push(format!("classes of split val are those of {}", from.display()));
+            part.contents.remarks.push(format!(
+                "classes of split val are those of {}",
+                from.display()
+            ));
         }
     }
     Ok(part)
@@ -116,7 +125,10 @@ fn groups(sources: &[PathBuf]) -> Result<Vec<Group>, Error> {
         for path in expand(&pattern) {
             let (kind, paths) = what(&path)?;
             let joins = matches!(kind, What::WebDataset | What::Parquet | What::TfRecord);
-            match groups.last_mut().filter(|last| joins && last.kind == kind && last.split == split) {
+            match groups
+                .last_mut()
+                .filter(|last| joins && last.kind == kind && last.split == split)
+            {
                 Some(last) => last.paths.extend(paths),
                 None => groups.push(Group {
                     kind,
@@ -133,7 +145,9 @@ fn groups(sources: &[PathBuf]) -> Result<Vec<Group>, Error> {
 fn split_of(argument: &Path) -> (Option<String>, PathBuf) {
     let text = argument.to_str().filter(|_| !argument.exists());
     match text.and_then(|text| text.split_once('=')) {
-        Some((split, path)) if is_plain(split) && !path.is_empty() => (Some(split.to_owned()), path.into()),
+        Some((split, path)) if is_plain(split) && !path.is_empty() => {
+            (Some(split.to_owned()), path.into())
+        }
         _ => (None, argument.to_owned()),
     }
 }
@@ -141,9 +155,10 @@ fn split_of(argument: &Path) -> (Option<String>, PathBuf) {
 /// Returns the paths that a pattern with braces stands for.
 fn expand(pattern: &Path) -> Vec<PathBuf> {
     match pattern.to_str() {
-        Some(text) if text.contains('{') && !pattern.exists() => {
-            webdataset::expand(text).into_iter().map(PathBuf::from).collect()
-        }
+        Some(text) if text.contains('{') && !pattern.exists() => webdataset::expand(text)
+            .into_iter()
+            .map(PathBuf::from)
+            .collect(),
         _ => vec![pattern.to_owned()],
     }
 }
@@ -187,12 +202,20 @@ fn folder_of(path: &Path) -> Result<(What, Vec<PathBuf>), Error> {
         return Ok((What::Mds, vec![path.to_owned()]));
     }
     let (files, folders) = names(path)?;
-    let all = |paths: Vec<PathBuf>, fits: &dyn Fn(&Path) -> bool| !paths.is_empty() && paths.iter().all(|path| fits(path));
+    let all = |paths: Vec<PathBuf>, fits: &dyn Fn(&Path) -> bool| {
+        !paths.is_empty() && paths.iter().all(|path| fits(path))
+    };
     let is_parquet = |path: &Path| path.extension().is_some_and(|ending| ending == "parquet");
     let is_tar = |path: &Path| path.extension().is_some_and(|ending| ending == "tar");
     let is_record = |path: &Path| tfrecord::is_named(path);
     // Files of one such format alone, directly in the folder or in one called data.
-    for here in [Some(path.to_owned()), folders.iter().find(|folder| folder.ends_with("data")).cloned()] {
+    for here in [
+        Some(path.to_owned()),
+        folders
+            .iter()
+            .find(|folder| folder.ends_with("data"))
+            .cloned(),
+    ] {
         let Some(here) = here else { continue };
         let (files, _) = names(&here)?;
         let of = |fits: &dyn Fn(&Path) -> bool| -> Vec<PathBuf> {
@@ -234,7 +257,10 @@ mod tests {
     #[test]
     fn a_split_may_stand_before_a_path() {
         let split = |text: &str| split_of(Path::new(text));
-        assert_eq!(split("val=x/y.tar"), (Some("val".to_owned()), "x/y.tar".into()));
+        assert_eq!(
+            split("val=x/y.tar"),
+            (Some("val".to_owned()), "x/y.tar".into())
+        );
         for path in ["x/y=z.tar", "=x", "val=", "a/b"] {
             assert_eq!(split(path), (None, path.into()));
         }
