@@ -90,7 +90,7 @@ bench-official: ## the training step beside the official code's, on the CPU (IJE
 # --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
 
 .PHONY: test
-test: setup fmt width deny clippy msrv doc python unit cuda loom miri asan fuzz-build ## everything CI runs
+test: setup fmt width deny clippy msrv doc python unit sources cuda loom miri asan fuzz-build ## everything CI runs
 	@echo "All stages passed."
 
 .PHONY: check
@@ -149,6 +149,14 @@ unit: ## unit, property, golden and multi-process tests
 	that are not shipped (no $${IJEPA_SHARED:-../shared}/reference; IJEPA_SHARED=DIR names another place)"
 	$(CARGO) build --workspace --bins --features trainer/compare
 	$(CARGO) test --workspace --features trainer/compare
+
+# The venv with the formats' own libraries is made by pip in target/sources/. IMAGES=DIR: train/CLASS/ and val/CLASS/.
+.PHONY: sources
+sources: ## every kind of source, written by its format's own library, every image's bytes compared (IMAGES=DIR: of yours)
+	$(CARGO) build -p shardtool --bins
+	@mkdir -p $(TARGET)/sources
+	python3 tests/tools/sources.py $(TARGET)/sources $(TARGET)/debug/shardtool \
+		$(if $(filter-out file,$(origin IMAGES)),--images "$(IMAGES)")
 
 # A build that takes GPUs, on a machine that may have none: what needs none works, and the rest says what is missing.
 .PHONY: cuda
