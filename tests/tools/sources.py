@@ -3,7 +3,8 @@
 
     sources.py FOLDER SHARDTOOL [--images DIR]
 
-FOLDER keeps a venv with the libraries. DIR holds train/CLASS/* and val/CLASS/* of JPEG files; without it some are drawn.
+FOLDER keeps a venv with the libraries. DIR holds train/CLASS/* and val/CLASS/* of JPEG files; without it some are
+drawn.
 `make sources` runs this.
 """
 
@@ -178,7 +179,7 @@ class Check:
 
         train, val = self.root / "ILSVRC2012_img_train.tar", self.root / "ILSVRC2012_img_val.tar"
         with tarfile.open(train, "w") as archive:
-            for label in self.classes:
+            for label in sorted({image.label for image in self.images if image.split == "train"}):
                 inner = io.BytesIO()
                 with tarfile.open(fileobj=inner, mode="w") as class_archive:
                     for image in self.images:

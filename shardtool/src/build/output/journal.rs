@@ -59,8 +59,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of an unfinished build of the same thing, and removes all that it does not vouch for; or begins
-    /// one. `codec_data` are what shards must hold.
+    /// Opens the journal of an unfinished build of the same thing, and removes all that it does not vouch for; or
+    /// begins one. `codec_data` are what shards must hold.
     pub fn open(
         staging: &Staging,
         source: &Source,

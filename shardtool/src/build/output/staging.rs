@@ -88,8 +88,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Writes manifest and report, and moves everything to its final place. `began` becomes the manifest's time: what is
-    /// changed in the source later is newer.
+    /// Writes manifest and report, and moves everything to its final place. `began` becomes the manifest's time: what
+    /// is changed in the source later is newer.
     pub fn finish(&self, outcome: &Outcome, began: SystemTime) -> Result<(), Error> {
         let mut report = serde_json::to_string_pretty(&outcome.report).expect("plain data");
         report.push('\n');
