@@ -13,12 +13,12 @@ use shardtool::Escaped;
 #[non_exhaustive]
 pub enum Error {
     /// The configuration file cannot be read.
-    #[error("{}: cannot read the configuration: {source}", Escaped::new(path))]
+    #[error("{}: cannot read the configuration: {cause}", Escaped::new(path))]
     ConfigRead {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The configuration file is not YAML, or not a mapping of sections.
     #[error("{}: {}", Escaped::new(path), Escaped::new(problem))]

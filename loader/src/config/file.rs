@@ -29,9 +29,9 @@ impl ConfigFile {
     /// # Errors
     /// If the file cannot be read, is no YAML mapping, or an override is none.
     pub fn load(path: &Path, sets: &[String]) -> Result<ConfigFile, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::ConfigRead {
+        let text = std::fs::read_to_string(path).map_err(|cause| Error::ConfigRead {
             path: path.to_owned(),
-            source,
+            cause,
         })?;
         ConfigFile::parse(path, &text, sets)
     }

@@ -178,9 +178,9 @@ async fn send_welcome(
 async fn read_frame<T: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<T>, link::Error> {
-    let failed = |source| link::Error::Io {
+    let failed = |cause| link::Error::Io {
         what: "reading from the link",
-        source,
+        cause,
     };
     let mut prefix = [0; 4];
     match stream.read_exact(&mut prefix).await {
