@@ -21,7 +21,7 @@ use crate::error::Error;
 
 pub use data::{Data, MAX_JITTER_STRENGTH};
 pub use file::{ConfigFile, is_placeholder};
-pub use loader::{Fidelity, Loader, MaskLaw};
+pub use loader::{Fidelity, Loader, MAX_WORKERS, MaskLaw};
 pub use mask::Mask;
 
 /// The sections a configuration file may hold. Those that the loader does not read belong to the trainer.

@@ -9,13 +9,14 @@ use shardtool::Escaped;
 use super::messages::{MAX_FRAME, PROTOCOL};
 use crate::private_dir;
 use crate::ring::{self, Geometry};
+use crate::span::Span;
 
 /// Everything that can go wrong on the link.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No loader was there within the caller's patience.
-    #[error("no loader at {endpoint} after {waited:.0?}")]
+    #[error("no loader at {endpoint} after {}", Span(*waited))]
     NoLoader {
         /// The endpoint that was tried, as text to show.
         endpoint: String,
