@@ -115,11 +115,11 @@ pub enum Error {
         cause: Box<Error>,
     },
     /// A stored configuration cannot be read.
-    #[error("{}: its configuration: {cause}", Escaped::new(path))]
+    #[error("stored configuration: {cause}")]
     Stored {
         /// The file or checkpoint.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, with the file.
         cause: Box<config::Error>,
     },
     /// The configuration of this run.
