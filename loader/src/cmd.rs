@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use loader::config::LoaderConfig;
+use anyhow::{Context, bail};
+use loader::config::{LoaderConfig, MAX_WORKERS};
 use loader::pipeline::{Attachment, OpenSplit, Pipeline, geometry};
 use loader::ring::Consumer;
 use loader::sampler::PretrainingSampler;
@@ -48,7 +48,12 @@ pub struct Selection {
 #[derive(Debug, clap::Args)]
 pub struct Workers {
     /// Worker threads [default: loader.workers, else one per CPU this process may use]
-    #[arg(long, alias = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        alias = "threads",
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=MAX_WORKERS as i64)
+    )]
     workers: Option<u16>,
 }
 
@@ -98,5 +103,25 @@ impl Session {
     pub fn attach(&self, share: RankShare) -> anyhow::Result<(Consumer, Attachment)> {
         let geometry = geometry(&self.config, &self.sampler);
         Ok(self.pipeline.local(geometry, self.sampler.clone(), share)?)
+    }
+
+    /// Attaches one for `count` steps from `first` on, which `option` gave.
+    ///
+    /// # Errors
+    /// For steps beyond those that can be counted, and what the pipeline says.
+    pub fn attach_steps(
+        &self,
+        option: &str,
+        first: u64,
+        count: u64,
+    ) -> anyhow::Result<(Consumer, Attachment)> {
+        if first.checked_add(count).is_none() {
+            bail!(
+                "{option} {first}: {count} step(s) from there on go beyond the last, {}; an epoch has {}",
+                u64::MAX - 1,
+                self.sampler.epoch_len()
+            );
+        }
+        self.attach(RankShare::steps(first, count))
     }
 }

@@ -10,10 +10,13 @@
 
 mod check;
 mod data;
+mod fields;
 mod file;
 mod loader;
 mod mask;
+mod origin;
 mod shards;
+mod yaml;
 
 use std::path::Path;
 
@@ -21,8 +24,9 @@ use crate::error::Error;
 
 pub use data::{Data, MAX_JITTER_STRENGTH};
 pub use file::{ConfigFile, is_placeholder};
-pub use loader::{Fidelity, Loader, MaskLaw};
+pub use loader::{Fidelity, Loader, MAX_WORKERS, MaskLaw};
 pub use mask::Mask;
+pub use origin::{Origin, Place};
 
 /// The sections a configuration file may hold. Those that the loader does not read belong to the trainer.
 pub const SECTIONS: [&str; 8] = [
@@ -49,6 +53,8 @@ pub struct LoaderConfig {
     pub global_batch: Option<u64>,
     /// `meta.copy_data`: serve from a copy of the shards on local storage, see [`crate::storage`].
     pub copy_data: bool,
+    /// Where all this was read.
+    pub origin: Origin,
 }
 
 impl LoaderConfig {
@@ -76,15 +82,27 @@ impl LoaderConfig {
     /// # Errors
     /// The key at fault, and the cure where there is one.
     pub fn from_file(file: &ConfigFile) -> Result<LoaderConfig, Error> {
+        LoaderConfig::check_keys(file)?;
         let config = LoaderConfig {
             data: file.section("data")?,
             mask: file.section("mask")?,
             loader: file.section("loader")?,
             global_batch: file.value("optimization.global_batch")?,
             copy_data: file.value("meta.copy_data")?.unwrap_or(false),
+            origin: file.origin().clone(),
         };
-        config.check()?;
+        config.check().map_err(|error| file.origin().place(error))?;
         Ok(config)
+    }
+
+    /// Refuses keys of the loader's sections that nobody reads.
+    ///
+    /// # Errors
+    /// The first one, with the nearest known key.
+    pub fn check_keys(file: &ConfigFile) -> Result<(), Error> {
+        file.check_keys::<Data>("data")?;
+        file.check_keys::<Mask>("mask")?;
+        file.check_keys::<Loader>("loader")
     }
 
     /// Returns the images of a global batch: `optimization.global_batch`, else `data.batch_size` for each of `world`

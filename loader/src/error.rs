@@ -8,25 +8,42 @@ use std::path::PathBuf;
 
 use shardtool::Escaped;
 
+use crate::config::Place;
+
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The configuration file cannot be read.
-    #[error("{}: cannot read the configuration: {source}", Escaped::new(path))]
+    #[error("{}: cannot read the configuration: {cause}", Escaped::new(path))]
     ConfigRead {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The configuration file is not YAML, or not a mapping of sections.
-    #[error("{}: {}", Escaped::new(path), Escaped::new(problem))]
+    #[error(
+        "{}{}: {}",
+        Escaped::new(path),
+        at.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default(),
+        Escaped::new(problem)
+    )]
     ConfigSyntax {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Line and column, from 1, where they are known.
+        at: Option<(u64, u64)>,
+        /// What is wrong there.
         problem: String,
+    },
+    /// A fault of a key, with the place that gave its value.
+    #[error("{place}{fault}")]
+    At {
+        /// The file or `--set`.
+        place: Place,
+        /// What is wrong.
+        fault: Box<Error>,
     },
     /// A `--set` argument is not `path.to.key=value`.
     #[error("--set {}: {}", Escaped::new(argument), Escaped::new(problem))]
@@ -136,7 +153,7 @@ pub enum Error {
     #[error(
         "optimization.global_batch: {global_batch} is not a multiple of data.batch_size {batch_size}; \
          the nearest that work are {} and {}",
-        (global_batch / batch_size).max(1) * batch_size, (global_batch / batch_size + 1) * batch_size
+        (global_batch / batch_size).max(1) * batch_size, ((global_batch / batch_size).max(1) + 1) * batch_size
     )]
     UnevenGroups {
         /// Images in a global batch.
@@ -144,4 +161,24 @@ pub enum Error {
         /// Images in a group.
         batch_size: u64,
     },
+}
+
+impl Error {
+    /// Returns the key whose value is at fault, if it is that of one key and its place is not told yet.
+    pub(crate) fn key(&self) -> Option<&str> {
+        match self {
+            Error::UnknownKey { key, .. }
+            | Error::MissingKey { key, .. }
+            | Error::Placeholder { key, .. }
+            | Error::Value { key, .. } => Some(key),
+            Error::BlockTooSmall { .. } => Some("mask.min_keep"),
+            Error::UnevenGroups { .. } => Some("optimization.global_batch"),
+            Error::ConfigRead { .. }
+            | Error::ConfigSyntax { .. }
+            | Error::At { .. }
+            | Error::SetSyntax { .. }
+            | Error::NoShards { .. }
+            | Error::TooFewSamples { .. } => None,
+        }
+    }
 }

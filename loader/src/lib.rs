@@ -68,6 +68,7 @@ pub mod sampler;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod share;
+mod span;
 pub mod storage;
 mod sync;
 #[cfg(test)]

@@ -113,9 +113,9 @@ impl Pipeline {
                     }
                     Worker::new(shared, number).run(&queue);
                 });
-            let thread = thread.map_err(|source| Error::System {
+            let thread = thread.map_err(|cause| Error::System {
                 what: format!("worker thread {number}"),
-                source,
+                cause,
             })?;
             pipeline.workers.push(thread);
         }
@@ -169,9 +169,9 @@ impl Pipeline {
                     drop(jobs);
                     on_end(end);
                 })
-                .map_err(|source| Error::System {
+                .map_err(|cause| Error::System {
                     what: "the assembler's thread".into(),
-                    source,
+                    cause,
                 })?
         };
         Ok(Attachment {
@@ -193,9 +193,9 @@ impl Pipeline {
         share: RankShare,
     ) -> Result<(Consumer, Attachment), Error> {
         let len = geometry.total_len()?;
-        let (memory, _file) = Mapping::create(len).map_err(|source| Error::System {
+        let (memory, _file) = Mapping::create(len).map_err(|cause| Error::System {
             what: format!("{len} bytes of ring memory"),
-            source,
+            cause,
         })?;
         let memory = Arc::new(memory);
         let attachment = self.attach(memory.clone(), geometry, sampler, share, |_| {})?;

@@ -12,12 +12,12 @@ use shardtool::Escaped;
 #[non_exhaustive]
 pub enum Error {
     /// The directory cannot be made or looked at.
-    #[error("{}: {source}", Escaped::new(path))]
+    #[error("{}: {cause}", Escaped::new(path))]
     Io {
         /// The directory.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Somebody else has made it, or may use it.
     #[error(
@@ -55,9 +55,9 @@ pub(crate) enum Others {
 /// # Errors
 /// If it cannot be made, is no directory of this user, or is open to others.
 pub(crate) fn make(path: &Path, others: Others) -> Result<(), Error> {
-    let failed = |source| Error::Io {
+    let failed = |cause| Error::Io {
         path: path.to_owned(),
-        source,
+        cause,
     };
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),

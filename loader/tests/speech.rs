@@ -78,6 +78,12 @@ fn options_and_rust_log_choose_how_much_is_said() {
     assert_eq!(said(&[], Some("warn")), "");
     // What stands on the command line counts.
     assert_eq!(said(&["-q"], Some("info")), "");
+    // One that means nothing is told, once.
+    let odd = said(&[], Some("loader=lo\u{7}ud"));
+    let named = "warning: RUST_LOG=loader=lo\\u{7}ud: error parsing level filter";
+    assert!(odd.starts_with(named), "{odd}");
+    assert_eq!(odd.matches("RUST_LOG").count(), 1, "{odd}");
+    assert!(odd.contains("waiting for trainers at"), "{odd}");
     let more = said(&["-v"], Some("warn"));
     assert!(more.contains("waiting for trainers at"), "{more}");
 }
@@ -113,6 +119,29 @@ fn a_closing_word_that_cannot_be_written_changes_no_code() {
     command.arg("--out").arg(&sheet).stdout(full());
     assert!(command.status().unwrap().success());
     assert!(sheet.exists());
+}
+
+#[test]
+fn what_cannot_be_drawn_or_counted_is_told_before_the_work() {
+    let place = Place::new();
+    let refused = |name: &str, arguments: &[&str]| {
+        let output = place.command(name).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(output.stdout, b"", "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for out in ["sheet.gif", "sheet", "sheet.xyz"] {
+        let said = refused("show", &["--out", out]);
+        assert!(said.contains("ends in .png"), "{said}");
+    }
+    let last = u64::MAX.to_string();
+    let said = refused("hash", &["--from-step", &last]);
+    assert!(
+        said.contains(&format!("--from-step {last}: ")) && said.contains("an epoch has 3"),
+        "{said}"
+    );
+    let said = refused("show", &["--out", "x.png", "--step", &last]);
+    assert!(said.contains(&format!("--step {last}: ")), "{said}");
 }
 
 #[test]

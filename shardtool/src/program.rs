@@ -44,7 +44,7 @@ pub fn run(
         Ok(Err(error)) => match Unwritten::find(&error) {
             Some(std::io::ErrorKind::BrokenPipe) => exit::STDOUT_CLOSED,
             _ => {
-                tracing::error!("{error:#}");
+                tracing::error!("{}", said(&error));
                 exit::COULD_NOT_RUN
             }
         },
@@ -54,4 +54,43 @@ pub fn run(
             exit::INTERNAL
         }
     })
+}
+
+/// Returns an error and its causes, outermost first, on one line.
+///
+/// Our own errors hold their causes' texts and name no source, but other crates' may do both: a text that stands in the
+/// one before it already is left out.
+fn said(error: &anyhow::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for text in error.chain().map(ToString::to_string) {
+        if texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
+        }
+    }
+    texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read: {source}")]
+    struct Twice {
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let source = std::io::Error::other("no such file");
+        let error = anyhow::Error::new(Twice { source });
+        assert_eq!(said(&error), "cannot read: no such file");
+        let outcome = Err::<(), _>(error).context("a.yaml").context("training");
+        assert_eq!(
+            said(&outcome.unwrap_err()),
+            "training: a.yaml: cannot read: no such file"
+        );
+    }
 }

@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// No wait in these tests is longer: a hang becomes a failure that says what was awaited.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Returns the built program `name`, in the directory above the one this test was started from.
 pub fn program(name: &str) -> PathBuf {

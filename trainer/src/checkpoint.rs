@@ -34,7 +34,7 @@ use shardtool::Escaped;
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::xxh3_64;
 
-use files::named;
+use files::member;
 
 pub use error::Error;
 pub use snapshot::{Snapshot, write_tensors};
@@ -75,7 +75,7 @@ pub fn verify(path: &Path) -> Result<State, Error> {
 /// [`Error::Damaged`], or what the file system says.
 pub fn map_part(path: &Path, part: &str) -> Result<Mapped, Error> {
     let file = path.join(file_name(part));
-    let mapped = named(&file, Mapped::open(&file))?;
+    let mapped = member(&file, Mapped::open(&file))?;
     check_digest(path, part, mapped.bytes())?;
     Ok(mapped)
 }
@@ -113,7 +113,7 @@ fn check_digest(path: &Path, part: &str, bytes: &[u8]) -> Result<(), Error> {
 /// [`Error::Damaged`], or what the file system says.
 pub fn read_part(path: &Path, part: &str) -> Result<BTreeMap<String, Tensor>, Error> {
     let file = path.join(file_name(part));
-    let bytes = named(&file, fs::read(&file))?;
+    let bytes = member(&file, fs::read(&file))?;
     check_digest(path, part, &bytes)?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|fault| Error::damaged(&file, fault))?;
     let mut read = BTreeMap::new();

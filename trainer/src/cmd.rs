@@ -11,9 +11,10 @@ pub mod train;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use shardtool::program::{Results, Verbosity};
+use trainer::config::MAX_THREADS;
 use trainer::run::Resume;
 
 /// I-JEPA pretraining on libtorch.
@@ -68,9 +69,12 @@ pub struct RunArgs {
 
 /// Has libtorch compute with `threads` threads; by default one per CPU that this process may use.
 fn set_threads(threads: Option<usize>) -> Result<()> {
-    let threads = threads.unwrap_or_else(shardtool::cpus::count);
-    let number = i32::try_from(threads).ok().filter(|&number| number > 0);
-    tch::set_num_threads(number.with_context(|| format!("{threads} threads"))?);
+    let threads = threads.unwrap_or_else(|| shardtool::cpus::count().min(MAX_THREADS));
+    ensure!(
+        (1..=MAX_THREADS).contains(&threads),
+        "{threads} is outside 1..={MAX_THREADS}"
+    );
+    tch::set_num_threads(threads as i32);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ::loader::LoaderConfig;
-use ::loader::config::{ConfigFile, SECTIONS};
+use ::loader::config::{ConfigFile, Place, SECTIONS};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
@@ -27,7 +27,7 @@ pub use checkpoint::Checkpoint;
 pub use logging::Logging;
 pub use meta::Meta;
 pub use optimization::Optimization;
-pub use trainer::{OnNonfinite, Trainer};
+pub use trainer::{MAX_THREADS, OnNonfinite, Trainer};
 
 /// A fault of a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +44,14 @@ pub enum Error {
         /// What is wrong with its value.
         reason: String,
     },
-    /// Sizes that make no network.
-    #[error(transparent)]
-    Model(#[from] SizesError),
+    /// A fault of a key, with the place that gave its value.
+    #[error("{place}{fault}")]
+    At {
+        /// The file or `--set`.
+        place: Place,
+        /// What is wrong.
+        fault: Box<Error>,
+    },
 }
 
 impl Error {
@@ -106,7 +111,14 @@ impl Config {
     /// # Errors
     /// The key at fault, and the cure where there is one.
     pub fn from_file(file: &ConfigFile) -> Result<Config, Error> {
+        // All of them before the first section is read: a mistyped key may be what is missing elsewhere.
         file.check_sections(&SECTIONS)?;
+        file.check_keys::<Meta>("meta")?;
+        file.check_keys::<Optimization>("optimization")?;
+        file.check_keys::<Logging>("logging")?;
+        file.check_keys::<Trainer>("trainer")?;
+        file.check_keys::<Checkpoint>("checkpoint")?;
+        LoaderConfig::check_keys(file)?;
         let config = Config {
             meta: file.section("meta")?,
             optimization: file.section("optimization")?,
@@ -115,12 +127,29 @@ impl Config {
             checkpoint: file.section("checkpoint")?,
             loader: LoaderConfig::from_file(file)?,
         };
-        config.optimization.check()?;
-        config.trainer.check()?;
-        config.checkpoint.check()?;
-        config.logging.check()?;
-        config.check_paths()?;
+        config.check().map_err(|error| config.place(error))?;
         Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.meta.check()?;
+        self.optimization.check()?;
+        self.trainer.check()?;
+        self.checkpoint.check()?;
+        self.logging.check()?;
+        self.check_paths()?;
+        self.sizes().map(drop)
+    }
+
+    /// Adds to a value outside its range the place that gave it.
+    fn place(&self, error: Error) -> Error {
+        match error {
+            Error::Value { key, .. } => Error::At {
+                place: self.loader.origin.of(key),
+                fault: Box::new(error),
+            },
+            other => other,
+        }
     }
 
     /// Refuses paths that are not UTF-8: the resolved configuration is stored as text.
@@ -144,7 +173,7 @@ impl Config {
     /// # Errors
     /// If it is still the official files' placeholder.
     pub fn folder(&self) -> Result<&Path, Error> {
-        self.logging.folder()
+        self.logging.folder().map_err(|error| self.place(error))
     }
 
     /// Reads a configuration back from what [`Config::resolved`] gave, as a checkpoint holds it.
@@ -165,6 +194,10 @@ impl Config {
     /// # Errors
     /// If they make no network.
     pub fn model(&self) -> Result<ModelConfig, Error> {
+        self.sizes().map_err(|error| self.place(error))
+    }
+
+    fn sizes(&self) -> Result<ModelConfig, Error> {
         let Meta {
             model_name,
             pred_emb_dim,
@@ -178,8 +211,8 @@ impl Config {
             patch.into(),
             *pred_emb_dim,
             *pred_depth,
-        )?;
-        Ok(model)
+        );
+        model.map_err(|error| Error::value(key_of(&error), error.to_string()))
     }
 
     /// Returns the settings of the schedules.
@@ -276,8 +309,44 @@ impl Config {
         {
             warnings.push(format!("meta.use_bfloat16: {warning}"));
         }
+        let Optimization { warmup, epochs, .. } = self.optimization;
+        if warmup > epochs as f64 {
+            warnings.push(format!(
+                "optimization.warmup: {warmup} epochs are more than the {epochs} of the run \
+                 (optimization.epochs), so the learning rate never reaches optimization.lr"
+            ));
+        }
         warnings
     }
+}
+
+/// Returns the key to change where sizes make no network.
+fn key_of(error: &SizesError) -> &'static str {
+    match error {
+        SizesError::NoPatch { .. } => "mask.patch_size",
+        SizesError::Heads { network, .. } | SizesError::Positions { network, .. }
+            if *network == "predictor" =>
+        {
+            "meta.pred_emb_dim"
+        }
+        // The official encoders have blocks.
+        SizesError::Empty => "meta.pred_depth",
+        _ => "meta.model_name",
+    }
+}
+
+/// Refuses a value outside `low..=high`.
+fn between<T: PartialOrd + std::fmt::Display>(
+    key: &'static str,
+    value: T,
+    low: T,
+    high: T,
+) -> Result<(), Error> {
+    if value >= low && value <= high {
+        return Ok(());
+    }
+    let reason = format!("{value} is outside {low}..={high}");
+    Err(Error::value(key, reason))
 }
 
 /// Tells whether the key `section.key` may differ on resume.

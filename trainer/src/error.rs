@@ -10,12 +10,7 @@ use shardtool::Escaped;
 #[non_exhaustive]
 pub enum Error {
     /// The device, or the machine, has too little memory for what was being computed.
-    #[error(
-        "not enough memory{} ({reason}); less is needed with trainer.activation_checkpointing=true, with \
-         meta.use_bfloat16=true, or with a smaller data.batch_size under the same optimization.global_batch (which draws \
-         other masks)",
-        during(doing)
-    )]
+    #[error("not enough memory{} ({reason}); {}", during(doing), cure(doing))]
     OutOfMemory {
         /// What was being computed, where that is known.
         doing: Option<String>,
@@ -74,7 +69,8 @@ pub enum Error {
     NoMasks(&'static str),
     /// The schedule has no step, or a step that is not a number.
     #[error(
-        "schedule: {epochs} epochs of {steps_per_epoch} steps, ipe_scale {ipe_scale} and warmup {warmup} give no step"
+        "{epochs} epochs (optimization.epochs) of {steps_per_epoch} steps, optimization.ipe_scale {ipe_scale} and \
+         optimization.warmup {warmup} give no step"
     )]
     Schedule {
         /// Epochs of the run.
@@ -169,6 +165,25 @@ fn during(doing: &Option<String>) -> String {
         .map_or_else(String::new, |doing| format!(" during {doing}"))
 }
 
+/// The work on networks that have no room, whatever the images are, as [`Error::OutOfMemory`] names it.
+pub(crate) const MAKING: &str = "the making of the networks";
+
+/// The work on the optimiser's state, which is as large as the networks.
+pub(crate) const MAKING_MOMENTS: &str = "the making of the optimiser's moments";
+
+/// Returns how less memory would be needed.
+fn cure(doing: &Option<String>) -> &'static str {
+    match doing.as_deref() {
+        Some(MAKING | MAKING_MOMENTS) => {
+            "less is needed with smaller networks (meta.model_name, meta.pred_depth, meta.pred_emb_dim)"
+        }
+        _ => {
+            "less is needed with trainer.activation_checkpointing=true, with meta.use_bfloat16=true, or with a smaller \
+             data.batch_size under the same optimization.global_batch (which draws other masks)"
+        }
+    }
+}
+
 /// Adds to an error of libtorch what was being computed.
 pub(crate) trait During<T> {
     /// Adds `doing`, a noun, unless the error says already what was being computed.
@@ -229,6 +244,12 @@ mod tests {
                 "{message}"
             );
         }
+        let error = Err::<(), _>(Error::torch("out of memory")).during(|| MAKING.to_owned());
+        let message = error.unwrap_err().to_string();
+        assert!(
+            message.contains("smaller networks") && !message.contains("batch_size"),
+            "{message}"
+        );
         let error = Error::torch(
             "The size of tensor a (3) must\n match\nException raised from infer_size\n#0",
         );

@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use loader::ring::SlotReader;
-use loader::share::RankShare;
 use shardtool::exit;
 use shardtool::program::Results;
 use xxhash_rust::xxh3::Xxh3;
@@ -30,7 +29,7 @@ pub struct Args {
 pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     let session = args.selection.start()?;
     let (mut consumer, _attachment) =
-        session.attach(RankShare::steps(args.from_step, args.steps))?;
+        session.attach_steps("--from-step", args.from_step, args.steps)?;
     if !args.json {
         writeln!(
             out,

@@ -6,10 +6,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-use image::{Rgb, RgbImage};
+use anyhow::{Context, bail};
+use image::{ImageFormat, Rgb, RgbImage};
 use loader::ring::SlotReader;
-use loader::share::RankShare;
 use shardtool::program::Results;
 use shardtool::{Escaped, exit};
 
@@ -23,7 +22,7 @@ pub struct Args {
     /// Step to draw, counted from 0
     #[arg(long, value_name = "STEP", default_value_t = 0)]
     step: u64,
-    /// PNG file to write
+    /// PNG file to write, named *.png
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Draw the first N images of the global batch, or all if there are fewer
@@ -47,8 +46,15 @@ const SMALLEST_TILE: u32 = 224;
 
 /// Runs the command.
 pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
+    // Before the work, not after it.
+    if ImageFormat::from_path(&args.out).ok() != Some(ImageFormat::Png) {
+        bail!(
+            "{}: a PNG file is written; give a name that ends in .png",
+            Escaped::new(&args.out)
+        );
+    }
     let session = args.selection.start()?;
-    let (mut consumer, _attachment) = session.attach(RankShare::steps(args.step, 1))?;
+    let (mut consumer, _attachment) = session.attach_steps("--step", args.step, 1)?;
     let wanted = args.images.min(session.sampler.global_batch()) as usize;
     let mut tiles = Vec::new();
     let mut drawn = 0;
@@ -65,7 +71,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     }
     let sheet = sheet(&tiles);
     sheet
-        .save(&args.out)
+        .save_with_format(&args.out, ImageFormat::Png)
         .with_context(|| Escaped::new(&args.out).to_string())?;
     let targets = session.config.mask.num_pred_masks;
     let colours: Vec<&str> = (0..targets)

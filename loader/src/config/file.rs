@@ -1,21 +1,35 @@
 //! A configuration file as a tree: reading it, overriding single values, and handing out typed sections.
 //!
-//! Every failure names the full path of the key. Which keys a section knows is asked of the section's own type, so
-//! there is no second list that could drift from the struct.
+//! Every failure names the file or `--set`, and the full path of the key. Which keys a section knows, and which of them
+//! are text, is asked of the section's own type, so there is no second list that could drift from the struct.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::de::{DeserializeOwned, Error as _, Visitor};
-use serde::{Deserializer, forward_to_deserialize_any};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::fields::{Kind, fields_of, kind_of};
+use super::origin::Origin;
+use super::yaml;
 use crate::error::Error;
 
 /// A parsed configuration file with its `--set` overrides applied.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     tree: Map<String, Value>,
-    path: PathBuf,
+    sets: Vec<Set>,
+    origin: Origin,
+}
+
+/// A `--set` override.
+#[derive(Clone, Debug)]
+struct Set {
+    argument: String,
+    key: String,
+    /// The value as given, for keys that are text.
+    text: String,
+    /// Why the value is not YAML, which matters for the other keys.
+    fault: Option<String>,
 }
 
 /// Tells if `text` is one of the official files' `$replace_this_with_…` values.
@@ -24,14 +38,17 @@ pub fn is_placeholder(text: &str) -> bool {
 }
 
 impl ConfigFile {
-    /// Reads `path` and applies each `path.to.key=value`, whose value is parsed as YAML.
+    /// Reads `path` and applies each `path.to.key=value`.
+    ///
+    /// The value of a key that is text or a path is taken literally, but for quotes around all of it. Any other value
+    /// is parsed as YAML.
     ///
     /// # Errors
     /// If the file cannot be read, is no YAML mapping, or an override is none.
     pub fn load(path: &Path, sets: &[String]) -> Result<ConfigFile, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::ConfigRead {
+        let text = std::fs::read_to_string(path).map_err(|cause| Error::ConfigRead {
             path: path.to_owned(),
-            source,
+            cause,
         })?;
         ConfigFile::parse(path, &text, sets)
     }
@@ -41,24 +58,23 @@ impl ConfigFile {
     /// # Errors
     /// If it is no YAML mapping, or an override is none.
     pub fn parse(path: &Path, text: &str, sets: &[String]) -> Result<ConfigFile, Error> {
-        let fault = |problem: String| Error::ConfigSyntax {
+        let fault = |at, problem: String| Error::ConfigSyntax {
             path: path.to_owned(),
+            at,
             problem,
         };
-        let tree = match serde_saphyr::from_str::<Value>(text)
-            .map_err(|error| fault(error.to_string()))?
-        {
+        let tree = match yaml::parse(text).map_err(|wrong| fault(wrong.at, wrong.problem))? {
             Value::Object(tree) => tree,
             Value::Null => Map::new(),
             _ => {
-                return Err(fault(
-                    "the file is not a mapping of sections (data:, mask:, …)".to_owned(),
-                ));
+                let problem = "the file is not a mapping of sections (data:, mask:, …)";
+                return Err(fault(None, problem.to_owned()));
             }
         };
         let mut file = ConfigFile {
             tree,
-            path: path.to_owned(),
+            sets: Vec::new(),
+            origin: Origin::new(path.to_owned()),
         };
         for argument in sets {
             file.set(argument)?;
@@ -68,20 +84,17 @@ impl ConfigFile {
 
     /// Returns the file this came from.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.origin.path()
     }
 
-    /// Returns the whole tree, overrides applied.
-    pub fn resolved(&self) -> &Map<String, Value> {
-        &self.tree
+    /// Returns where its values come from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     fn set(&mut self, argument: &str) -> Result<(), Error> {
-        let fault = |problem: &str| Error::SetSyntax {
-            argument: argument.to_owned(),
-            problem: problem.to_owned(),
-        };
-        let (key, value) = argument
+        let fault = |problem: &str| set_syntax(argument, problem);
+        let (key, text) = argument
             .split_once('=')
             .ok_or_else(|| fault("expected path.to.key=value"))?;
         let parts: Vec<&str> = key.split('.').collect();
@@ -90,8 +103,10 @@ impl ConfigFile {
                 "expected a section and a key, as in data.batch_size=64",
             ));
         }
-        let value = serde_saphyr::from_str::<Value>(value)
-            .map_err(|error| fault(&format!("the value is not YAML: {error}")))?;
+        let (value, wrong) = match yaml::parse(text) {
+            Ok(value) => (value, None),
+            Err(wrong) => (Value::String(text.to_owned()), Some(wrong.problem)),
+        };
         let (last, sections) = parts.split_last().expect("at least two parts");
         let mut map = &mut self.tree;
         for name in sections {
@@ -104,7 +119,19 @@ impl ConfigFile {
                 .ok_or_else(|| fault(&format!("{name} is a value, not a section")))?;
         }
         map.insert((*last).to_owned(), value);
+        self.origin.add_set(key);
+        self.sets.push(Set {
+            argument: argument.to_owned(),
+            key: key.to_owned(),
+            text: text.to_owned(),
+            fault: wrong,
+        });
         Ok(())
+    }
+
+    /// Returns the override of `key` that counts.
+    fn set_of(&self, key: &str) -> Option<&Set> {
+        self.sets.iter().rfind(|set| set.key == key)
     }
 
     /// Refuses sections outside `known`.
@@ -112,7 +139,22 @@ impl ConfigFile {
     /// # Errors
     /// The first unknown section, with the nearest known one.
     pub fn check_sections(&self, known: &[&str]) -> Result<(), Error> {
-        unknown_key(self.tree.keys(), known, "")
+        unknown_key(self.tree.keys(), known, "").map_err(|error| self.origin.place(error))
+    }
+
+    /// Refuses keys of the section `name` that a `T` does not know.
+    ///
+    /// [`ConfigFile::section`] does so as well. Who reads several sections checks all of them first: a mistyped key in
+    /// one may be what is missing in another.
+    ///
+    /// # Errors
+    /// The first unknown key, with the nearest known one.
+    pub fn check_keys<T: DeserializeOwned>(&self, name: &str) -> Result<(), Error> {
+        let Some(Value::Object(keys)) = self.tree.get(name) else {
+            return Ok(());
+        };
+        let outcome = unknown_key(keys.keys(), fields_of::<T>(), &format!("{name}."));
+        outcome.map_err(|error| self.origin.place(error))
     }
 
     /// Returns the section `name` as a `T`. A section that is absent or empty counts as one without keys.
@@ -120,26 +162,40 @@ impl ConfigFile {
     /// # Errors
     /// A key that `T` does not know, a missing key without default, or a value of the wrong type.
     pub fn section<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
-        let value = match self.tree.get(name) {
+        self.check_keys::<T>(name)?;
+        let mut value = match self.tree.get(name) {
             None | Some(Value::Null) => Value::Object(Map::new()),
             Some(value) => value.clone(),
         };
-        let Value::Object(keys) = &value else {
-            return Err(Error::Value {
+        let Value::Object(keys) = &mut value else {
+            return Err(self.origin.place(Error::Value {
                 key: name.to_owned(),
                 value: value.to_string(),
                 problem: "is not a section of keys".to_owned(),
-            });
+            }));
         };
-        unknown_key(keys.keys(), fields_of::<T>(), &format!("{name}."))?;
-        typed(&value, name)
+        for field in fields_of::<T>() {
+            if let Some(set) = self.set_of(&format!("{name}.{field}")) {
+                match kind_of::<T>(field) {
+                    Kind::Text => drop(keys.insert((*field).to_owned(), set.literal())),
+                    Kind::OptionalText if !set.is_null() => {
+                        keys.insert((*field).to_owned(), set.literal());
+                    }
+                    Kind::OptionalText | Kind::Other => set.check()?,
+                }
+            }
+        }
+        typed(&value, name).map_err(|error| self.origin.place(error))
     }
 
-    /// Returns a value by its dotted path, `None` where it is absent or null.
+    /// Returns a value by its dotted path, `None` where it is absent or null. It must not be text.
     ///
     /// # Errors
     /// If it is of another type.
     pub fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        if let Some(set) = self.set_of(key) {
+            set.check()?;
+        }
         let mut parts = key.split('.');
         let mut found = parts.next().and_then(|first| self.tree.get(first));
         for part in parts {
@@ -147,8 +203,43 @@ impl ConfigFile {
         }
         match found {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => typed(value, key).map(Some),
+            Some(value) => typed(value, key)
+                .map(Some)
+                .map_err(|error| self.origin.place(error)),
         }
+    }
+}
+
+impl Set {
+    /// Returns the value of a key that is text: as it stands, or what stands in quotes.
+    fn literal(&self) -> Value {
+        let quoted = ['"', '\'']
+            .iter()
+            .any(|&quote| self.text.starts_with(quote) && self.text.ends_with(quote));
+        match yaml::parse(&self.text) {
+            Ok(Value::String(inside)) if quoted => Value::String(inside),
+            _ => Value::String(self.text.clone()),
+        }
+    }
+
+    /// Tells if it takes an optional value away.
+    fn is_null(&self) -> bool {
+        matches!(self.text.trim(), "" | "~" | "null" | "Null" | "NULL")
+    }
+
+    /// Refuses what is not YAML.
+    fn check(&self) -> Result<(), Error> {
+        match &self.fault {
+            Some(problem) => Err(set_syntax(&self.argument, problem)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn set_syntax(argument: &str, problem: &str) -> Error {
+    Error::SetSyntax {
+        argument: argument.to_owned(),
+        problem: problem.to_owned(),
     }
 }
 
@@ -223,37 +314,4 @@ fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
         .max_by(|one, other| one.0.total_cmp(&other.0))
         .filter(|(likeness, _)| *likeness > 0.75)
         .map(|(_, name)| name)
-}
-
-/// Returns the field names of a struct, as its derived `Deserialize` announces them; empty for any other type.
-fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
-    struct Recorder<'a>(&'a mut &'static [&'static str]);
-
-    impl<'de> Deserializer<'de> for Recorder<'_> {
-        type Error = serde::de::value::Error;
-
-        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
-            Err(Self::Error::custom("only field names are recorded"))
-        }
-
-        fn deserialize_struct<V: Visitor<'de>>(
-            self,
-            _: &'static str,
-            fields: &'static [&'static str],
-            visitor: V,
-        ) -> Result<V::Value, Self::Error> {
-            *self.0 = fields;
-            self.deserialize_any(visitor)
-        }
-
-        forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
-            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-        }
-    }
-
-    let mut fields: &'static [&'static str] = &[];
-    // It always fails, by design: the names were seen before it did.
-    let _ = T::deserialize(Recorder(&mut fields));
-    fields
 }

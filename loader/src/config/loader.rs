@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::check::between;
 use crate::error::Error;
 
+/// The most `workers`: each is a thread of the system, which has no more for long.
+pub const MAX_WORKERS: usize = 4096;
+
 /// The `loader` section: keys of the data path that the official files do not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -40,7 +43,7 @@ impl Loader {
     pub(super) fn check(&self) -> Result<(), Error> {
         between("loader.slots", self.slots, 2, 1024)?;
         if let Some(workers) = self.workers {
-            between("loader.workers", workers, 1, 4096)?;
+            between("loader.workers", workers, 1, MAX_WORKERS)?;
         }
         Ok(())
     }

@@ -12,6 +12,10 @@ impl LoaderConfig {
     /// # Errors
     /// If neither is set, or if there is no such directory; the error tells how to build it.
     pub fn shards_dir(&self) -> Result<PathBuf, Error> {
+        self.find_shards().map_err(|error| self.origin.place(error))
+    }
+
+    fn find_shards(&self) -> Result<PathBuf, Error> {
         if let Some(dir) = &self.loader.shards {
             let text = dir.to_string_lossy();
             if is_placeholder(&text) {

@@ -89,6 +89,7 @@ fn omitted_keys_take_the_official_values() {
         root_path: official.data.root_path.clone(),
         ..config.data
     };
+    config.origin = official.origin.clone();
     assert_eq!(config, official);
 }
 
@@ -96,26 +97,26 @@ fn omitted_keys_take_the_official_values() {
 fn a_mistyped_key_is_named_with_the_nearest() {
     assert_eq!(
         message(&["data.crop_sze=3"]),
-        "data.crop_sze: unknown key; did you mean data.crop_size?"
+        "--set data.crop_sze: unknown key; did you mean data.crop_size?"
     );
     assert_eq!(
         message(&["mask.pred_mask=3"]),
-        "mask.pred_mask: unknown key; did you mean mask.pred_mask_scale?"
+        "--set mask.pred_mask: unknown key; did you mean mask.pred_mask_scale?"
     );
     assert_eq!(
         message(&["loader.worker=3"]),
-        "loader.worker: unknown key; did you mean loader.workers?"
+        "--set loader.worker: unknown key; did you mean loader.workers?"
     );
     assert_eq!(
         message(&["maks.patch_size=3"]),
-        "maks: unknown key; did you mean mask?"
+        "--set maks: unknown key; did you mean mask?"
     );
-    assert_eq!(message(&["data.xyzzy=3"]), "data.xyzzy: unknown key");
+    assert_eq!(message(&["data.xyzzy=3"]), "--set data.xyzzy: unknown key");
     // Sections that nobody reads are neither accepted nor proposed.
     for unread in ["eval", "launch", "evaluate"] {
         let message = message(&[&format!("{unread}.nonsense=1")]);
         assert!(
-            message.starts_with(&format!("{unread}: unknown key")),
+            message.starts_with(&format!("--set {unread}: unknown key")),
             "{message}"
         );
         assert!(
@@ -203,7 +204,7 @@ fn a_strength_is_checked_where_it_is_used() {
         let message = message(&[&on, &value]);
         assert!(
             message.starts_with(&format!(
-                "data.color_jitter_strength: {strength} is outside"
+                "--set data.color_jitter_strength: {strength} is outside"
             )),
             "{message}"
         );
@@ -218,7 +219,7 @@ fn a_missing_key_is_named_with_its_section() {
     let file = ConfigFile::parse(Path::new("t.yaml"), "data: {batch_size: 4}", &[]).unwrap();
     assert_eq!(
         LoaderConfig::from_file(&file).unwrap_err().to_string(),
-        "mask.patch_size: missing; this key has no default"
+        "t.yaml: mask.patch_size: missing; this key has no default"
     );
 }
 
@@ -250,18 +251,103 @@ fn set_arguments_are_yaml_and_reach_new_sections() {
     }
 }
 
+/// What a shell passes on is what a key of text holds: no YAML in between makes `true` of `y`.
+#[test]
+fn text_is_taken_literally() {
+    for text in [
+        "y", "10", "20240101", "1e5", "exp #3", "a: b", "[a", "null", "~x", "=", "", " x",
+    ] {
+        let config = official(&[&format!("loader.split={text}")]).unwrap();
+        assert_eq!(config.loader.split, text);
+        let config = official(&[&format!("loader.shards={text}x")]).unwrap();
+        assert_eq!(config.loader.shards, Some(format!("{text}x").into()));
+    }
+    for (text, inside) in [("'y'", "y"), ("\"a b\"", "a b"), ("'", "'")] {
+        let config = official(&[&format!("loader.split={text}")]).unwrap();
+        assert_eq!(config.loader.split, inside);
+    }
+    for nothing in ["null", "~", ""] {
+        let sets = [
+            "data.image_folder=x",
+            &format!("data.image_folder={nothing}"),
+        ];
+        assert_eq!(official(&sets).unwrap().data.image_folder, None);
+    }
+    // Others are YAML still, and the last one counts.
+    let config = official(&[
+        "data.use_gaussian_blur=y",
+        "loader.seed=1",
+        "loader.seed=0x10",
+    ]);
+    let config = config.unwrap();
+    assert_eq!(
+        (config.data.use_gaussian_blur, config.loader.seed),
+        (true, 16)
+    );
+}
+
+#[test]
+fn a_mistyped_key_is_told_before_a_missing_one() {
+    for text in [
+        "loader: {sede: 1}",
+        "data: {batch_sise: 4}\nloader: {seed: 1}",
+        "mask: {pach_size: 1}",
+    ] {
+        let file = ConfigFile::parse(Path::new("t.yaml"), text, &[]).unwrap();
+        let error = LoaderConfig::from_file(&file).unwrap_err().to_string();
+        assert!(error.contains("unknown key; did you mean"), "{error}");
+    }
+}
+
+#[test]
+fn faults_of_yaml_are_one_line_with_their_place() {
+    let cases = [
+        (
+            "data: {a: 1}\nmask: {}\ndata: {b: 2}\n",
+            "t.yaml:3:1: the key data stands here twice",
+        ),
+        ("data: [", "t.yaml:"),
+        ("data:\n  a: 1\n b: 2\n", "t.yaml:3:2: not YAML: "),
+        (
+            "data: {a: 1}\n---\ndata: {}\n",
+            "t.yaml:3:1: a second document begins here",
+        ),
+        (
+            "data: {a: .nan}\n",
+            "t.yaml:1:11: .nan is not a finite number",
+        ),
+        ("data: *x\n", "t.yaml:1:7: not YAML: "),
+        ("data: \"\u{1b}", "t.yaml:"),
+        ("data:\n\t- 1: [", "t.yaml:2:"),
+    ];
+    for (text, expected) in cases {
+        let error = ConfigFile::parse(Path::new("t.yaml"), text, &[])
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with(expected), "{text:?}: {error}");
+        for inner in ["\n", "<input>", "Options", "policy", " at line"] {
+            assert!(!error.contains(inner), "{text:?}: {error}");
+        }
+    }
+    let error = message(&["data.crop_scale=[.nan, 1]"]);
+    assert_eq!(
+        error,
+        "--set data.crop_scale=[.nan, 1]: .nan is not a finite number"
+    );
+}
+
 #[test]
 fn a_file_that_is_no_mapping_is_refused_by_name() {
     for text in ["- 1\n- 2\n", "data: [", "data: {a: 1}\ndata: {b: 2}\n"] {
         let error = ConfigFile::parse(Path::new("odd.yaml"), text, &[])
             .unwrap_err()
             .to_string();
-        assert!(error.starts_with("odd.yaml: "), "{error}");
+        assert!(error.starts_with("odd.yaml:"), "{error}");
     }
     let file = ConfigFile::parse(Path::new("t.yaml"), "data: 3", &[]).unwrap();
     assert_eq!(
         LoaderConfig::from_file(&file).unwrap_err().to_string(),
-        "data: 3 is not a section of keys"
+        "t.yaml: data: 3 is not a section of keys"
     );
 }
 
@@ -269,7 +355,9 @@ fn a_file_that_is_no_mapping_is_refused_by_name() {
 fn the_placeholder_matters_only_where_it_is_needed() {
     let error = official(&[]).unwrap().shards_dir().unwrap_err().to_string();
     assert!(
-        error.starts_with("data.root_path: still the placeholder \"$replace_this_with_abs"),
+        error.starts_with(
+            "official.yaml: data.root_path: still the placeholder \"$replace_this_with_abs"
+        ),
         "{error}"
     );
     assert!(
@@ -290,7 +378,7 @@ fn the_placeholder_matters_only_where_it_is_needed() {
     .unwrap();
     let error = file.section::<Data>("data").unwrap_err().to_string();
     assert!(
-        error.starts_with("data.batch_size: still the placeholder"),
+        error.starts_with("t.yaml: data.batch_size: still the placeholder"),
         "{error}"
     );
 }

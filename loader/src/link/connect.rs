@@ -64,14 +64,14 @@ pub(super) fn introduce(
         Ok(Some((Reply::Refused { reason }, _))) => return Err(Error::Refused { reason }),
         Ok(Some((Reply::Closing { reason }, _))) => return Err(Error::LoaderClosed { reason }),
         Ok(None) => return Err(Error::LoaderDied { pid: 0 }),
-        Err(Error::Io { source, .. }) if is_timeout(&source) => {
+        Err(Error::Io { cause, .. }) if is_timeout(&cause) => {
             return Err(Error::NoLoader {
                 endpoint: endpoint.to_string(),
                 waited: start.elapsed(),
             });
         }
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::ConnectionReset => {
-            return Err(died(source));
+        Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::ConnectionReset => {
+            return Err(died(cause));
         }
         Err(error) => return Err(error),
     };
@@ -117,7 +117,7 @@ fn open_stream(
                         return Err(Error::Socket {
                             path: path.clone(),
                             what: "connecting",
-                            source: error,
+                            cause: error,
                         });
                     }
                 },
@@ -127,12 +127,12 @@ fn open_stream(
                     return match receive_stream(channel.as_fd()) {
                         Ok(Some(stream)) => Ok(stream),
                         Ok(None) => Err(Error::LauncherDied),
-                        Err(source) if source.kind() == io::ErrorKind::ConnectionReset => {
+                        Err(cause) if cause.kind() == io::ErrorKind::ConnectionReset => {
                             Err(Error::LauncherDied)
                         }
-                        Err(source) => Err(Error::Io {
+                        Err(cause) => Err(Error::Io {
                             what: "receiving a connection",
-                            source,
+                            cause,
                         }),
                     };
                 }
@@ -169,7 +169,7 @@ fn check_owner(endpoint: &Endpoint, stream: &UnixStream) -> Result<(), Error> {
     let found = rustix::net::sockopt::socket_peercred(stream)
         .map_err(|error| Error::Io {
             what: "asking who serves",
-            source: error.into(),
+            cause: error.into(),
         })?
         .uid
         .as_raw();

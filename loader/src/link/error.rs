@@ -9,13 +9,14 @@ use shardtool::Escaped;
 use super::messages::{MAX_FRAME, PROTOCOL};
 use crate::private_dir;
 use crate::ring::{self, Geometry};
+use crate::span::Span;
 
 /// Everything that can go wrong on the link.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No loader was there within the caller's patience.
-    #[error("no loader at {endpoint} after {waited:.0?}")]
+    #[error("no loader at {endpoint} after {}", Span(*waited))]
     NoLoader {
         /// The endpoint that was tried, as text to show.
         endpoint: String,
@@ -92,14 +93,14 @@ pub enum Error {
         path: PathBuf,
     },
     /// A system call on the socket's file or directory failed.
-    #[error("{}: {what}: {source}", Escaped::new(path))]
+    #[error("{}: {what}: {cause}", Escaped::new(path))]
     Socket {
         /// The socket.
         path: PathBuf,
         /// What was tried.
         what: &'static str,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A frame is longer than any message.
     #[error(
@@ -110,10 +111,10 @@ pub enum Error {
         len: usize,
     },
     /// A frame holds no message that is known.
-    #[error("unreadable message on the link: {}", Escaped::new(&source.to_string()))]
+    #[error("unreadable message on the link: {}", Escaped::new(&cause.to_string()))]
     Unreadable {
         /// What is wrong with its JSON.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// The loader sent a message that has no place there.
     #[error("the loader sent {message}")]
@@ -133,18 +134,18 @@ pub enum Error {
     #[error(transparent)]
     Ring(#[from] ring::Error),
     /// A system call failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Io {
         /// What was tried.
         what: &'static str,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 impl Error {
     /// Returns a conversion from the system's answer to `what` was tried.
     pub(super) fn io(what: &'static str) -> impl Fn(io::Error) -> Error {
-        move |source| Error::Io { what, source }
+        move |cause| Error::Io { what, cause }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn frame_len(prefix: [u8; 4]) -> Result<usize, Error> {
 
 /// Returns the message in a frame's JSON bytes.
 pub(crate) fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(json).map_err(|source| Error::Unreadable { source })
+    serde_json::from_slice(json).map_err(|cause| Error::Unreadable { cause })
 }
 
 /// Writes a message's frame.

@@ -41,10 +41,10 @@ impl NamedSocket {
     /// If another loader listens there, if the place is not safely ours, or if the system refuses.
     pub fn bind(path: &Path) -> Result<NamedSocket, Error> {
         let failed = |what| {
-            move |source: io::Error| Error::Socket {
+            move |cause| Error::Socket {
                 path: path.to_owned(),
                 what,
-                source,
+                cause,
             }
         };
         let directory = match path.parent() {
@@ -106,10 +106,10 @@ fn is_private_directory(directory: &Path) -> bool {
 /// Removes the socket of a loader that was killed; refuses anything else of that name.
 fn remove_stale(path: &Path) -> Result<(), Error> {
     let failed = |what| {
-        move |source: io::Error| Error::Socket {
+        move |cause| Error::Socket {
             path: path.to_owned(),
             what,
-            source,
+            cause,
         }
     };
     let found = match std::fs::symlink_metadata(path) {

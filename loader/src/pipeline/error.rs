@@ -31,11 +31,11 @@ pub enum Error {
     #[error(transparent)]
     Ring(#[from] ring::Error),
     /// The system gave no memory, or no thread.
-    #[error("cannot make {what}: {source}")]
+    #[error("cannot make {what}: {cause}")]
     System {
         /// What was asked for.
         what: String,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::VERSION;
 use super::control::MAGIC;
+use crate::span::Span;
 
 /// Everything that can go wrong with a ring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +91,7 @@ pub enum Error {
         sequence: u64,
     },
     /// Nothing happened within the bound of a wait.
-    #[error("waited {waited:?} for {awaited}")]
+    #[error("waited {} for {awaited}", Span(*waited))]
     TimedOut {
         /// Whose move it is.
         awaited: &'static str,

@@ -46,6 +46,15 @@ impl PretrainingSampler {
         samples: u64,
         global_batch: u64,
     ) -> Result<PretrainingSampler, Error> {
+        PretrainingSampler::make(config, samples, global_batch)
+            .map_err(|error| config.origin.place(error))
+    }
+
+    fn make(
+        config: &LoaderConfig,
+        samples: u64,
+        global_batch: u64,
+    ) -> Result<PretrainingSampler, Error> {
         let batch_size = config.data.batch_size;
         if global_batch == 0 || !global_batch.is_multiple_of(batch_size) {
             return Err(Error::UnevenGroups {

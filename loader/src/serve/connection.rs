@@ -18,6 +18,7 @@ use crate::link::{
     self, PROTOCOL, Reply, Request, Welcome, decode, encode, frame_len, send_with_fd,
 };
 use crate::pipeline::End;
+use crate::span::Span;
 
 /// Talks to one peer to its end. Returns whether it was served a ring.
 pub(super) async fn connection(
@@ -44,7 +45,7 @@ pub(super) async fn connection(
             refuse(
                 &mut stream,
                 "a peer",
-                format!("no hello within {patience:?}"),
+                format!("no hello within {}", Span(patience)),
             )
             .await;
             return false;
@@ -85,12 +86,12 @@ pub(super) async fn connection(
     };
     let (ours, theirs) = attachment.waited();
     tracing::info!(
-        "{peer} {parting}; {} images, {} replaced; it waited {:.1?} to start and {:.1?} later, the loader {:.1?}",
+        "{peer} {parting}; {} images, {} replaced; it waited {} to start and {} later, the loader {}",
         attachment.images(),
         attachment.replaced(),
-        theirs.start,
-        theirs.steady,
-        ours.start + ours.steady
+        Span(theirs.start),
+        Span(theirs.steady),
+        Span(ours.start + ours.steady)
     );
     // Joins the assembler's thread; then workers that still hold parts are the last owners of the memory.
     let _ = spawn_blocking(move || drop(attachment)).await;
@@ -178,9 +179,9 @@ async fn send_welcome(
 async fn read_frame<T: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<T>, link::Error> {
-    let failed = |source| link::Error::Io {
+    let failed = |cause| link::Error::Io {
         what: "reading from the link",
-        source,
+        cause,
     };
     let mut prefix = [0; 4];
     match stream.read_exact(&mut prefix).await {

@@ -35,8 +35,8 @@ pub(super) enum Unserved {
     Config(#[from] crate::Error),
     #[error(transparent)]
     Geometry(#[from] ring::Error),
-    #[error("no memory for a ring of {len} bytes: {source}")]
-    Memory { len: usize, source: io::Error },
+    #[error("no memory for a ring of {len} bytes: {cause}")]
+    Memory { len: usize, cause: io::Error },
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
     #[error("preparing the ring panicked: {}", Escaped::new(.0))]
@@ -84,7 +84,7 @@ impl Server {
         let geometry = geometry(config, &sampler);
         let len = geometry.total_len()?;
         let (mapping, memory) =
-            Mapping::create(len).map_err(|source| Unserved::Memory { len, source })?;
+            Mapping::create(len).map_err(|cause| Unserved::Memory { len, cause })?;
         let (ended, end) = oneshot::channel();
         let attachment = self.pipeline.attach(
             Arc::new(mapping),

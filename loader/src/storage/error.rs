@@ -16,10 +16,10 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] crate::Error),
     /// The copy's directory is not this user's.
-    #[error("{source}; set loader.local_dir to a place of your own")]
+    #[error("{cause}; set loader.local_dir to a place of your own")]
     Directory {
         /// What is wrong with it.
-        source: private_dir::Error,
+        cause: private_dir::Error,
     },
     /// The copy's place is too small.
     #[error(
@@ -38,18 +38,18 @@ pub enum Error {
         needed: u64,
     },
     /// A system call failed.
-    #[error("{}: {what}: {source}", Escaped::new(path))]
+    #[error("{}: {what}: {cause}", Escaped::new(path))]
     Io {
         /// The file or directory.
         path: PathBuf,
         /// What was tried.
         what: &'static str,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A file of the data set cannot be copied.
     #[error(
-        "{}: cannot copy {}: {source}",
+        "{}: cannot copy {}: {cause}",
         Escaped::new(path),
         Escaped::new(original)
     )]
@@ -59,7 +59,7 @@ pub enum Error {
         /// What was to be copied.
         original: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A manifest or a shard is damaged.
     #[error(transparent)]

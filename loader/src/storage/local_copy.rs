@@ -109,7 +109,7 @@ fn is_complete(target: &Path, record: &ShardRecord) -> bool {
 fn make_private(target: &Path) -> Result<(), Error> {
     let parent = target.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(failed(parent, "making the directory"))?;
-    private_dir::make(target, Others::MayRead).map_err(|source| Error::Directory { source })
+    private_dir::make(target, Others::MayRead).map_err(|cause| Error::Directory { cause })
 }
 
 /// Waits until no other process copies to `target`.
@@ -230,10 +230,10 @@ fn copy_shard(source: &Path, target: &Path, record: &ShardRecord) -> Result<(), 
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
-    fs::copy(from, to).map(drop).map_err(|source| Error::Copy {
+    fs::copy(from, to).map(drop).map_err(|cause| Error::Copy {
         path: to.to_owned(),
         original: from.to_owned(),
-        source,
+        cause,
     })
 }
 
@@ -287,7 +287,7 @@ fn verify(from: &Path, copy: &Path, record: &ShardRecord) -> Result<(), Error> {
 /// Returns a conversion from the system's answer to an error on `path`.
 fn failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::Io { path, what, source }
+    move |cause| Error::Io { path, what, cause }
 }
 
 #[cfg(test)]

@@ -36,9 +36,11 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     };
     if args.sample >= split.len() {
         bail!(
-            "split {} has samples 0 to {}",
-            args.split,
-            split.len() as i128 - 1
+            "{}: no sample {} in split {:?}, which has {}, numbered from 0",
+            Escaped::new(&args.dataset),
+            args.sample,
+            Escaped::new(&args.split),
+            split.len()
         );
     }
     let sample = split.sample(args.sample);

@@ -1,6 +1,7 @@
 //! Standard error: the subscriber of all events, and the progress bar above which it writes.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write as _};
 use std::panic::PanicHookInfo;
@@ -13,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::Escaped;
 use crate::escaped::write_char;
 
 /// How much a program says: options that all commands have.
@@ -42,21 +44,45 @@ impl Verbosity {
         arguments
     }
 
-    fn filter(self) -> EnvFilter {
+    /// Returns what of the events is said, and what is wrong with the variable that should decide it.
+    fn filter(self) -> (EnvFilter, Option<String>) {
         // Chosen for our own crates: what libraries say is their developers' business.
         let ours = |level: &str| {
             let targets = ["shardtool", "loader", "exchange", "trainer"]
                 .map(|target| format!("{target}={level}"));
             EnvFilter::new(format!("warn,{}", targets.join(",")))
         };
-        match (self.quiet, self.verbose) {
+        let chosen = match (self.quiet, self.verbose) {
             (true, _) => ours("warn"),
-            (false, 0) => match EnvFilter::try_from_default_env() {
-                Ok(filter) => filter,
-                Err(_) => ours("info"),
-            },
+            (false, 0) => return from_variable(std::env::var_os(VARIABLE), || ours("info")),
             (false, 1) => ours("debug"),
             (false, _) => ours("trace"),
+        };
+        (chosen, None)
+    }
+}
+
+/// The variable that decides where no option does.
+const VARIABLE: &str = "RUST_LOG";
+
+/// Returns the filter that the variable's `value` describes, else the `usual` one; and why it describes none.
+fn from_variable(
+    value: Option<OsString>,
+    usual: impl FnOnce() -> EnvFilter,
+) -> (EnvFilter, Option<String>) {
+    let Some(value) = value else {
+        return (usual(), None);
+    };
+    let filter = match value.to_str() {
+        Some(text) => EnvFilter::try_new(text).map_err(|fault| fault.to_string()),
+        None => Err("not UTF-8".to_owned()),
+    };
+    match filter {
+        Ok(filter) => (filter, None),
+        Err(fault) => {
+            let value = Escaped::new(&value);
+            let warning = format!("{VARIABLE}={value}: {fault}; taken as not set");
+            (usual(), Some(warning))
         }
     }
 }
@@ -83,10 +109,14 @@ pub(super) fn install(name: &'static str, verbosity: &Verbosity) {
     if IDENTITY.set(identity).is_err() {
         return;
     }
+    let (filter, fault) = verbosity.filter();
     // A test or an embedding program may have a subscriber of its own, which then stays.
     let _ = tracing_subscriber::registry()
-        .with(Lines.with_filter(verbosity.filter()))
+        .with(Lines.with_filter(filter))
         .try_init();
+    if let Some(fault) = fault {
+        tracing::warn!("{fault}");
+    }
     std::panic::set_hook(Box::new(note_panic));
 }
 

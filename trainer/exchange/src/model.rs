@@ -27,7 +27,7 @@ pub enum SizesError {
     #[error("unknown model `{}`: known are {}", Escaped::new(.0), known())]
     UnknownModel(String),
     /// The images have no room for a single patch.
-    #[error("model: no patch of {patch_size} pixels fits an image of {image_size}")]
+    #[error("no patch of {patch_size} pixels fits an image of {image_size}")]
     NoPatch {
         /// Side of a patch.
         patch_size: i64,
@@ -35,7 +35,7 @@ pub enum SizesError {
         image_size: i64,
     },
     /// The attention heads do not share the width evenly.
-    #[error("model: {network} width {width} is not a multiple of its {heads} heads")]
+    #[error("{network} width {width} is not a multiple of its {heads} heads")]
     Heads {
         /// `encoder` or `predictor`.
         network: &'static str,
@@ -45,7 +45,7 @@ pub enum SizesError {
         heads: i64,
     },
     /// The width has no room for sine and cosine of row and column.
-    #[error("model: {network} width {width} is not a multiple of 4")]
+    #[error("{network} width {width} is not a multiple of 4")]
     Positions {
         /// `encoder` or `predictor`.
         network: &'static str,
@@ -53,7 +53,7 @@ pub enum SizesError {
         width: i64,
     },
     /// A network without layers.
-    #[error("model: depths and widths are at least 1")]
+    #[error("depths and widths are at least 1")]
     Empty,
 }
 

@@ -36,7 +36,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A file is not what was written.
+    /// A file is not what was written, or is missing.
     #[error("{}: {reason}", Escaped::new(path))]
     Damaged {
         /// The file.

@@ -80,6 +80,16 @@ pub(super) fn named<T>(path: &Path, outcome: io::Result<T>) -> Result<T, Error> 
     outcome.map_err(|cause| Error::io(path, cause))
 }
 
+/// Names a file of a checkpoint in the error of reading it. That there is none is damage.
+pub(super) fn member<T>(file: &Path, outcome: io::Result<T>) -> Result<T, Error> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Error::damaged(file, "it is missing"))
+        }
+        outcome => named(file, outcome),
+    }
+}
+
 /// Returns the paths in a directory; none where there is no such directory.
 pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     match fs::read_dir(folder) {

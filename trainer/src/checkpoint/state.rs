@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::files::named;
+use super::files::member;
 use super::{CHECKSUM, Error, STATE, VERSION};
 
 /// The content of a checkpoint besides its tensors.
@@ -88,7 +88,7 @@ impl State {
 /// [`Error::Damaged`], [`Error::Version`], or what the file system says.
 pub fn read_state(path: &Path) -> Result<State, Error> {
     let file = path.join(STATE);
-    let bytes = named(&file, fs::read(&file))?;
+    let bytes = member(&file, fs::read(&file))?;
     let mut value: Value =
         serde_json::from_slice(&bytes).map_err(|fault| Error::damaged(&file, fault))?;
     let version = value.get("version").and_then(Value::as_u64);

@@ -8,6 +8,9 @@ use shardtool::Escaped;
 
 use super::Error;
 
+/// The most bytes of `write_tag`: names that begin with it have less than 255.
+const MAX_TAG: usize = 200;
+
 /// The official `logging` section: where a run writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Logging {
@@ -23,8 +26,13 @@ impl Logging {
 
     pub(super) fn check(&self) -> Result<(), Error> {
         let tag = &self.write_tag;
-        if tag.is_empty() || tag.contains('/') {
-            let reason = format!("{:?} is not a file name's beginning", Escaped::new(tag));
+        // A name with a dot in front would be hidden, or taken for what an interrupted write left.
+        let plain = !tag.is_empty() && !tag.starts_with('.') && tag.len() <= MAX_TAG;
+        if !plain || tag.contains(|character: char| character == '/' || character.is_control()) {
+            let reason = format!(
+                "{:?} is not a plain file name of at most {MAX_TAG} bytes that begins with no dot",
+                Escaped::new(tag)
+            );
             return Err(Error::value("logging.write_tag", reason));
         }
         Ok(())

@@ -1,9 +1,15 @@
 //! The official `meta` section.
 
+use exchange::weights::MAX_DEPTH;
 use serde::{Deserialize, Serialize};
+
+use super::{Error, between};
 
 #[cfg(doc)]
 use crate::torch::device::Bfloat16;
+
+/// The largest `pred_emb_dim`: far beyond any use, and small enough that sizes cannot overflow.
+const MAX_WIDTH: i64 = 16_384;
 
 /// The official `meta` section: networks, precision and where to begin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,9 +24,9 @@ pub struct Meta {
     pub load_checkpoint: bool,
     /// The encoder: `vit_tiny`, `vit_small`, `vit_base`, `vit_large`, `vit_huge` or `vit_giant`.
     pub model_name: String,
-    /// Blocks of the predictor.
+    /// Blocks of the predictor, 1 to 1000.
     pub pred_depth: i64,
-    /// Width of the predictor.
+    /// Width of the predictor, 1 to 16384: a multiple of 4 and of the encoder's heads.
     pub pred_emb_dim: i64,
     /// Name of the checkpoint to continue from, inside `logging.folder`. By default the latest.
     #[serde(default)]
@@ -35,4 +41,10 @@ pub struct Meta {
 impl Meta {
     /// Keys that may differ between a checkpoint and the run that continues it.
     pub const FREE_ON_RESUME: &[&str] = &["copy_data", "load_checkpoint", "read_checkpoint"];
+
+    /// Checks sizes against their limits. The encoder's are those of a name.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        between("meta.pred_depth", self.pred_depth, 1, MAX_DEPTH as i64)?;
+        between("meta.pred_emb_dim", self.pred_emb_dim, 1, MAX_WIDTH)
+    }
 }

@@ -58,7 +58,12 @@ impl Optimization {
                 format!("{:?} is outside 0..=1", self.ema),
             ));
         }
+        if !(self.ipe_scale.is_finite() && self.ipe_scale > 0.0) {
+            let reason = format!("{} is not a number above 0", self.ipe_scale);
+            return Err(Error::value("optimization.ipe_scale", reason));
+        }
         for (key, value) in [
+            ("optimization.warmup", self.warmup),
             ("optimization.lr", self.lr),
             ("optimization.start_lr", self.start_lr),
             ("optimization.final_lr", self.final_lr),

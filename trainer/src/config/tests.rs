@@ -52,13 +52,93 @@ fn faults_name_their_key() {
         ("checkpoint.keep=0", "checkpoint.keep"),
         ("trainer.log_every=0", "trainer.log_every"),
         ("logging.write_tag=a/b", "logging.write_tag"),
+        ("logging.write_tag=", "logging.write_tag"),
+        ("logging.write_tag=..", "logging.write_tag"),
+        (
+            "logging.write_tag=a\u{1b}[2J",
+            r#"logging.write_tag: "a\u{1b}[2J"#,
+        ),
+        (
+            "trainer.threads=0",
+            "trainer.threads: 0 is outside 1..=4096",
+        ),
+        (
+            "trainer.threads=1000000",
+            "trainer.threads: 1000000 is outside 1..=4096",
+        ),
+        (
+            "meta.pred_depth=0",
+            "meta.pred_depth: 0 is outside 1..=1000",
+        ),
+        (
+            "meta.pred_depth=1000000",
+            "meta.pred_depth: 1000000 is outside",
+        ),
+        (
+            "meta.pred_emb_dim=1000000",
+            "meta.pred_emb_dim: 1000000 is outside",
+        ),
+        (
+            "meta.pred_emb_dim=7",
+            "meta.pred_emb_dim: predictor width 7 is not",
+        ),
+        (
+            "meta.model_name=vit_foo",
+            "meta.model_name: unknown model `vit_foo`",
+        ),
+        (
+            "optimization.ipe_scale=0",
+            "optimization.ipe_scale: 0 is not",
+        ),
+        ("optimization.warmup=-1", "optimization.warmup: -1 is not"),
     ] {
-        let message = format!("{:#}", parse(OFFICIAL, &[set]).unwrap_err());
+        let message = parse(OFFICIAL, &[set]).unwrap_err().to_string();
+        assert!(message.starts_with("--set "), "{set}: {message}");
         assert!(message.contains(expected), "{set}: {message}");
     }
     let without = OFFICIAL.replace("pred_depth: 12, ", "");
-    let message = format!("{:#}", parse(&without, &[]).unwrap_err());
-    assert!(message.contains("meta.pred_depth"), "{message}");
+    let message = parse(&without, &[]).unwrap_err().to_string();
+    assert!(
+        message.starts_with("test.yaml: meta.pred_depth: missing"),
+        "{message}"
+    );
+    // A key that is mistyped is told before one that is missing, in whichever section.
+    for mistyped in ["lr: 0.001", "batch_size: 128", "write_tag: jepa"] {
+        let text = without.replace(mistyped, &format!("x{mistyped}"));
+        let message = parse(&text, &[]).unwrap_err().to_string();
+        assert!(
+            message.starts_with("test.yaml: ") && message.contains(": unknown key"),
+            "{message}"
+        );
+    }
+    let wrong = OFFICIAL.replace("vit_huge", "vit_foo");
+    let message = parse(&wrong, &[]).unwrap_err().to_string();
+    assert!(
+        message.starts_with("test.yaml: meta.model_name: unknown model"),
+        "{message}"
+    );
+    let message = parse(OFFICIAL, &[])
+        .unwrap()
+        .folder()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.starts_with("test.yaml: logging.folder: still"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_warmup_longer_than_the_run_is_said() {
+    let quiet = ["meta.use_bfloat16=false", "optimization.epochs=40"];
+    let config = parse(OFFICIAL, &quiet).unwrap();
+    assert_eq!(config.warnings(Device::Cpu, 1), [""; 0]);
+    let config = parse(OFFICIAL, &[quiet[0], "optimization.epochs=39"]).unwrap();
+    let warnings = config.warnings(Device::Cpu, 1);
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("optimization.warmup: 40 epochs"),
+        "{warnings:?}"
+    );
 }
 
 #[test]

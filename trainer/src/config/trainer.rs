@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, between};
+
+/// The most `threads`, as of `loader.workers`: each is a thread of the system, which has no more for long.
+pub const MAX_THREADS: usize = 4096;
 
 /// The `trainer` section: keys of the training loop that the official files do not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -10,7 +13,7 @@ use super::Error;
 pub struct Trainer {
     /// Seed of the initial weights; that of order, crops and masks is `loader.seed`.
     pub seed: u64,
-    /// Threads of libtorch on the CPU. By default one per CPU that this process may run on.
+    /// Threads of libtorch on the CPU, 1 to 4096. By default one per CPU that this process may run on.
     pub threads: Option<usize>,
     /// Steps between two lines on the console.
     pub log_every: u64,
@@ -85,12 +88,9 @@ impl Trainer {
             let reason = "0; give the number of steps between two lines";
             return Err(Error::value("trainer.log_every", reason));
         }
-        if self.threads == Some(0) {
-            return Err(Error::value(
-                "trainer.threads",
-                "0; leave it out for one per CPU",
-            ));
+        match self.threads {
+            Some(threads) => between("trainer.threads", threads, 1, MAX_THREADS),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

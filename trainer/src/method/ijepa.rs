@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Reduction, Tensor};
 
 use crate::Error;
-use crate::error::During;
+use crate::error::{During, MAKING};
 use crate::method::encoder::{Encoder, Keep};
 use crate::method::gather::{apply_masks, repeat_for_contexts};
 use crate::method::hooks::{Hooks, NoHooks, Prefixed};
@@ -75,7 +75,7 @@ impl IJepa {
                 target_encoder,
             })
         };
-        make().during(|| "the making of the networks".into())
+        make().during(|| MAKING.into())
     }
 
     /// Returns what the predictor should say: the target encoder's representations of the target blocks.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
-use crate::error::During;
+use crate::error::{During, MAKING_MOMENTS};
 use crate::method::parameters::ParameterGroup;
 use crate::method::state_dict;
 use crate::torch::shim;
@@ -83,7 +83,7 @@ impl Optimizer {
         });
         let groups: Result<_, Error> = groups.collect();
         Ok(Self {
-            groups: groups.during(|| "the making of the optimiser's moments".into())?,
+            groups: groups.during(|| MAKING_MOMENTS.into())?,
             step: Tensor::f_zeros([] as [i64; 0], (Kind::Float, device))?,
         })
     }

@@ -115,11 +115,11 @@ pub enum Error {
         cause: Box<Error>,
     },
     /// A stored configuration cannot be read.
-    #[error("{}: its configuration: {cause}", Escaped::new(path))]
+    #[error("stored configuration: {cause}")]
     Stored {
         /// The file or checkpoint.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, with the file.
         cause: Box<config::Error>,
     },
     /// The configuration of this run.
@@ -127,11 +127,18 @@ pub enum Error {
     Config(#[from] config::Error),
     /// A checkpoint.
     #[error("{}", .0.with_recovery_hint())]
-    Checkpoint(#[from] checkpoint::Error),
+    Checkpoint(checkpoint::Error),
     /// The import of an official checkpoint.
     #[error(transparent)]
     Import(#[from] exchange::Error),
     /// The log.
     #[error(transparent)]
     Log(#[from] observe::Error),
+}
+
+// Written out, because the derive would make it the source as well, and so a cause that is said twice.
+impl From<checkpoint::Error> for Error {
+    fn from(error: checkpoint::Error) -> Error {
+        Error::Checkpoint(error)
+    }
 }

@@ -19,7 +19,7 @@ pub enum Error {
     Source(#[from] source::Error),
     /// The checkpoint to begin with.
     #[error("{}", .0.with_recovery_hint())]
-    Checkpoint(#[from] checkpoint::Error),
+    Checkpoint(checkpoint::Error),
     /// The run directory, or checkpoints that cannot be written.
     #[error(transparent)]
     Run(#[from] run::Error),
@@ -39,4 +39,11 @@ pub enum Error {
         /// Why.
         cause: io::Error,
     },
+}
+
+// Written out, because the derive would make it the source as well, and so a cause that is said twice.
+impl From<checkpoint::Error> for Error {
+    fn from(error: checkpoint::Error) -> Error {
+        Error::Checkpoint(error)
+    }
 }

@@ -61,7 +61,7 @@ impl Workload {
              logging: {{folder: none, write_tag: bench}}\n"
         );
         Ok(Config::from_file(&ConfigFile::parse(
-            Path::new("bench"),
+            Path::new("the options"),
             &text,
             &[],
         )?)?)

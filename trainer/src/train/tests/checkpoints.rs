@@ -156,6 +156,20 @@ fn a_damaged_checkpoint_is_refused_and_last_good_goes_on_from_the_one_before() {
     ] {
         assert!(message.contains(part), "{message}");
     }
+    // A file that is gone is damage as well.
+    for gone in ["optimizer.safetensors", "checkpoint.json"] {
+        std::fs::remove_file(newest.join(gone)).unwrap();
+        let message = match dir.begin(&config, None) {
+            Ok(found) => {
+                let (path, state) = found.unwrap();
+                let run = Run::of(&model(), &config, &state, Some(&path), Device::Cpu);
+                run.err().unwrap().to_string()
+            }
+            Err(error) => error.to_string(),
+        };
+        let missing = format!("{gone}: it is missing; --resume=last-good");
+        assert!(message.contains(&missing), "{message}");
+    }
     let found = dir.begin(&config, Some(&Resume::LastGood)).unwrap();
     assert_eq!(found.unwrap().1.step, 4);
     drop(dir);
