@@ -58,8 +58,8 @@ int turbo_reader_whole(const struct turbo_reader *reader) {
     const struct turbo_errors *errors = &reader->errors;
     /* An arithmetic decoder cannot tell the end of its data from zeros behind it. */
     int missing = errors->data_missing || reader->scans_missing || reader->info.arith_code;
-    if (errors->end_missing && missing)
-        return TURBO_CUT;
+    if (errors->end_missing)
+        return missing ? TURBO_CUT : TURBO_ENDLESS;
     return errors->warning[0] ? TURBO_FAULTY : TURBO_WHOLE;
 }
 

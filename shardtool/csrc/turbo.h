@@ -20,8 +20,9 @@
 enum turbo_status { TURBO_FINE = 0, TURBO_DAMAGED = 1, TURBO_UNSUPPORTED = 2 };
 /* The last has no coefficients here, only pixels. */
 enum turbo_colour { TURBO_GRAY = 0, TURBO_YCBCR = 1, TURBO_RGB = 2, TURBO_CMYK = 3 };
-/* How much of a picture its file holds: TURBO_FAULTY files are read with a complaint, TURBO_CUT ones end early. */
-enum turbo_whole { TURBO_WHOLE = 0, TURBO_FAULTY = 1, TURBO_CUT = 2 };
+/* How much of a picture its file holds: TURBO_FAULTY files are read with a complaint, TURBO_CUT ones end early,
+ * TURBO_ENDLESS ones lack nothing but their end marker. */
+enum turbo_whole { TURBO_WHOLE = 0, TURBO_FAULTY = 1, TURBO_CUT = 2, TURBO_ENDLESS = 3 };
 
 struct turbo_component {
     uint8_t h, v;

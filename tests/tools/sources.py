@@ -118,16 +118,21 @@ class Check:
 
     # --- what is built, and compared ---
 
-    def build(self, out, sources, *options):
+    def build(self, out, sources, *options, stdin=os.devnull):
         command = [self.shardtool, "build", *sources, "--out", out, *options]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        with open(stdin, "rb") as bytes_in:
+            pipe = subprocess.Popen(["cat"], stdin=bytes_in, stdout=subprocess.PIPE)
+            words = [str(word) for word in command]
+            done = subprocess.run(words, stdin=pipe.stdout, capture_output=True, text=True)
+            pipe.stdout.close()
+            pipe.wait()
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def check(self, name, sources, *options):
+    def check(self, name, sources, *options, stdin=os.devnull):
         """Builds from sources, compares split, class and bytes of all images, and returns the shards' bytes."""
         out = self.root / "out"
-        self.build(out, sources, "--codec", "jpeg", *options)
+        self.build(out, sources, "--codec", "jpeg", *options, stdin=stdin)
         listed = subprocess.run(
             [sys.executable, HERE.parents[1] / "read_shards.py", out], capture_output=True, text=True, check=True
         )
@@ -165,6 +170,8 @@ class Check:
                 archive.add(folder / split, split)
         self.check("tar", [plain])
         self.check("tar.gz", [packed])
+        self.check("tar on standard input", ["-"], stdin=plain)
+        self.check("tar.gz on standard input", ["-"], stdin=packed)
         self.same("tar", self.check("tar of the splits", [inner]), reference)
         for method in [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]:
             path = self.root / f"photos{method}.zip"

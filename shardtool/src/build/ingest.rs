@@ -178,36 +178,40 @@ impl Worker {
             return self.finish_dct(converted, Some(bytes));
         }
         let mut pixels = std::mem::take(&mut self.pixels);
-        let converted = self
-            .decode_jpeg(&bytes, &mut pixels)
-            .and_then(|(size, warning, _held)| {
-                let orientation = jpeg::orientation(&bytes);
-                if self.options.name == Codec::Jpeg
-                    && let Err(reason) = self.loader_reads(&bytes, size, &pixels)
-                {
-                    let mut converted = self.jpeg_to_coefficients(&bytes)?;
-                    let how = converted
-                        .change
-                        .unwrap_or_else(|| "stored as its coefficients".to_owned());
-                    converted.change = Some(format!("{reason}: {how}"));
-                    return self.finish_dct(converted, None);
-                }
-                Ok(Ingested {
-                    payload: match self.options.name {
-                        Codec::Raw => compress(&pixels, self.options.level)?,
-                        Codec::Jpeg | Codec::Dct => bytes,
-                    },
-                    codec: self.options.name,
-                    stored: size,
-                    source: size,
-                    orientation,
-                    change: None,
-                    warning,
-                    misnamed: None,
-                })
-            });
+        let decoded = self.decode_jpeg(&bytes, &mut pixels);
+        // Memory is given back before more is taken: who held some and waited for more might wait for itself.
+        let decoded = decoded.map(|(size, warning, _held)| (size, warning));
+        let orientation = jpeg::orientation(&bytes);
+        let converted = decoded.and_then(|(size, warning)| {
+            let payload = match self.options.name {
+                Codec::Raw => compress(&pixels, self.options.level)?,
+                Codec::Jpeg | Codec::Dct => match self.loader_reads(&bytes, size, &pixels) {
+                    Ok(()) => bytes,
+                    Err(reason) => return self.convert_odd_jpeg(&bytes, &reason),
+                },
+            };
+            Ok(Ingested {
+                orientation,
+                payload,
+                codec: self.options.name,
+                stored: size,
+                source: size,
+                change: None,
+                warning,
+                misnamed: None,
+            })
+        });
         self.pixels = pixels;
         converted
+    }
+
+    /// Stores a JPEG file as its coefficients instead, for a reason.
+    fn convert_odd_jpeg(&mut self, bytes: &[u8], reason: &str) -> Result<Ingested, String> {
+        let mut converted = self.jpeg_to_coefficients(bytes)?;
+        let how = converted.change.take();
+        let how = how.unwrap_or_else(|| "stored as its coefficients".to_owned());
+        converted.change = Some(format!("{reason}: {how}"));
+        self.finish_dct(converted, None)
     }
 
     /// Checks that the loader's decoder makes the picture of a `jpeg` payload that libjpeg-turbo makes of it.
@@ -217,6 +221,9 @@ impl Worker {
         size: (u32, u32),
         pixels: &[u8],
     ) -> Result<(), String> {
+        if self.turbo_pixels.flaw().is_some_and(|flaw| flaw.endless) {
+            return Err("a JPEG file without its end marker".to_owned());
+        }
         let region = Region::whole(size);
         match self
             .decoder
@@ -356,11 +363,7 @@ impl Worker {
     }
 
     /// Decodes a JPEG file and returns its size, what is wrong with it, and the memory that was taken for it.
-    fn decode_jpeg(
-        &mut self,
-        bytes: &[u8],
-        into: &mut Vec<u8>,
-    ) -> Result<((u32, u32), Option<String>, Taken), String> {
+    fn decode_jpeg(&mut self, bytes: &[u8], into: &mut Vec<u8>) -> Result<Decoded, String> {
         let (width, height) = self.turbo_pixels.size(bytes).map_err(jpeg_error)?;
         // Pixels, and the coefficients of a progressive file or those that are made of the pixels.
         let held = self.room(14 * u64::from(width) * u64::from(height))?;
@@ -424,6 +427,9 @@ impl Worker {
         encode(&smaller, bound.quality, chroma, &mut self.coefficients)
     }
 }
+
+/// A decoded JPEG file: its size, what is wrong with it, and the memory that was taken for it.
+type Decoded = ((u32, u32), Option<String>, Taken);
 
 /// Returns the kind of an image from its first bytes, or why it is none that is read.
 fn image_kind(head: &[u8]) -> Result<&'static str, String> {

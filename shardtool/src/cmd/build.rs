@@ -19,9 +19,10 @@ use super::{Meter, count, size};
 ///
 /// A source is a folder (of classes, of splits with classes, or of images alone), a tar archive (ImageNet's, one of an
 /// image folder, WebDataset shards; under gzip too), a zip archive, Hugging Face parquet files, TFRecord files, or a
-/// MosaicML dataset. Several sources make one dataset; SPLIT=SOURCE says which split one is, and braces stand for
-/// several files: train-{000..099}.tar. Images that cannot be kept, and whatever else may be an image and is not in
-/// the dataset, are named in report.json in it, and the exit code is then 1.
+/// MosaicML dataset. A tar archive of up to 4 GiB may come through a pipe, as the source "-". Several sources make one
+/// dataset; SPLIT=SOURCE says which split one is, and braces stand for several files: train-{000..099}.tar. Images that
+/// cannot be kept, and whatever else may be an image and is not in the dataset, are named in report.json in it, and the
+/// exit code is then 1.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folders and archives with the images
@@ -173,6 +174,9 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     let began = SystemTime::now();
     let out = match (&args.out, args.sources.first().or(args.list.first())) {
         (Some(out), _) => out.clone(),
+        (None, Some(first)) if first.as_os_str() == "-" => {
+            bail!("standard input has no name: --out names the dataset")
+        }
         (None, Some(first)) => build::default_output(first)?,
         (None, None) => bail!("no source"),
     };

@@ -260,7 +260,7 @@ fn is_number(text: &str) -> bool {
     let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
     let has_zeros =
         digits.len() > 1 && digits.starts_with('0') && digits.as_bytes()[1].is_ascii_digit();
-    let holds = |value: f64| !value.is_nan() && !(is_whole && value.abs() >= EXACT);
+    let holds = |value: f64| !(value.is_nan() || is_whole && value.abs() >= EXACT);
     !has_zeros && text.parse().is_ok_and(holds)
 }
 

@@ -226,11 +226,14 @@ impl Plan {
                 break;
             }
         }
-        if is_archive && root.is_empty() && !splits && layout != Layout::Flat {
-            if let Some(only) = here.only_folder() {
-                root = format!("{only}/");
-                here = groups(paths, &root);
-            }
+        if is_archive
+            && root.is_empty()
+            && !splits
+            && layout != Layout::Flat
+            && let Some(only) = here.only_folder()
+        {
+            root = format!("{only}/");
+            here = groups(paths, &root);
         }
         let mut plan = Plan {
             root,
@@ -385,7 +388,7 @@ fn groups<'a>(paths: &[&'a str], below: &str) -> Groups<'a> {
 
 /// Tells if folders are splits: all are called like splits, or `train` has folders of its own as only a split has.
 fn is_split_in_folders(here: &Groups<'_>) -> bool {
-    let is_split = |name: &&str| split_name(name).is_some();
+    let is_split = |name: &str| split_name(name).is_some();
     let folders = &here.folders;
     if folders.is_empty() || here.direct > folders.values().map(|group| group.all()).sum() {
         return false;
@@ -393,7 +396,7 @@ fn is_split_in_folders(here: &Groups<'_>) -> bool {
     let train = folders
         .iter()
         .find(|(name, _)| split_name(name) == Some("train"));
-    folders.keys().all(|name| is_split(&name))
+    folders.keys().all(|name| is_split(name))
         || train.is_some_and(|(_, group)| group.deeper > group.direct)
 }
 

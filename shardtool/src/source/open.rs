@@ -165,6 +165,9 @@ fn expand(pattern: &Path) -> Vec<PathBuf> {
 
 /// Tells what a path leads to, and which files that is.
 fn what(path: &Path) -> Result<(What, Vec<PathBuf>), Error> {
+    if path == Path::new(tar::STDIN) {
+        return Ok((What::Tar, vec![path.to_owned()]));
+    }
     let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
     if meta.is_dir() {
         return folder_of(path);
@@ -179,7 +182,6 @@ fn what(path: &Path) -> Result<(What, Vec<PathBuf>), Error> {
         Kind::Archive("zip") => What::Zip,
         Kind::Archive("parquet") => What::Parquet,
         _ if tfrecord::is_file(&head) => What::TfRecord,
-        // An empty tar archive is nothing but zeros.
         kind => {
             let is = match kind {
                 Kind::Image(name) => format!("a single image ({name})"),

@@ -11,6 +11,7 @@ pub(super) mod walk;
 
 use std::path::{Path, PathBuf};
 
+pub(super) use container::STDIN;
 use container::{Container, Containers};
 pub(super) use index::Index;
 
@@ -41,8 +42,10 @@ pub fn open_all(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
     let mut archives: Vec<Box<dyn Container>> = Vec::new();
     for (container, path) in (0..).zip(paths) {
         let archive = container::open(path)?;
-        let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-        tree.newest = tree.newest.max(Some(folder::changed(&meta)));
+        if path != Path::new(STDIN) {
+            let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
+            tree.newest = tree.newest.max(Some(folder::changed(&meta)));
+        }
         let mut index = Index::read(&*archive, path, options)?;
         let name = name(path);
         if paths.len() > 1 {

@@ -20,6 +20,8 @@ pub struct Flaw {
     pub complaint: String,
     /// Whether the file ends before all of its picture is there. One that lacks nothing but its end marker does not.
     pub cut: bool,
+    /// Whether it lacks nothing but its end marker.
+    pub endless: bool,
 }
 
 /// Reads coefficients; keep one per thread.
@@ -251,6 +253,7 @@ impl Handle {
         (whole != 0).then_some(Flaw {
             complaint,
             cut: whole == 2,
+            endless: whole == 3,
         })
     }
 }
