@@ -17,7 +17,6 @@ mod open;
 mod order;
 mod parquet;
 mod records;
-mod stream;
 mod tar;
 mod tfrecord;
 mod webdataset;

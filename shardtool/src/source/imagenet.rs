@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::stream::{self, TarStream};
-use super::{Error, kind};
+use super::tar::{self, Index};
+use super::{Error, Options, kind};
 
 /// Names of the files that tell classes, the likeliest first.
 const NAMES: [&str; 6] = [
@@ -44,8 +44,7 @@ pub fn val_classes(path: &Path) -> Result<HashMap<String, String>, Error> {
         .map_err(Error::io(path, "read"))?;
     let is_packed = start.starts_with(&[0x1f, 0x8b]);
     if is_packed || start.get(257..262) == Some(b"ustar") {
-        let reader = stream::unpacked(open()?).map_err(Error::io(path, "read"))?;
-        return devkit(reader, path);
+        return devkit(path);
     }
     let mut bytes = Vec::new();
     open()?
@@ -124,18 +123,27 @@ fn stem(number: usize) -> String {
 }
 
 /// Reads the development kit: numbers of classes in the images' order, and a table of what they mean.
-fn devkit(reader: impl Read, path: &Path) -> Result<HashMap<String, String>, Error> {
+fn devkit(path: &Path) -> Result<HashMap<String, String>, Error> {
+    let archive = tar::container::open(path)?;
     let mut truth = None;
     let mut synsets = None;
-    let mut stream = TarStream::new(reader, path);
-    while let Some(member) = stream.next_member() {
-        let (name, bytes) = match member {
-            Err(_) if !stream.has_ended() => continue, // one member, and none of these two
-            member => member?,
-        };
-        if name.ends_with("ILSVRC2012_validation_ground_truth.txt") {
+    for member in Index::read(&*archive, path, &Options::default())?.files {
+        let name = member.path.as_str();
+        let is_truth = name.ends_with("ILSVRC2012_validation_ground_truth.txt");
+        let is_table = name.ends_with("data/meta.mat") || name == "meta.mat";
+        if !is_truth && !is_table {
+            continue;
+        }
+        if member.size > MOST {
+            return Err(Error::damaged(&path.join(name))(
+                "too large for a list of labels",
+            ));
+        }
+        let bytes = archive.read(member.position, member.size as usize);
+        let bytes = bytes.map_err(Error::io(path, "read"))?;
+        if is_truth {
             truth = Some(bytes);
-        } else if name.ends_with("data/meta.mat") || name == "meta.mat" {
+        } else {
             synsets = Some(matlab::synsets(&bytes).map_err(Error::damaged(&path.join(name)))?);
         }
     }

@@ -1,9 +1,9 @@
 use std::io::Write;
 
+use ::tar::{Builder, Header};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use proptest::prelude::*;
-use tar::{Builder, Header};
 use tempfile::TempDir;
 
 use super::*;

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use flate2::read::MultiGzDecoder;
 
 use super::walk::Input;
-use crate::source::{Error, Files, SourceFile, stream};
+use crate::source::{Error, Files, SourceFile};
 
 /// The bytes of an archive, to many threads at a time.
 pub trait Container: Send + Sync {
@@ -128,7 +128,7 @@ struct Held(Vec<u8>);
 impl Held {
     /// Reads all of a stream, which cannot be gone back in.
     fn read(stream: &mut (dyn Read + Send), path: &Path) -> Result<Held, Error> {
-        let stream = stream::unpacked(stream).map_err(Error::io(path, "read"))?;
+        let stream = unpacked(stream).map_err(Error::io(path, "read"))?;
         let mut bytes = Vec::new();
         let read = stream.take(MOST_IN_MEMORY + 1).read_to_end(&mut bytes);
         read.map_err(Error::io(path, "read"))?;
@@ -141,6 +141,26 @@ impl Held {
         }
         Ok(Held(bytes))
     }
+}
+
+/// Unpacks a stream if it is compressed by gzip, in one piece or several.
+///
+/// # Errors
+/// If its first bytes cannot be read.
+fn unpacked<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut reader = BufReader::with_capacity(1 << 16, reader);
+    let mut start = Vec::new();
+    (&mut reader).take(2).read_to_end(&mut start)?;
+    let is_gzip = start == [0x1f, 0x8b];
+    let whole = io::Cursor::new(start).chain(reader);
+    Ok(if is_gzip {
+        Box::new(BufReader::with_capacity(
+            1 << 16,
+            MultiGzDecoder::new(whole),
+        ))
+    } else {
+        Box::new(whole)
+    })
 }
 
 impl Container for Held {

@@ -348,7 +348,7 @@ fn no_cut_is_quiet() {
 fn other_files_are_refused() {
     let refusal = |bytes: &[u8]| open_bytes(bytes).err().unwrap().to_string();
     assert!(refusal(b"").ends_with("at byte 0: no mark of the end: the archive is cut off"));
-    assert!(refusal(&[0x1f, 0x8b, 8]).ends_with("it can be read as a stream alone"));
+    assert!(refusal(&[0x1f, 0x8b, 8]).contains("at byte 0: "));
     assert!(refusal(&[b'x'; 1024]).contains("at byte 0: "));
 }
 

@@ -124,30 +124,6 @@ impl<R: Input> Walk<R> {
         next.transpose()
     }
 
-    /// Tells if there is no further member.
-    pub fn has_ended(&self) -> bool {
-        self.levels.is_empty()
-    }
-
-    /// Reads all bytes of the member that the walk has just come to.
-    ///
-    /// # Errors
-    /// If the archive ends before them.
-    pub fn read(&mut self, member: &Member) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        let read = (&mut self.input).take(member.size).read_to_end(&mut bytes);
-        self.at += bytes.len() as u64;
-        let path = &member.path;
-        let fault = match read {
-            Err(error) => format!("{path}: {error}"),
-            Ok(_) if (bytes.len() as u64) < member.size => format!("ends within {path}"),
-            Ok(_) => return Ok(bytes),
-        };
-        let error = self.damaged(&fault);
-        self.levels.clear();
-        Err(error)
-    }
-
     fn step(&mut self, enters: impl Fn(&str) -> bool) -> Result<Option<Member>, Error> {
         while let Some(level) = self.levels.last() {
             let end = level.end;
