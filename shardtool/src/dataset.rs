@@ -6,6 +6,7 @@
 
 mod manifest;
 
+#[cfg(feature = "build")]
 pub(crate) use manifest::is_plain;
 pub use manifest::{
     Bound, CodecOptions, EntropyCoding, FORMAT_NAME, LabelColumn, MANIFEST_FILE, Manifest, Order,

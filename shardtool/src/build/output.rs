@@ -66,29 +66,14 @@ fn follow(out: &Path) -> Result<PathBuf, Error> {
 
 /// Refuses an output that is the source, holds it, or lies in it.
 fn apart(out: &Path, source: &Path) -> Result<(), Error> {
-    let Ok(source) = fs::canonicalize(source) else {
+    let (Ok(source), Some(full)) = (fs::canonicalize(source), full(out)) else {
         return Ok(()); // no file: standard input
     };
-    let mut above = out;
-    let out_full = loop {
-        // What does not exist yet is where its parent is.
-        if let Ok(full) = fs::canonicalize(above) {
-            break full.join(out.strip_prefix(above).unwrap_or(Path::new("")));
-        }
-        above = match above.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            Some(_) => Path::new("."),
-            None => return Ok(()),
-        };
-        if above == Path::new(".") {
-            break fs::canonicalize(".").unwrap_or_default().join(out);
-        }
-    };
-    let relation = if out_full == source {
+    let relation = if full == source {
         "is the source itself"
-    } else if out_full.starts_with(&source) {
+    } else if full.starts_with(&source) {
         "lies in the source, whose images it would mix with"
-    } else if source.starts_with(&out_full) {
+    } else if source.starts_with(&full) {
         "holds the source"
     } else {
         return Ok(());
@@ -96,6 +81,15 @@ fn apart(out: &Path, source: &Path) -> Result<(), Error> {
     Err(Error::AroundSource {
         path: out.to_owned(),
         relation,
+    })
+}
+
+/// Returns a path from the root on, without links in what exists of it.
+fn full(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    path.ancestors().find_map(|above| {
+        let full = fs::canonicalize(above).ok()?;
+        Some(full.join(path.strip_prefix(above).ok()?))
     })
 }
 

@@ -50,7 +50,7 @@ impl Verbosity {
         let ours = |level: &str| {
             let targets = ["shardtool", "loader", "exchange", "trainer"]
                 .map(|target| format!("{target}={level}"));
-            EnvFilter::new(format!("warn,{}", targets.join(",")))
+            EnvFilter::new(format!("error,{}", targets.join(",")))
         };
         let chosen = match (self.quiet, self.verbose) {
             (true, _) => ours("warn"),

@@ -74,7 +74,7 @@ impl Kind {
             };
         }
         if starts(b"\0\0\0\x0cJXL \r\n\x87\n") || starts(&[0xff, 0x0a]) {
-            return Unread("JPEG XL");
+            return Image("JPEG XL");
         }
         if starts(b"\0\0\0\x0cjP  \r\n\x87\n") || starts(&[0xff, 0x4f, 0xff, 0x51]) {
             return Unread("JPEG 2000");

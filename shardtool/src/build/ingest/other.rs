@@ -8,6 +8,7 @@ use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat};
+use jxl_oxide::integration::JxlDecoder;
 
 use super::size::check_size;
 use crate::build::budget::Taken;
@@ -43,6 +44,10 @@ pub fn decode(
             return Ok(decoded);
         }
     }
+    if kind == "JPEG XL" {
+        let decoder = JxlDecoder::new(Cursor::new(bytes)).map_err(wrong)?;
+        return picture(decoder, room).map_err(|reason| format!("{kind}: {reason}"));
+    }
     let format = match kind {
         "TIFF" => ImageFormat::Tiff,
         "PNG" => ImageFormat::Png,
@@ -53,9 +58,26 @@ pub fn decode(
         _ => return Err("not an image of a known type".to_owned()),
     };
     let completed = (kind == "PNG").then(|| png::with_end(bytes)).flatten();
-    let bytes = completed.as_deref().unwrap_or(bytes);
-    let reader = image::ImageReader::with_format(Cursor::new(bytes), format);
-    let mut decoder = reader.into_decoder().map_err(wrong)?;
+    let whole = completed.as_deref().unwrap_or(bytes);
+    let reader = image::ImageReader::with_format(Cursor::new(whole), format);
+    let decoder = reader.into_decoder().map_err(wrong)?;
+    let picture = picture(decoder, room).map_err(|reason| format!("{kind}: {reason}"))?;
+    Ok(Other {
+        flaw: match &completed {
+            Some(_) => Some("ends without its IEND chunk".to_owned()),
+            None if kind == "PNG" => png::bomb(bytes),
+            None => None,
+        },
+        ..picture
+    })
+}
+
+/// Decodes a picture, within the limits.
+fn picture(
+    mut decoder: impl ImageDecoder,
+    room: &dyn Fn(u64) -> Result<Taken, String>,
+) -> Result<Other, String> {
+    let wrong = |error: image::ImageError| error.to_string();
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
     let _held = room(decoder.total_bytes() + pixels_and_more(width, height))?;
@@ -66,11 +88,6 @@ pub fn decode(
     let image = DynamicImage::from_decoder(decoder).map_err(wrong)?;
     Ok(Other {
         orientation: orientation.to_exif(),
-        flaw: match &completed {
-            Some(_) => Some("ends without its IEND chunk".to_owned()),
-            None if kind == "PNG" => png::bomb(bytes),
-            None => None,
-        },
         ..eight_bits(image)
     })
 }
