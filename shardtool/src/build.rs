@@ -198,6 +198,7 @@ impl<'a> Build<'a> {
     ) -> Build<'a> {
         let listing = source.listing();
         let report = Report {
+            listing: format!("{:016x}", listing.identity),
             ignored: listing.ignored.clone(),
             left_out: listing.left_out.clone(),
             remarks: listing.remarks.clone(),

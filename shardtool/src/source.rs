@@ -34,7 +34,7 @@ use crate::dataset::{Order, SourceRecord};
 
 pub use error::Error;
 pub use kind::Kind;
-pub use labels::{LabelFault, Labels};
+pub use labels::{Joined, LabelFault, Labels};
 pub use layout::{Layout, Options};
 pub use open::{Request, open};
 
@@ -139,7 +139,7 @@ pub struct Listing {
     /// The splits.
     pub splits: Vec<SourceSplit>,
     /// Further labels.
-    pub labels: Labels,
+    pub labels: Joined,
     /// Files that hold no image and are known not to, or were excluded, sorted by path.
     pub ignored: Vec<Note>,
     /// What may hold images and is not in the dataset all the same, sorted by path.
@@ -150,6 +150,8 @@ pub struct Listing {
     pub newest: Option<SystemTime>,
     /// The order of the samples.
     pub order: Order,
+    /// Checksum of all that is known before a file is read: splits, paths, sizes, classes, labels.
+    pub identity: u64,
 }
 
 impl Listing {

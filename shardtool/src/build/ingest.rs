@@ -12,14 +12,14 @@ use std::panic::AssertUnwindSafe;
 
 use super::budget::{Memory, Taken};
 use crate::Codec;
-use crate::codec::{Decoder, Region};
+use crate::codec::Decoder;
 use crate::dataset::CodecOptions;
 use crate::dct::coefficients::Coefficients;
 use crate::dct::encode::{Coding, Encoder, Statistics};
 use crate::panics;
 use crate::simd::Simd;
 use crate::source::{Kind, Source, SourceFile, kind};
-use crate::turbo::{self, Chroma, Flaw};
+use crate::turbo::{self, Chroma};
 use other::Other;
 use size::Pixels;
 
@@ -172,73 +172,6 @@ impl Worker {
         Ok(self.memory.pixels.take(bytes))
     }
 
-    fn convert_jpeg(&mut self, bytes: Vec<u8>) -> Result<Ingested, String> {
-        if self.options.name == Codec::Dct {
-            let converted = self.jpeg_to_coefficients(&bytes)?;
-            return self.finish_dct(converted, Some(bytes));
-        }
-        let mut pixels = std::mem::take(&mut self.pixels);
-        let decoded = self.decode_jpeg(&bytes, &mut pixels);
-        // Memory is given back before more is taken: who held some and waited for more might wait for itself.
-        let decoded = decoded.map(|(size, warning, _held)| (size, warning));
-        let orientation = jpeg::orientation(&bytes);
-        let converted = decoded.and_then(|(size, warning)| {
-            let payload = match self.options.name {
-                Codec::Raw => compress(&pixels, self.options.level)?,
-                Codec::Jpeg | Codec::Dct => match self.loader_reads(&bytes, size, &pixels) {
-                    Ok(()) => bytes,
-                    Err(reason) => return self.convert_odd_jpeg(&bytes, &reason),
-                },
-            };
-            Ok(Ingested {
-                orientation,
-                payload,
-                codec: self.options.name,
-                stored: size,
-                source: size,
-                change: None,
-                warning,
-                misnamed: None,
-            })
-        });
-        self.pixels = pixels;
-        converted
-    }
-
-    /// Stores a JPEG file as its coefficients instead, for a reason.
-    fn convert_odd_jpeg(&mut self, bytes: &[u8], reason: &str) -> Result<Ingested, String> {
-        let mut converted = self.jpeg_to_coefficients(bytes)?;
-        let how = converted.change.take();
-        let how = how.unwrap_or_else(|| "stored as its coefficients".to_owned());
-        converted.change = Some(format!("{reason}: {how}"));
-        self.finish_dct(converted, None)
-    }
-
-    /// Checks that the loader's decoder makes the picture of a `jpeg` payload that libjpeg-turbo makes of it.
-    fn loader_reads(
-        &mut self,
-        bytes: &[u8],
-        size: (u32, u32),
-        pixels: &[u8],
-    ) -> Result<(), String> {
-        if self.turbo_pixels.flaw().is_some_and(|flaw| flaw.endless) {
-            return Err("a JPEG file without its end marker".to_owned());
-        }
-        let region = Region::whole(size);
-        match self
-            .decoder
-            .decode_payload(Codec::Jpeg, bytes, size.0, size.1, region)
-        {
-            Ok(view) if jpeg::are_alike(pixels, &view) => Ok(()),
-            Ok(_) => {
-                Err("a kind of JPEG that the loader would decode to another picture".to_owned())
-            }
-            Err(fault) => Err(format!(
-                "a kind of JPEG that the loader would not decode ({fault})"
-            )),
-        }
-    }
-
     fn convert_other(&mut self, bytes: &[u8], kind: &'static str) -> Result<Ingested, String> {
         if self.options.name == Codec::Dct {
             let converted = self.other_to_coefficients(bytes, kind)?;
@@ -297,84 +230,6 @@ impl Worker {
         Ok(image)
     }
 
-    /// Stores a JPEG file itself instead of its coefficients, or if the loader would not read it, its pixels. Returns
-    /// which of both.
-    fn keep_file(&mut self, jpeg: Vec<u8>, image: &mut Ingested) -> Result<&'static str, String> {
-        let mut pixels = std::mem::take(&mut self.pixels);
-        let kept = self
-            .decode_jpeg(&jpeg, &mut pixels)
-            .and_then(|(size, _, _held)| {
-                if self.loader_reads(&jpeg, size, &pixels).is_ok() {
-                    (image.payload, image.codec) = (jpeg, Codec::Jpeg);
-                    Ok("stored as the JPEG file")
-                } else {
-                    (image.payload, image.codec) =
-                        (compress(&pixels, self.options.level.max(1))?, Codec::Raw);
-                    Ok("stored as raw pixels")
-                }
-            });
-        self.pixels = pixels;
-        kept
-    }
-
-    /// Finds a JPEG file's own coefficients, or codes its pixels where there are none or the image is beyond the bound.
-    fn jpeg_to_coefficients(&mut self, bytes: &[u8]) -> Result<Converted, String> {
-        let source = self.turbo_pixels.size(bytes).map_err(jpeg_error)?;
-        let orientation = jpeg::orientation(bytes);
-        let mut change = None;
-        if self.bounded(source).is_none() {
-            let pixels = u64::from(source.0) * u64::from(source.1);
-            // Three components of 16 bits, and the streams made of them.
-            let _held = self.room(11 * pixels)?;
-            match self.turbo.read_coefficients(bytes, &mut self.coefficients) {
-                Ok(reading) => {
-                    return Ok(Converted {
-                        source,
-                        orientation,
-                        change,
-                        warning: reading.flaw.map(bear_with).transpose()?,
-                    });
-                }
-                Err(turbo::Error::Unsupported(reason)) => {
-                    change = Some(format!("{reason}: coded anew at quality {QUALITY}, 4:4:4"));
-                }
-                Err(error) => return Err(jpeg_error(error)),
-            }
-        }
-        // Taken out so that the rest of the worker can work on them.
-        let mut pixels = std::mem::take(&mut self.pixels);
-        let coded = self
-            .decode_jpeg(bytes, &mut pixels)
-            .and_then(|(size, warning, _held)| {
-                self.pixels_to_coefficients(Pixels {
-                    bytes: &pixels,
-                    size,
-                    gray: false,
-                })?;
-                Ok(warning)
-            });
-        self.pixels = pixels;
-        coded.map(|warning| Converted {
-            source,
-            orientation,
-            change,
-            warning,
-        })
-    }
-
-    /// Decodes a JPEG file and returns its size, what is wrong with it, and the memory that was taken for it.
-    fn decode_jpeg(&mut self, bytes: &[u8], into: &mut Vec<u8>) -> Result<Decoded, String> {
-        let (width, height) = self.turbo_pixels.size(bytes).map_err(jpeg_error)?;
-        // Pixels, and the coefficients of a progressive file or those that are made of the pixels.
-        let held = self.room(14 * u64::from(width) * u64::from(height))?;
-        let size = self
-            .turbo_pixels
-            .decode_full(bytes, into)
-            .map_err(jpeg_error)?;
-        let warning = self.turbo_pixels.flaw().map(bear_with).transpose()?;
-        Ok((size, warning, held))
-    }
-
     fn decode_other(&self, bytes: &[u8], kind: &'static str) -> Result<Other, String> {
         other::decode(bytes, kind, &|bytes| self.room(bytes))
     }
@@ -428,31 +283,11 @@ impl Worker {
     }
 }
 
-/// A decoded JPEG file: its size, what is wrong with it, and the memory that was taken for it.
-type Decoded = ((u32, u32), Option<String>, Taken);
-
 /// Returns the kind of an image from its first bytes, or why it is none that is read.
 fn image_kind(head: &[u8]) -> Result<&'static str, String> {
     match Kind::of(head) {
         Kind::Image(kind) => Ok(kind),
         kind => Err(kind.refusal()),
-    }
-}
-
-fn jpeg_error(error: turbo::Error) -> String {
-    match error {
-        turbo::Error::Unsupported(reason) | turbo::Error::Damaged(reason) => {
-            format!("JPEG: {reason}")
-        }
-    }
-}
-
-/// Refuses a file that ends before its picture does, as Pillow and with it torchvision do; else says what is wrong.
-fn bear_with(flaw: Flaw) -> Result<String, String> {
-    if flaw.cut {
-        Err(format!("JPEG: truncated: {}", flaw.complaint))
-    } else {
-        Ok(flaw.complaint)
     }
 }
 

@@ -54,6 +54,10 @@ pub fn prepare(source: &Source, options: &Options) -> Result<Destination, Error>
 fn follow(out: &Path) -> Result<PathBuf, Error> {
     const MOST_LINKS: usize = 40;
     let mut path: PathBuf = out.components().collect();
+    if path.file_name().is_none() {
+        // `.` or `..`: beside it there is a place only under its own name.
+        path = fs::canonicalize(out).map_err(DatasetError::io(out, "open"))?;
+    }
     for _ in 0..MOST_LINKS {
         match fs::read_link(&path) {
             Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
@@ -99,7 +103,7 @@ fn look(out: &Path, source: &Source, options: &Options) -> Result<Option<Outcome
     if !out.exists() || staging::is_free(out) {
         return Ok(None);
     }
-    if !out.join(MANIFEST_FILE).is_file() {
+    if !staging::is_dataset(out) {
         if staging::is_half_moved(out) {
             return Ok(None);
         }
@@ -132,6 +136,9 @@ fn existing(out: &Path, source: &Source, options: &Options) -> Result<Outcome, D
     }
     let json = fs::read(out.join(REPORT_FILE)).map_err(Difference::NoReport)?;
     let report: Report = serde_json::from_slice(&json).map_err(Difference::DamagedReport)?;
+    if !report.listing.is_empty() && report.listing != format!("{:016x}", listing.identity) {
+        return Err(Difference::Files);
+    }
     let began = fs::metadata(out.join(MANIFEST_FILE)).and_then(|meta| meta.modified());
     let began = began.map_err(Difference::NoReport)?;
     // A file that could not be kept may have been repaired in its rights alone, which only its inode tells.

@@ -74,8 +74,9 @@ pub fn in_order(
     files: &[SourceFile],
     mut take: impl FnMut(&SourceFile, Result<Ingested, String>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // Files between the list and `take`: enough to keep the workers busy past one slow file.
+    // Files between the list and `take`: enough to keep the workers busy past one slow file, unless they are huge.
     let window = 8 * options.workers;
+    const MOST_WAITING: usize = 256 << 20;
     let (to_workers, jobs) = crossbeam::channel::bounded::<usize>(window);
     let (results, from_workers) = crossbeam::channel::bounded(window);
     std::thread::scope(|scope| {
@@ -94,8 +95,14 @@ pub fn in_order(
         drop((jobs, results));
 
         let mut sent = 0;
-        let mut waiting: VecDeque<Option<_>> = VecDeque::new();
+        let mut waiting: VecDeque<Option<Result<Ingested, String>>> = VecDeque::new();
         for (taken, file) in files.iter().enumerate() {
+            let bytes = |ingested: &Option<Result<Ingested, String>>| match ingested {
+                Some(Ok(image)) => image.payload.len(),
+                _ => 0,
+            };
+            let held: usize = waiting.iter().map(bytes).sum();
+            let window = if held > MOST_WAITING { 1 } else { window };
             while sent < files.len() && sent < taken + window {
                 to_workers
                     .send(sent)

@@ -11,6 +11,9 @@ pub const REPORT_FILE: &str = "report.json";
 /// What a build left out or changed; `report.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
+    /// Identity of the listing that was built: 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub listing: String,
     /// Number of samples written.
     pub kept: u64,
     /// Images that could not be kept: damaged, empty, unreadable or of an unknown type.

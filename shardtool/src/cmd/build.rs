@@ -83,7 +83,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     class_depth: u8,
     /// Leave out files and folders whose path, or any name in it, is like this; may be given several times
-    #[arg(long, value_name = "GLOB", value_parser = Glob::new)]
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
     exclude: Vec<Glob>,
     /// Order of the samples: by class and path, the source's own, or by lot [default: sorted; source for records]
     #[arg(long, value_enum)]
@@ -150,6 +150,11 @@ impl Args {
 fn codec(name: &str) -> Result<Codec, String> {
     let found = Codec::ALL.into_iter().find(|codec| codec.name() == name);
     found.ok_or_else(|| "expected dct, jpeg or raw".to_owned())
+}
+
+/// Reads a glob; as paths have it, without `./` before or a slash behind.
+fn glob(text: &str) -> Result<Glob, globset::Error> {
+    Glob::new(text.trim_start_matches("./").trim_end_matches('/'))
 }
 
 /// Reads a file of class names.

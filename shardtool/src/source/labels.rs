@@ -13,11 +13,10 @@ use crate::format::{Label, LabelType, MAX_LABELS, PATH_COLUMN};
 /// What the first column may be called; Hugging Face's `metadata.csv` has the second.
 pub(super) const PATH_COLUMNS: [&str; 2] = [PATH_COLUMN, "file_name"];
 
-/// The label columns of a source and their values by path.
-#[derive(Debug, Default)]
+/// The label columns of a part of a source and their values by path.
+#[derive(Debug, Clone, Default)]
 pub struct Labels {
     names: Vec<String>,
-    kinds: Vec<LabelType>,
     /// For each path the fields of its line, without the path.
     rows: HashMap<String, Vec<String>>,
     /// What tells these labels from others: the bytes they were read from.
@@ -112,7 +111,6 @@ impl Labels {
         sorted.sort();
         let identity = format!("{names:?}{sorted:?}").into_bytes();
         Labels {
-            kinds: kinds(&names, &rows),
             names,
             rows,
             identity,
@@ -139,7 +137,6 @@ impl Labels {
                 ));
             }
         }
-        self.kinds = kinds(&self.names, &self.rows);
         self.identity.extend(other.identity);
         Ok(())
     }
@@ -182,14 +179,73 @@ impl Labels {
             rows.insert(path, fields.collect::<Vec<_>>());
         }
         Ok(Labels {
-            kinds: kinds(&names, &rows),
             names,
             rows,
             identity: bytes.to_vec(),
         })
     }
+}
 
-    /// Returns the columns of the dataset: the path, then those of the file.
+/// What tests look at: labels as those of a source of one part, which live for ever.
+#[cfg(test)]
+impl Labels {
+    fn alone(&self) -> &'static Joined {
+        Box::leak(Box::new(Joined::new(vec![self.clone()])))
+    }
+
+    pub(super) fn columns(&self) -> Vec<LabelColumn> {
+        self.alone().columns()
+    }
+
+    pub(super) fn of(&self, path: &str) -> Vec<Option<Label<'static>>> {
+        self.alone().of(Box::leak(Box::new(SourceFile {
+            path: path.to_owned(),
+            class: None,
+            size: 0,
+            fault: None,
+            part: 0,
+            container: 0,
+            position: 0,
+        })))
+    }
+
+    pub(super) fn without_image(&self) -> Vec<String> {
+        self.alone().without_image([].iter())
+    }
+}
+
+/// The labels of all parts of a source: each part's rows are for its own images.
+#[derive(Debug, Default)]
+pub struct Joined {
+    names: Vec<String>,
+    kinds: Vec<LabelType>,
+    parts: Vec<Labels>,
+}
+
+impl Joined {
+    /// Joins the labels of parts, in their order. Columns of the same name become one.
+    pub(super) fn new(parts: Vec<Labels>) -> Joined {
+        let mut names: Vec<String> = Vec::new();
+        for name in parts.iter().flat_map(|part| &part.names) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        let kind = |name: &String| {
+            kind_of(parts.iter().flat_map(move |part| {
+                let place = part.names.iter().position(|known| known == name);
+                let rows = part.rows.values();
+                rows.filter_map(move |row| Some(row[place?].as_str()))
+            }))
+        };
+        Joined {
+            kinds: names.iter().map(kind).collect(),
+            names,
+            parts,
+        }
+    }
+
+    /// Returns the columns of the dataset: the path, then those of the parts.
     pub fn columns(&self) -> Vec<LabelColumn> {
         let path = (PATH_COLUMN.to_owned(), LabelType::Utf8);
         let others = self.names.iter().cloned().zip(self.kinds.iter().copied());
@@ -199,40 +255,41 @@ impl Labels {
             .collect()
     }
 
-    /// Returns the values of an image, in the order of [`Labels::columns`].
-    pub fn of<'a>(&'a self, path: &'a str) -> Vec<Option<Label<'a>>> {
-        let mut values = vec![Some(Label::Text(path))];
-        match self.rows.get(path) {
-            None => values.resize(self.names.len() + 1, None),
-            Some(row) => {
-                let cells = row.iter().zip(&self.kinds);
-                values.extend(cells.map(|(cell, kind)| match kind {
-                    LabelType::Int64 => cell.parse().ok().map(Label::Int),
-                    LabelType::Float64 => cell.parse().ok().map(Label::Float),
-                    LabelType::Utf8 => (!cell.is_empty()).then_some(Label::Text(cell)),
-                }));
+    /// Returns the values of an image, in the order of [`Joined::columns`].
+    pub fn of<'a>(&'a self, file: &'a SourceFile) -> Vec<Option<Label<'a>>> {
+        let mut values = vec![Some(Label::Text(file.path.as_str()))];
+        let part = self.parts.get(file.part as usize);
+        let row = part.and_then(|part| Some((part, part.rows.get(&file.path)?)));
+        values.extend(self.names.iter().zip(&self.kinds).map(|(name, kind)| {
+            let (part, row) = row?;
+            let cell = &row[part.names.iter().position(|known| known == name)?];
+            match kind {
+                LabelType::Int64 => cell.parse().ok().map(Label::Int),
+                LabelType::Float64 => cell.parse().ok().map(Label::Float),
+                LabelType::Utf8 => (!cell.is_empty()).then_some(Label::Text(cell)),
             }
-        }
+        }));
         values
     }
 
     /// Returns the sorted paths of lines for which there is no image.
     pub fn without_image<'a>(&self, files: impl Iterator<Item = &'a SourceFile>) -> Vec<String> {
-        let files: HashSet<&str> = files.map(|file| file.path.as_str()).collect();
-        let paths = self
-            .rows
-            .keys()
-            .filter(|path| !files.contains(path.as_str()));
-        let mut paths: Vec<String> = paths.cloned().collect();
+        let files: HashSet<(u32, &str)> =
+            files.map(|file| (file.part, file.path.as_str())).collect();
+        let mut paths = Vec::new();
+        for (number, part) in (0..).zip(&self.parts) {
+            let rows = part.rows.keys();
+            let missing = rows.filter(|path| !files.contains(&(number, path.as_str())));
+            paths.extend(missing.cloned());
+        }
         paths.sort();
         paths
     }
-}
 
-/// Returns the types of all columns.
-fn kinds(names: &[String], rows: &HashMap<String, Vec<String>>) -> Vec<LabelType> {
-    let kind = |i: usize| kind_of(rows.values().map(|row| row[i].as_str()));
-    (0..names.len()).map(kind).collect()
+    /// Returns what tells these labels from others.
+    pub(super) fn identity(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| &part.identity[..])
+    }
 }
 
 /// Returns the narrowest type that gives back every value as it was written; empty ones are missing and fit any.
@@ -400,9 +457,6 @@ mod tests {
         assert_eq!(labels.of("x.jpg")[1], Some(Label::Text("1\n2")));
         assert_eq!(labels.of("y.jpg")[1], Some(Label::Text("a\"b")));
         assert_eq!(labels.of("z,.jpg")[1], None);
-        assert_eq!(
-            labels.without_image([].iter()),
-            ["x.jpg", "y.jpg", "z,.jpg"]
-        );
+        assert_eq!(labels.without_image(), ["x.jpg", "y.jpg", "z,.jpg"]);
     }
 }

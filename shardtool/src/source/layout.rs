@@ -246,15 +246,15 @@ impl Plan {
             for folder in here.folders.keys() {
                 let wanted = match split_name(folder) {
                     Some(name) => name.to_owned(),
-                    None if layout == Layout::Splits => folder.to_lowercase(),
+                    None if layout == Layout::Splits => plain(folder),
                     None => continue,
                 };
                 // `valid` beside `val` keeps a name of its own.
-                let name = if names.contains(&wanted) {
-                    folder.to_lowercase()
-                } else {
-                    wanted
-                };
+                let further = (2..).map(|number| format!("{}-{number}", plain(folder)));
+                let mut names_to_try = [wanted, plain(folder)].into_iter().chain(further);
+                let name = names_to_try
+                    .find(|name| !names.contains(name))
+                    .unwrap_or_default();
                 names.insert(name.clone());
                 plan.splits.push((format!("{folder}/"), name));
             }
@@ -270,7 +270,8 @@ impl Plan {
                 Layout::Auto | Layout::Splits => own.direct > in_folders,
             };
             // One folder called `images` is where they lie, not what they show.
-            let is_one = own.folders.len() == 1 && own.folders.keys().all(|name| *name == "images");
+            let only = own.folders.iter().next().filter(|_| own.folders.len() == 1);
+            let is_one = only.is_some_and(|(name, group)| *name == "images" && group.deeper == 0);
             if is_flat || (is_one && layout != Layout::Classes) {
                 plan.flat.insert(folder.clone());
             }
@@ -398,6 +399,18 @@ fn is_split_in_folders(here: &Groups<'_>) -> bool {
         .find(|(name, _)| split_name(name) == Some("train"));
     folders.keys().all(|name| is_split(name))
         || train.is_some_and(|(_, group)| group.deeper > group.direct)
+}
+
+/// Returns a folder's name as that of a split, which becomes a file's name.
+fn plain(folder: &str) -> String {
+    let letter = |letter: char| {
+        if letter.is_ascii_alphanumeric() || letter == '_' {
+            letter
+        } else {
+            '-'
+        }
+    };
+    folder.to_lowercase().chars().map(letter).collect()
 }
 
 /// Returns the name of the split that a folder's name means.

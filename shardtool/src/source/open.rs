@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::kind::{HEAD, Kind, is_junk};
+use super::kind::{self, HEAD, Kind, is_junk};
 use super::{
-    Error, Options, Part, Source, folder, imagenet, list, mds, parquet, tar, tfrecord, webdataset,
-    zip,
+    Contents, Error, Note, Options, Part, Source, folder, imagenet, list, mds, parquet, tar,
+    tfrecord, webdataset, zip,
 };
 use crate::dataset::{Order, is_plain};
 
@@ -47,6 +47,9 @@ pub fn open(request: &Request) -> Result<Source, Error> {
     for path in &request.lists {
         places.push(path.clone());
         parts.push(list::open(path, &options)?);
+    }
+    for part in &mut parts {
+        exclude(&mut part.contents, &options);
     }
     Source::new(places, parts, request.order)
 }
@@ -115,6 +118,18 @@ fn part(kind: What, paths: &[PathBuf], mut options: Options) -> Result<Part, Err
         }
     }
     Ok(part)
+}
+
+/// Ignores the items that the user has excluded, where the part has not done it: records and lists have names too.
+fn exclude(contents: &mut Contents, options: &Options) {
+    let ignored = &mut contents.ignored;
+    contents.items.retain(|item| {
+        let excluded = options.excludes(&item.path);
+        if excluded {
+            ignored.push(Note::new(item.path.as_str(), "excluded"));
+        }
+        !excluded
+    });
 }
 
 /// Sorts what the user named into groups, each of which becomes a part.
@@ -203,37 +218,38 @@ fn folder_of(path: &Path) -> Result<(What, Vec<PathBuf>), Error> {
     if mds::is_folder(path) {
         return Ok((What::Mds, vec![path.to_owned()]));
     }
-    let (files, folders) = names(path)?;
-    let all = |paths: Vec<PathBuf>, fits: &dyn Fn(&Path) -> bool| {
-        !paths.is_empty() && paths.iter().all(|path| fits(path))
+    let (mut files, mut folders) = names(path)?;
+    let has_images = |files: &[PathBuf]| {
+        let name = |path: &Path| path.to_string_lossy().into_owned();
+        files.iter().any(|path| kind::named(&name(path)).is_some())
     };
-    let is_parquet = |path: &Path| path.extension().is_some_and(|ending| ending == "parquet");
-    let is_tar = |path: &Path| path.extension().is_some_and(|ending| ending == "tar");
-    let is_record = |path: &Path| tfrecord::is_named(path);
-    // Files of one such format alone, directly in the folder or in one called data.
-    for here in [
-        Some(path.to_owned()),
-        folders
-            .iter()
-            .find(|folder| folder.ends_with("data"))
-            .cloned(),
-    ] {
-        let Some(here) = here else { continue };
-        let (files, _) = names(&here)?;
+    if !has_images(&files)
+        && let [data] = &folders[..]
+        && data.ends_with("data")
+    {
+        (files, folders) = names(data)?;
+    }
+    // Records lie alone. What is among images or folders is left out there, by name.
+    if folders.is_empty() && !has_images(&files) {
+        let has_ending =
+            |path: &Path, ending: &str| path.extension().is_some_and(|known| known == ending);
         let of = |fits: &dyn Fn(&Path) -> bool| -> Vec<PathBuf> {
             files.iter().filter(|path| fits(path)).cloned().collect()
         };
-        let parquet = of(&is_parquet);
+        let parquet = of(&|path| has_ending(path, "parquet"));
         if !parquet.is_empty() {
             return Ok((What::Parquet, parquet));
         }
-        let records = of(&is_record);
+        let records = of(&tfrecord::is_named);
         if !records.is_empty() {
             return Ok((What::TfRecord, records));
         }
-    }
-    if folders.is_empty() && all(files.clone(), &is_tar) && webdataset::is_shard(&files[0])? {
-        return Ok((What::WebDataset, files));
+        let shards = of(&|path| has_ending(path, "tar"));
+        if let Some(first) = shards.first()
+            && webdataset::is_shard(first)?
+        {
+            return Ok((What::WebDataset, shards));
+        }
     }
     Ok((What::Folder, vec![path.to_owned()]))
 }

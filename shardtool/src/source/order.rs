@@ -5,7 +5,7 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
-use super::{Class, Contents, Error, Labels, Listing, SourceFile, SourceSplit};
+use super::{Class, Contents, Error, Joined, Listing, SourceFile, SourceSplit};
 use crate::dataset::{Order, SourceRecord};
 
 /// Joins what parts hold. `place` is for messages.
@@ -35,13 +35,15 @@ pub fn arrange(place: &Path, parts: Vec<Contents>, order: Option<Order>) -> Resu
         },
         classes: Vec::new(),
         splits: Vec::new(),
-        labels: Labels::default(),
+        labels: Joined::default(),
         ignored: Vec::new(),
         left_out: Vec::new(),
         remarks: Vec::new(),
         newest: None,
         order,
+        identity: 0,
     };
+    let mut labels = Vec::new();
     let mut splits: Vec<(String, Vec<SourceFile>)> = Vec::new();
     for (number, part) in (0..).zip(parts) {
         for item in part.items {
@@ -59,18 +61,13 @@ pub fn arrange(place: &Path, parts: Vec<Contents>, order: Option<Order>) -> Resu
                 None => splits.push((item.split, vec![file])),
             }
         }
-        listing
-            .labels
-            .join(part.labels)
-            .map_err(|reason| Error::Classes {
-                path: place.to_owned(),
-                reason,
-            })?;
+        labels.push(part.labels);
         listing.ignored.extend(part.ignored);
         listing.left_out.extend(part.left_out);
         listing.remarks.extend(part.remarks);
         listing.newest = listing.newest.max(part.newest);
     }
+    listing.labels = Joined::new(labels);
     listing.ignored.sort_by(|a, b| a.path.cmp(&b.path));
     listing.left_out.sort_by(|a, b| a.path.cmp(&b.path));
     splits.sort_by_key(|(name, _)| (name != "train", name != "val", name.clone()));
@@ -84,7 +81,28 @@ pub fn arrange(place: &Path, parts: Vec<Contents>, order: Option<Order>) -> Resu
         name: listing.record.name.clone(),
         ..record(&listing.splits, &listing.labels)
     };
+    listing.identity = identity(&listing);
     Ok(listing)
+}
+
+/// Returns the checksum of all that a listing says.
+fn identity(listing: &Listing) -> u64 {
+    let mut identity = Xxh3::new();
+    for class in &listing.classes {
+        identity.update(format!("{class}\n").as_bytes());
+    }
+    for split in &listing.splits {
+        identity.update(format!("\0{}\n", split.name).as_bytes());
+        for file in &split.files {
+            let line = format!("{}\0{} {:?}\n", file.path, file.size, file.class);
+            identity.update(line.as_bytes());
+        }
+    }
+    listing
+        .labels
+        .identity()
+        .for_each(|bytes| identity.update(bytes));
+    identity.digest()
 }
 
 /// Puts samples into their order; `FORMAT.md` describes it.
@@ -104,7 +122,7 @@ fn sort(files: &mut [SourceFile], order: Order) {
 }
 
 /// Returns the identity of a source: its size, and the checksum that `FORMAT.md` calls `source.listing`.
-fn record(splits: &[SourceSplit], labels: &Labels) -> SourceRecord {
+fn record(splits: &[SourceSplit], labels: &Joined) -> SourceRecord {
     let mut listing = Xxh3::new();
     let (mut files, mut bytes) = (0, 0);
     for file in splits.iter().flat_map(|split| &split.files) {
@@ -113,7 +131,7 @@ fn record(splits: &[SourceSplit], labels: &Labels) -> SourceRecord {
         files += 1;
         bytes += file.size;
     }
-    listing.update(&labels.identity);
+    labels.identity().for_each(|bytes| listing.update(bytes));
     SourceRecord {
         name: String::new(),
         files,
@@ -160,7 +178,7 @@ impl Numbering {
                     names.len()
                 )));
             }
-            const MOST: u32 = 1 << 24;
+            const MOST: u32 = 1 << 20;
             if highest >= MOST {
                 return Err(wrong(format!(
                     "class {highest}: more than a dataset may have"

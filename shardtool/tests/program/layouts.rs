@@ -280,3 +280,39 @@ fn nothing_carries_over_from_one_file_to_the_next() {
     let dataset = Dataset::open(&dir.path().join("in.shards")).unwrap();
     assert!(dataset.split("train").unwrap().sample(0).payload() == alone.unwrap());
 }
+
+#[test]
+fn images_beside_records_do_not_vanish() {
+    let beside = |root: &Path| {
+        write(root, "thumbs.parquet", b"PAR1 and more");
+        write(root, "data/index.json", b"{}");
+    };
+    let built = build(1, &["cat/1.jpg", "dog/1.jpg"], beside, &[]);
+    assert_eq!(built.splits, splits(&[("train", 2)]));
+    assert_eq!(built.paths("left_out"), ["data", "thumbs.parquet"]);
+}
+
+#[test]
+fn names_of_splits_are_those_of_files() {
+    let files = [
+        "b c/dog/1.jpg",
+        "A/cat/2.jpg",
+        "a/cat/3.jpg",
+        "t\u{e9}st/cat/4.jpg",
+    ];
+    let built = build(0, &files, nothing, &["--layout", "splits"]);
+    let expected = splits(&[("a", 1), ("a-2", 1), ("b-c", 1), ("t-st", 1)]);
+    assert_eq!(built.splits, expected);
+    let files = ["train/images/cat/1.jpg", "train/images/dog/2.jpg"];
+    assert_eq!(
+        build(0, &files, nothing, &[]).splits,
+        splits(&[("train", 2)])
+    );
+    let built = build(
+        0,
+        &["cat/1.jpg", "dog/2.jpg"],
+        nothing,
+        &["--exclude", "./cat/"],
+    );
+    assert_eq!(built.classes, ["dog"]);
+}

@@ -257,3 +257,74 @@ fn samples_may_be_shuffled() {
     let (_, stderr) = expect(2, root, &["build", "photos", "--out", "one"]);
     assert!(stderr.contains("other options"), "{stderr}");
 }
+
+#[test]
+fn what_is_no_dataset_is_never_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write_classes(&root.join("photos"), 0..3);
+    // Another program's file of the same name, and names that a build would use.
+    write(root, "coco/dataset.json", b"{\"images\": []}");
+    write(root, "coco/thesis.txt", b"mine");
+    write(root, "one.building/thesis.txt", b"mine");
+    write(root, "two.replaced/thesis.txt", b"mine");
+    fs::create_dir(root.join("three")).unwrap();
+    write(root, "target/thesis.txt", b"mine");
+    symlink("target", root.join("three.building")).unwrap();
+    for out in ["coco", "one", "three"] {
+        let (_, stderr) = expect(2, root, &["build", "photos", "--out", out, "--force"]);
+        assert!(stderr.contains("is not a dataset"), "{stderr}");
+    }
+    expect(0, root, &["build", "photos", "--out", "two", "--force"]);
+    // What somebody has laid into a dataset survives its replacement.
+    expect(0, root, &["build", "photos", "--out", "four"]);
+    write(root, "four/thesis.txt", b"mine");
+    let (_, stderr) = expect(0, root, &["build", "photos", "--out", "four", "--force"]);
+    assert!(stderr.contains("four.replaced: stays"), "{stderr}");
+    for kept in [
+        "coco",
+        "one.building",
+        "two.replaced",
+        "target",
+        "four.replaced",
+    ] {
+        assert!(root.join(kept).join("thesis.txt").exists(), "{kept}");
+    }
+}
+
+#[test]
+fn other_labels_are_another_dataset() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write_classes(&root.join("photos"), 0..2);
+    let list = |one: &str, two: &str| {
+        let text = format!("path,label\nphotos/b/000.JPEG,{one}\nphotos/a/001.JPEG,{two}\n");
+        write(root, "list.csv", text.as_bytes());
+        // As old as any: only what it says tells it from the other.
+        let file = fs::File::options()
+            .write(true)
+            .open(root.join("list.csv"))
+            .unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    list("cat", "dog");
+    let args = ["build", "--list", "list.csv", "--out", "out"];
+    expect(0, root, &args);
+    list("dog", "cat");
+    let (_, stderr) = expect(2, root, &args);
+    assert!(stderr.contains("other files"), "{stderr}");
+    // A part of the source has its own labels, whatever the paths in others.
+    write(root, "x/train/labels.csv", b"path,n\na/1.jpg,5\n");
+    for split in ["train", "val"] {
+        write(root, &format!("x/{split}/a/1.jpg"), &jpeg(1));
+    }
+    expect(
+        0,
+        root,
+        &["build", "train=x/train", "val=x/val", "--out", "parts"],
+    );
+    let dataset = Dataset::open(&root.join("parts")).unwrap();
+    let label = |split: &str| dataset.split(split).unwrap().sample(0).label("n");
+    assert_eq!(label("train"), Some(shardtool::format::Label::Int(5)));
+    assert_eq!(label("val"), None);
+}

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{Error, Options, Report};
 use super::staging::Staging;
 use crate::dataset::{CodecOptions, Order, ShardRecord, SourceRecord};
-use crate::format::{Shard, VERSION, checksum};
+use crate::format::{Shard, VERSION};
 use crate::source::Source;
 use crate::{Error as DatasetError, Escaped};
 
@@ -29,8 +29,10 @@ struct Head {
     source: SourceRecord,
     codec: CodecOptions,
     order: Order,
-    /// Checksum of the names of all classes.
-    classes: u64,
+    /// The listing's identity.
+    identity: u64,
+    /// What the user named, with their full paths.
+    places: Vec<PathBuf>,
     /// Nanoseconds since 1970 at which the source was listed.
     began: u64,
 }
@@ -75,7 +77,12 @@ impl Journal {
             source: listing.record.clone(),
             codec: options.codec.clone(),
             order: listing.order,
-            classes: checksum(listing.classes.join("\0").as_bytes()),
+            identity: listing.identity,
+            places: source
+                .places()
+                .iter()
+                .map(|place| fs::canonicalize(place).unwrap_or(place.clone()))
+                .collect(),
             began: nanoseconds(options.began),
         };
         let (began, done) = read(&path, &head, listing.newest);

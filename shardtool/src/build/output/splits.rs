@@ -5,13 +5,13 @@ use super::super::ingest::Ingested;
 use super::staging::Staging;
 use crate::dataset::ShardRecord;
 use crate::format::{LabelType, NewSample, ShardWriter};
-use crate::source::{Labels, SourceFile};
+use crate::source::{Joined, SourceFile};
 
 /// Writes the samples of one split.
 pub struct SplitWriter<'a> {
     staging: &'a Staging,
     name: &'a str,
-    labels: &'a Labels,
+    labels: &'a Joined,
     columns: Vec<(String, LabelType)>,
     shard_size: u64,
     codec_data: &'a [u8],
@@ -25,7 +25,7 @@ impl<'a> SplitWriter<'a> {
     pub fn new(
         staging: &'a Staging,
         name: &'a str,
-        labels: &'a Labels,
+        labels: &'a Joined,
         shard_size: u64,
         codec_data: &'a [u8],
         finished: usize,
@@ -49,7 +49,7 @@ impl<'a> SplitWriter<'a> {
         file: &SourceFile,
         image: &Ingested,
     ) -> Result<Option<ShardRecord>, Error> {
-        let labels = self.labels.of(&file.path);
+        let labels = self.labels.of(file);
         let full = |writer: &ShardWriter| {
             let size = writer.bytes() + image.payload.len() as u64;
             size > self.shard_size || !writer.has_room(&labels)

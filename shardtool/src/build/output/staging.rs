@@ -14,8 +14,8 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use super::super::{Error, Outcome, REPORT_FILE};
 use super::journal::JOURNAL_FILE;
-use crate::Error as DatasetError;
-use crate::dataset::{MANIFEST_FILE, Manifest};
+use crate::dataset::{FORMAT_NAME, MANIFEST_FILE, Manifest};
+use crate::{Error as DatasetError, Escaped};
 
 /// A dataset that is being written.
 pub struct Staging {
@@ -46,6 +46,9 @@ impl Staging {
             if let (Ok(held), Ok(named)) = (held, named)
                 && (held.dev(), held.ino()) == (named.dev(), named.ino())
             {
+                if !names(&dir).iter().all(|name| is_ours(name)) || dir.is_symlink() {
+                    return Err(Error::Foreign { path: dir });
+                }
                 let staging = Staging { out, dir, lock };
                 staging.take_back()?;
                 return Ok(staging);
@@ -129,8 +132,8 @@ impl Staging {
         // The manifest tells that all is there; the journal has served.
         let journal = self.dir.join(JOURNAL_FILE);
         let replaced = with_suffix(&self.out, ".replaced");
-        if replaced.exists() {
-            fs::remove_dir_all(&replaced)?;
+        if is_dataset(&replaced) {
+            remove_dataset(&replaced)?;
         }
         if self.out.exists() && !is_free(&self.out) {
             fs::rename(&self.out, &replaced)?;
@@ -145,7 +148,7 @@ impl Staging {
         }
         let _ = fs::remove_file(self.out.join(JOURNAL_FILE)).or_else(|_| fs::remove_file(journal));
         if replaced.exists() {
-            fs::remove_dir_all(&replaced)?;
+            remove_dataset(&replaced)?;
         }
         Ok(())
     }
@@ -165,7 +168,7 @@ impl Staging {
         }
         let mut files: Vec<String> = names(&self.dir)
             .into_iter()
-            .filter(|name| is_ours(name))
+            .filter(|name| is_ours(name) && name != JOURNAL_FILE)
             .collect();
         files.sort_by_key(|name| name == MANIFEST_FILE);
         for name in files {
@@ -214,7 +217,7 @@ fn place(out: &Path) -> PathBuf {
 /// Moves a dataset back that a build with `--force` had moved aside when it died.
 pub fn restore_replaced(out: &Path) -> Result<(), Error> {
     let replaced = with_suffix(out, ".replaced");
-    if replaced.exists() && !out.exists() {
+    if is_dataset(&replaced) && !out.exists() {
         rename(&replaced, out)?;
     }
     Ok(())
@@ -236,7 +239,31 @@ pub fn is_half_moved(out: &Path) -> bool {
 }
 
 fn is_ours(name: &str) -> bool {
-    name == REPORT_FILE || name == MANIFEST_FILE || name.ends_with(".shard")
+    [REPORT_FILE, MANIFEST_FILE, JOURNAL_FILE].contains(&name) || name.ends_with(".shard")
+}
+
+/// Tells if a directory holds a dataset of this program, be it of another version: nothing else is ever replaced.
+pub fn is_dataset(path: &Path) -> bool {
+    let manifest = fs::read(path.join(MANIFEST_FILE)).unwrap_or_default();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
+    manifest
+        .get("format")
+        .is_some_and(|format| format == FORMAT_NAME)
+}
+
+/// Removes a dataset, and its directory if there is nothing else in it.
+fn remove_dataset(path: &Path) -> io::Result<()> {
+    for name in names(path).into_iter().filter(|name| is_ours(name)) {
+        fs::remove_file(path.join(name))?;
+    }
+    if !names(path).is_empty() {
+        tracing::warn!(
+            "{}: stays, for it holds more than the dataset that was replaced",
+            Escaped::new(path)
+        );
+        return Ok(());
+    }
+    fs::remove_dir(path)
 }
 
 fn is_mount_point(path: &Path) -> bool {

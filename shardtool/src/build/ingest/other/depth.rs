@@ -1,7 +1,7 @@
 //! Samples of more than 8 bits become 8, by a rule that is written in `shardtool/README.md`.
 
 /// Scales whole numbers: by the smallest of the usual depths that holds the largest of them, so that 12 bits in 16 are
-/// not black. Negative ones count as 0. Returns with them how.
+/// not black; from the least to the largest if some are negative. Returns with them how.
 pub fn integers<T: Copy + Into<i64>>(samples: &[T]) -> (Vec<u8>, String) {
     const DEPTHS: [u32; 7] = [8, 10, 12, 14, 16, 24, 32];
     let largest = samples
@@ -9,12 +9,21 @@ pub fn integers<T: Copy + Into<i64>>(samples: &[T]) -> (Vec<u8>, String) {
         .map(|&sample| sample.into())
         .max()
         .unwrap_or(0);
+    let least = samples
+        .iter()
+        .map(|&sample| sample.into())
+        .min()
+        .unwrap_or(0);
+    if least < 0 {
+        let samples: Vec<f32> = samples.iter().map(|&sample| sample.into() as f32).collect();
+        return floats(&samples);
+    }
     let depth = DEPTHS
         .into_iter()
         .find(|&depth| largest < 1 << depth)
         .unwrap_or(32);
     let full = (1i64 << depth) - 1;
-    let scale = |&sample: &T| ((sample.into().clamp(0, full) * 255 + full / 2) / full) as u8;
+    let scale = |&sample: &T| ((sample.into().min(full) * 255 + full / 2) / full) as u8;
     let how = format!("{depth} bits of a sample scaled to 8");
     (samples.iter().map(scale).collect(), how)
 }
@@ -41,7 +50,7 @@ pub fn floats(samples: &[f32]) -> (Vec<u8>, String) {
         };
         ((sample - from) / span * 255.0).clamp(0.0, 255.0).round() as u8
     };
-    let how = format!("floating-point samples scaled from {from} .. {to} to 8 bits");
+    let how = format!("samples scaled from {from} .. {to} to 8 bits");
     (samples.iter().map(scale).collect(), how)
 }
 
@@ -55,7 +64,8 @@ mod tests {
         assert_eq!(scaled(&[0, 128, 255]), [0, 128, 255]);
         assert_eq!(scaled(&[0, 2048, 4095]), [0, 128, 255]);
         assert_eq!(scaled(&[0, 32768, 65535]), [0, 128, 255]);
-        assert_eq!(integers(&[-5i32, 1 << 23, (1 << 24) - 1]).0, [0, 128, 255]);
+        assert_eq!(integers(&[0i32, 1 << 23, (1 << 24) - 1]).0, [0, 128, 255]);
+        assert_eq!(integers(&[-100i16, 0, 100]).0, [0, 128, 255]);
         assert_eq!(integers(&[u32::MAX, 0]).0, [255, 0]);
         let scaled = |samples: &[f32]| floats(samples).0;
         assert_eq!(scaled(&[0.0, 0.5, 1.0]), [0, 128, 255]);

@@ -24,6 +24,14 @@ pub fn decode(
         .with_limits(limits);
     let (width, height) = decoder.dimensions().map_err(wrong)?;
     check_size(width, height)?;
+    // Bits of a byte in the other order, which no decoder here turns.
+    if decoder
+        .find_tag_unsigned::<u16>(Tag::FillOrder)
+        .map_err(wrong)?
+        == Some(2)
+    {
+        return Err("fill order 2: not read".to_owned());
+    }
     let channels = match decoder.colortype().map_err(wrong)? {
         ColorType::Gray(9..) => 1,
         ColorType::GrayA(9..) => 2,
