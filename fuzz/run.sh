@@ -10,7 +10,7 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds=$1
 shift
-targets=${*:-shard dct streams rans jpeg raw turbo official}
+targets=${*:-shard dct streams rans jpeg raw turbo official sources convert}
 out=${CARGO_TARGET_DIR:-target}/fuzz
 host=x86_64-unknown-linux-gnu
 
@@ -26,6 +26,12 @@ fi
 export CFLAGS="-g1 -fno-omit-frame-pointer -fsanitize=address $coverage"
 ${CARGO:-cargo} +nightly build --release --manifest-path fuzz/Cargo.toml --target $host --target-dir "$out"
 [ "$seconds" != build ] || exit 0
+
+# Targets that need files keep them in memory, where that is.
+[ ! -w /dev/shm ] || export TMPDIR=/dev/shm
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
 
 status=0
 for target in $targets; do
