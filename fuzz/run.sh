@@ -38,9 +38,11 @@ for target in $targets; do
 	seeds=fuzz/corpus/$target
 	# JPEG files there are already.
 	case $target in jpeg | turbo) seeds=shardtool/tests/fixtures/jpeg ;; esac
+	# A build's threads may still be ending when it is done, with memory that only they know of.
+	case $target in convert) leaks=0 ;; *) leaks=1 ;; esac
 	mkdir -p "$out/corpus/$target" "$out/artifacts"
 	echo "fuzz: $target for $seconds s"
 	"$out/$host/release/$target" -max_total_time="$seconds" -timeout=25 -print_final_stats=1 -verbosity=${VERBOSITY:-0} \
-		-artifact_prefix="$out/artifacts/$target-" "$out/corpus/$target" "$seeds" || status=1
+		-detect_leaks=$leaks -artifact_prefix="$out/artifacts/$target-" "$out/corpus/$target" "$seeds" || status=1
 done
 exit $status

@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -159,15 +160,19 @@ fn read_all(source: &Source, is_exact: bool) {
         paths.windows(2).all(|pair| pair[0] != pair[1]),
         "two files have one path"
     );
+    let columns = listing.labels.columns();
+    let names: HashSet<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    let are_good = names.iter().all(|name| (1..=255).contains(&name.len()));
+    assert!(
+        are_good && names.len() == columns.len() && names.len() <= 256,
+        "no columns for a shard: {names:?}"
+    );
     for file in listing.files().take(MOST_FILES) {
         assert!(
             file.class
                 .is_none_or(|class| (class as usize) < listing.classes.len())
         );
-        assert_eq!(
-            listing.labels.of(&file.path).len(),
-            listing.labels.columns().len()
-        );
+        assert_eq!(listing.labels.of(&file.path).len(), columns.len());
         let head = source.head(file, 10);
         let Ok(bytes) = source.read(file) else {
             continue;
