@@ -1,5 +1,10 @@
 //! What the targets share: how they take inputs apart, and when two decoders agree.
 
+use std::io::Cursor;
+use std::panic;
+use std::path::PathBuf;
+
+use image::ImageReader;
 use shardtool::Corrupt;
 use shardtool::dct::decode::Decoder;
 use shardtool::dct::tables::Tables;
@@ -101,6 +106,40 @@ pub fn jpeg_size(jpeg: &[u8]) -> Option<(u32, u32)> {
     let first = headers.next().map(size)?;
     let fits = |(width, height): (u32, u32)| u64::from(width) * u64::from(height) <= MAX_PIXELS;
     (fits(first) && headers.map(size).all(fits)).then_some(first)
+}
+
+/// Tells if no decoder will find an image of more than [`MAX_PIXELS`] in a file.
+pub fn is_small(file: &[u8]) -> bool {
+    let fits = |(width, height): (u32, u32)| u64::from(width) * u64::from(height) <= MAX_PIXELS;
+    if file.starts_with(&[0xff, 0xd8, 0xff]) {
+        return jpeg_size(file).is_some();
+    }
+    let reader = ImageReader::new(Cursor::new(file)).with_guessed_format();
+    let size = reader.ok().and_then(|reader| reader.into_dimensions().ok());
+    // What the one refuses the other may take.
+    let tiff = tiff::decoder::Decoder::new(Cursor::new(file)).ok();
+    let tiff_size = tiff.and_then(|mut decoder| decoder.dimensions().ok());
+    [size, tiff_size].into_iter().flatten().all(fits)
+}
+
+/// Returns a path for files of this process, which does not exist yet.
+pub fn folder(target: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("{target}-{}", std::process::id()))
+}
+
+/// Lets a panic of a library below get to whoever may catch it, in silence. One of our own ends the process, as all do
+/// that nobody catches.
+pub fn end_at_our_panics() {
+    let end = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        let file = panic.location().map_or("", |location| location.file());
+        if ["shardtool/src/", "targets/"]
+            .iter()
+            .any(|ours| file.contains(ours))
+        {
+            end(panic);
+        }
+    }));
 }
 
 /// Decodes a `dct` payload with every family of instructions, and with a decoder that has seen other payloads.

@@ -1,5 +1,7 @@
 //! Makes the seed corpus and `tables.bin` from the fixtures and golden files of the repository: `make fuzz-seeds`.
 
+mod sources;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,9 @@ const VIEWS: [[u8; 5]; 3] = [
     [30, 200, 90, 120, 8],
     [100, 60, 10, 255, 3],
 ];
+
+/// Largest fixture that becomes a seed as it is.
+const MOST_JPEG: usize = 4096;
 
 fn main() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -158,6 +163,22 @@ fn main() {
     archive::write(ZipWriter::new(&mut small), "x", &checkpoint(), storages)
         .expect("room in memory");
     corpus.write("archive", &[&small]);
+
+    let corpus = Corpus::new(fuzz, "sources");
+    for (name, bytes) in sources::sources() {
+        corpus.write(name, &[&bytes]);
+    }
+
+    let corpus = Corpus::new(fuzz, "convert");
+    for (number, (name, bytes)) in (0..).zip(sources::images()) {
+        corpus.write(name, &[&[number], &bytes]);
+    }
+    for (number, path) in (0..).zip(fixtures) {
+        let jpeg = fs::read(&path).expect("a fixture");
+        if jpeg.len() <= MOST_JPEG {
+            corpus.write(&stem(&path), &[&[number], &jpeg]);
+        }
+    }
 }
 
 /// Returns the least that has all parts of an official checkpoint.

@@ -13,6 +13,16 @@ use super::{Class, Item, Labels, Options};
 /// Bytes that one image may have at most.
 pub const MOST: u64 = 1 << 30;
 
+/// Bytes that the name of an archive's member may have: file systems take no longer path. Names of many folders take
+/// time as the square of their length.
+pub const MOST_NAME: usize = 4096;
+
+/// Returns the beginning of a name that is too long, to be shown.
+pub fn shortened(name: &[u8]) -> String {
+    let start = &name[..name.len().min(64)];
+    format!("{}…", String::from_utf8_lossy(start))
+}
+
 /// Tells if a path leads to something below where it begins, whatever lies there.
 pub fn is_plain(path: &str) -> bool {
     let is_name = |name: &str| !matches!(name, "" | "." | "..");

@@ -3,7 +3,7 @@
 //! The directory at the archive's end is read once; then every thread reads members for itself. Nothing is unpacked
 //! to disk. A member is held in memory while it is read, 1 GiB at most.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -80,13 +80,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Part, Error> {
         walk.entry(&name, is_link, member)?;
     }
     let mut tree = walk.tree;
-    let mut empty = walk.folders;
-    for found in &tree.found {
-        for (end, _) in found.path.match_indices('/') {
-            empty.remove(&found.path[..end]);
-        }
-    }
-    tree.folders.extend(empty);
+    tree.folders = without_image(&walk.folders, &tree.found);
     let name = records::name(&[path.to_owned()]);
     if has_double {
         let reason = "some of its members have one name: only the last of each is read";
@@ -99,6 +93,23 @@ pub fn open(path: &Path, options: &Options) -> Result<Part, Error> {
         contents,
         files: Box::new(walk.archive),
     })
+}
+
+/// Returns the folders that hold no image, nor do folders in them; not those in such a folder.
+///
+/// What is looked at is borrowed: the folders on the way to one file can have many times the bytes of its name.
+fn without_image(folders: &BTreeSet<String>, found: &[Found]) -> Vec<String> {
+    let mut with = HashSet::new();
+    for path in found.iter().map(|found| found.path.as_str()) {
+        with.extend(path.match_indices('/').map(|(end, _)| &path[..end]));
+    }
+    let mut empty = BTreeSet::new();
+    for folder in folders.iter().filter(|folder| !folder.is_empty()) {
+        let ends = folder.match_indices('/').map(|(end, _)| end);
+        let mut above = ends.chain([folder.len()]).map(|end| &folder[..end]);
+        empty.extend(above.find(|above| !with.contains(above)));
+    }
+    empty.into_iter().map(str::to_owned).collect()
 }
 
 /// Tells if the directory has an entry behind the last that was counted: the count is damaged, then.
@@ -221,6 +232,7 @@ struct Walk<'a> {
     archive: Archive,
     options: &'a Options,
     tree: Tree,
+    /// The folders that files lie in, or were packed themselves; not those on the way to them.
     folders: BTreeSet<String>,
     /// Paths whose files are not meant, each noted once.
     skipped: BTreeSet<String>,
@@ -238,6 +250,11 @@ impl Walk<'_> {
         if name == "./" {
             return Ok(());
         }
+        if path.len() > records::MOST_NAME {
+            let reason = format!("a name of more than {} bytes", records::MOST_NAME);
+            self.leave_out(&records::shortened(path.as_bytes()), reason);
+            return Ok(());
+        }
         if !records::is_plain(path) {
             self.leave_out(&name, "no name of a file in the archive".to_owned());
             return Ok(());
@@ -247,21 +264,25 @@ impl Walk<'_> {
             .map(|(at, _)| at)
             .chain([path.len()]);
         let mut start = 0;
+        let mut folder = "";
         for end in ends {
             let (whole, own) = (&path[..end], &path[start..end]);
             start = end + 1;
-            if self.options.excludes(whole) {
-                self.skip(whole, "excluded");
-                return Ok(());
-            }
-            if kind::is_junk(own) {
-                self.skip(whole, "known not to be meant, by its name");
+            let unwanted = if self.options.excludes(whole) {
+                Some("excluded")
+            } else {
+                kind::is_junk(own).then_some("known not to be meant, by its name")
+            };
+            if let Some(reason) = unwanted {
+                self.folders.insert(folder.to_owned());
+                self.skip(whole, reason);
                 return Ok(());
             }
             if end < path.len() || below.ends_with('/') {
-                self.folders.insert(whole.to_owned());
+                folder = whole;
             }
         }
+        self.folders.insert(folder.to_owned());
         if below.ends_with('/') {
             return Ok(());
         }
@@ -383,6 +404,32 @@ mod tests {
         });
         let images = images.collect();
         Ok((part.contents, images))
+    }
+
+    #[test]
+    fn names_of_many_folders_cost_little() {
+        let long = format!("cat/{}b.jpg", "a/".repeat(2043));
+        let longer = format!("cat/{}b.jpg", "a/".repeat(30_000));
+        let bytes = archive(&[("cat/a.jpg", b"one"), (&long, b"two"), (&longer, b"three")]);
+        let (contents, images) = read(&bytes).unwrap();
+        assert_eq!((contents.items.len(), images.len()), (2, 2));
+        assert!(
+            contents.left_out[0].path.len() < 100,
+            "{:?}",
+            contents.left_out
+        );
+        assert!(contents.left_out[0].reason.contains("4096 bytes"));
+
+        let found = |path: &str| Found {
+            path: path.to_owned(),
+            size: 0,
+            fault: None,
+            container: 0,
+            position: 0,
+        };
+        let folders = ["", "set/cat/few", "set/dog/x/y", "set/dog/z", "none"].map(str::to_owned);
+        let empty = without_image(&folders.into(), &[found("set/cat/a.jpg"), found("b.jpg")]);
+        assert_eq!(empty, ["none", "set/cat/few", "set/dog"]);
     }
 
     #[test]

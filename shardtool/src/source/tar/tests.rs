@@ -417,3 +417,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn names_that_no_file_system_takes_are_left_out() {
+    let long = format!("cat/{}b.jpg", "a/".repeat(30_000));
+    let bytes = archive(|archive| {
+        add(archive, "cat/a.jpg", b"one");
+        add(archive, &long, b"two");
+    });
+    let contents = open_bytes(&bytes).unwrap().contents;
+    assert_eq!(items(&contents), [("cat/a.jpg", Some("cat"))]);
+    assert!(contents.left_out[0].path.len() < 100);
+    assert_eq!(contents.left_out[0].reason, "name has more than 4096 bytes");
+}

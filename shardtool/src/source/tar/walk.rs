@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tar::{Archive, EntryType};
 
-use crate::source::Error;
+use crate::source::{Error, records};
 
 /// Size of a header, and what all lengths are rounded up to.
 pub const BLOCK: u64 = 512;
@@ -265,6 +265,9 @@ fn link(prefix: &str, symbolic: Option<(&str, &str)>, target: &[u8]) -> What {
 
 /// Brings a member's name into the form that paths have here. An error is the name, and what is wrong with it.
 fn normal(name: &[u8]) -> Result<String, (String, &'static str)> {
+    if name.len() > records::MOST_NAME {
+        return Err((records::shortened(name), "name has more than 4096 bytes"));
+    }
     let shown = String::from_utf8_lossy(name);
     let wrong = |fault| Err((shown.clone().into_owned(), fault));
     if std::str::from_utf8(name).is_err() {
