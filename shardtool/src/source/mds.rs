@@ -95,7 +95,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Part, Error> {
             "shards are packed: any order but their own unpacks one for almost every image";
         contents.remarks.push(remark.to_owned());
     }
-    (contents.items, contents.labels) = records.finish();
+    (contents.items, contents.labels) = records.finish(path)?;
     Ok(Part {
         contents,
         files: Box::new(shards),
@@ -259,8 +259,8 @@ impl Shard {
             .filter(|said| said.encoding == Encoding::Text);
         let others = (0..columns).filter(|&at| at != image && Some(at) != label_at);
         let others = others.filter(|&at| said.as_ref().is_none_or(|said| said.at != at));
-        let (further, unread): (Vec<usize>, Vec<usize>) =
-            others.partition(|&at| column(at).is_some());
+        let (further, unread): (Vec<usize>, Vec<usize>) = others
+            .partition(|&at| column(at).is_some_and(|column| records::is_label(&column.name)));
         Ok(Shard {
             path: folder.join(&file),
             name: file.split(".mds").next().unwrap_or_default().to_owned(),

@@ -112,7 +112,7 @@ pub fn open(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
     if options.classes.is_some() {
         contents.classes.clone_from(&options.classes);
     }
-    (contents.items, contents.labels) = records.finish();
+    (contents.items, contents.labels) = records.finish(super::first(paths))?;
     Ok(Part {
         contents,
         files: Box::new(tables),
@@ -502,9 +502,7 @@ impl Columns {
             match scalar(at, column) {
                 _ if at == image || Some(at) == said => {}
                 Some(column) if Some(at) == label_at => columns.label = Some(column),
-                Some(column) if column.name != crate::format::PATH_COLUMN => {
-                    columns.further.push(column)
-                }
+                Some(column) if records::is_label(&column.name) => columns.further.push(column),
                 _ => columns.unread.push(column.path().string()),
             }
         }

@@ -8,7 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::layout::split_name;
-use super::{Class, Item, Labels, Options};
+use super::{Class, Error, Item, Labels, Options};
+use crate::format::{MAX_LABELS, PATH_COLUMN};
 
 /// Bytes that one image may have at most.
 pub const MOST: u64 = 1 << 30;
@@ -21,6 +22,11 @@ pub const MOST_NAME: usize = 4096;
 pub fn shortened(name: &[u8]) -> String {
     let start = &name[..name.len().min(64)];
     format!("{}…", String::from_utf8_lossy(start))
+}
+
+/// Tells if a further column may have this name: a shard's columns have one of 1 to 255 bytes, and paths of their own.
+pub fn is_label(name: &str) -> bool {
+    name != PATH_COLUMN && (1..=255).contains(&name.len())
 }
 
 /// Tells if a path leads to something below where it begins, whatever lies there.
@@ -123,7 +129,11 @@ impl Records {
     }
 
     /// Returns the items and labels. Items get the paths that the records say, if all do and all are distinct.
-    pub fn finish(mut self) -> (Vec<Item>, Labels) {
+    /// `place` is for messages.
+    ///
+    /// # Errors
+    /// If there are more columns than a shard has room for.
+    pub fn finish(mut self, place: &Path) -> Result<(Vec<Item>, Labels), Error> {
         let mut seen = HashSet::new();
         let are_plain = self
             .said
@@ -142,6 +152,10 @@ impl Records {
             .map(|(name, _)| name.clone())
             .collect();
         let names: Vec<String> = names.into_iter().collect();
+        if names.len() >= MAX_LABELS as usize {
+            let reason = format!("{} label columns", names.len());
+            return Err(Error::damaged(place)(reason));
+        }
         let mut rows = HashMap::new();
         if !names.is_empty() {
             for (item, columns) in self.items.iter().zip(self.columns) {
@@ -154,7 +168,7 @@ impl Records {
                 rows.insert(item.path.clone(), row);
             }
         }
-        (self.items, Labels::from_rows(names, rows))
+        Ok((self.items, Labels::from_rows(names, rows)))
     }
 }
 
@@ -246,6 +260,29 @@ mod tests {
         assert_eq!(of(["b/x.parquet", "a/y"]), ["y", "x"]);
         assert_eq!(of(["b/0.parquet", "a/0.parquet"]), ["a/0", "b/0"]);
         assert_eq!(of(["x/a/0", "y/a/0"]), ["0/a/0", "1/a/0"]);
+    }
+
+    #[test]
+    fn label_columns_fit_a_shard() {
+        let count = |count: u32| {
+            let mut records = Records::default();
+            let columns = (0..count).map(|number| (number.to_string(), "x".to_owned()));
+            let item = Item {
+                split: "train".to_owned(),
+                path: "0".to_owned(),
+                class: None,
+                size: 0,
+                fault: None,
+                container: 0,
+                position: 0,
+            };
+            records.add(item, None, columns.collect());
+            let finished = records.finish(Path::new("x"));
+            finished.map(|(_, labels)| labels.columns().len())
+        };
+        assert_eq!(count(255).unwrap(), 256);
+        assert!(count(256).is_err());
+        assert!(is_label("a") && !is_label("") && !is_label("path") && !is_label(&"a".repeat(256)));
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub fn open(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
             listing.background
         ));
     }
-    (contents.items, contents.labels) = listing.records.finish();
+    (contents.items, contents.labels) = listing.records.finish(super::first(paths))?;
     Ok(Part {
         contents,
         files: Box::new(TfRecords {

@@ -176,3 +176,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn columns_that_cannot_be_labels_are_not_read() {
+    let raw = shard(&[(b"one", 1, "a"), (b"two", 0, "b")]);
+    let index = index(&raw, 2, None);
+    for name in ["path".to_owned(), "x".repeat(256)] {
+        let index = index.replace("[\"class\"", &format!("[\"{name}\""));
+        let files = [("index.json", index.as_bytes()), ("shard.00000.mds", &raw)];
+        let (contents, images) = read(&files).unwrap();
+        assert_eq!(images.len(), 2);
+        let columns = contents.labels.columns();
+        assert!(
+            columns[1..]
+                .iter()
+                .all(|column| records::is_label(&column.name))
+        );
+        assert!(contents.remarks[0].contains("is not read"));
+    }
+}
