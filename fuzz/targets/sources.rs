@@ -172,7 +172,7 @@ fn read_all(source: &Source, is_exact: bool) {
             file.class
                 .is_none_or(|class| (class as usize) < listing.classes.len())
         );
-        assert_eq!(listing.labels.of(&file.path).len(), columns.len());
+        assert_eq!(listing.labels.of(file).len(), columns.len());
         let head = source.head(file, 10);
         let Ok(bytes) = source.read(file) else {
             continue;
