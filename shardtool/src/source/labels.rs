@@ -220,6 +220,8 @@ pub struct Joined {
     names: Vec<String>,
     kinds: Vec<LabelType>,
     parts: Vec<Labels>,
+    /// For each part and column, which of the part's own it is.
+    places: Vec<Vec<Option<usize>>>,
 }
 
 impl Joined {
@@ -231,17 +233,20 @@ impl Joined {
                 names.push(name.clone());
             }
         }
-        let kind = |name: &String| {
-            kind_of(parts.iter().flat_map(move |part| {
-                let place = part.names.iter().position(|known| known == name);
+        let place = |part: &Labels, name| part.names.iter().position(|known| known == name);
+        let places = |part| names.iter().map(|name| place(part, name)).collect();
+        let places: Vec<Vec<Option<usize>>> = parts.iter().map(places).collect();
+        let kind = |column: usize| {
+            kind_of(parts.iter().zip(&places).flat_map(move |(part, places)| {
                 let rows = part.rows.values();
-                rows.filter_map(move |row| Some(row[place?].as_str()))
+                rows.filter_map(move |row| Some(row[places[column]?].as_str()))
             }))
         };
         Joined {
-            kinds: names.iter().map(kind).collect(),
+            kinds: (0..names.len()).map(kind).collect(),
             names,
             parts,
+            places,
         }
     }
 
@@ -258,17 +263,20 @@ impl Joined {
     /// Returns the values of an image, in the order of [`Joined::columns`].
     pub fn of<'a>(&'a self, file: &'a SourceFile) -> Vec<Option<Label<'a>>> {
         let mut values = vec![Some(Label::Text(file.path.as_str()))];
-        let part = self.parts.get(file.part as usize);
-        let row = part.and_then(|part| Some((part, part.rows.get(&file.path)?)));
-        values.extend(self.names.iter().zip(&self.kinds).map(|(name, kind)| {
-            let (part, row) = row?;
-            let cell = &row[part.names.iter().position(|known| known == name)?];
+        let part = file.part as usize;
+        let row = self
+            .parts
+            .get(part)
+            .and_then(|part| part.rows.get(&file.path));
+        let value = |(column, kind): (usize, &LabelType)| {
+            let cell = &row?[self.places[part][column]?];
             match kind {
                 LabelType::Int64 => cell.parse().ok().map(Label::Int),
                 LabelType::Float64 => cell.parse().ok().map(Label::Float),
                 LabelType::Utf8 => (!cell.is_empty()).then_some(Label::Text(cell)),
             }
-        }));
+        };
+        values.extend(self.kinds.iter().enumerate().map(value));
         values
     }
 

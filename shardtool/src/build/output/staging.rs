@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use super::super::{Error, Outcome, REPORT_FILE};
 use super::journal::JOURNAL_FILE;
-use crate::dataset::{FORMAT_NAME, MANIFEST_FILE, Manifest};
+use crate::dataset::{FORMAT_NAME, MANIFEST_FILE};
 use crate::{Error as DatasetError, Escaped};
 
 /// A dataset that is being written.
@@ -129,8 +129,6 @@ impl Staging {
 
     /// Renames the directory to its place, and removes the dataset that was there.
     fn move_directory(&self) -> io::Result<()> {
-        // The manifest tells that all is there; the journal has served.
-        let journal = self.dir.join(JOURNAL_FILE);
         let replaced = with_suffix(&self.out, ".replaced");
         if is_dataset(&replaced) {
             remove_dataset(&replaced)?;
@@ -146,7 +144,8 @@ impl Staging {
             }
             return Err(error);
         }
-        let _ = fs::remove_file(self.out.join(JOURNAL_FILE)).or_else(|_| fs::remove_file(journal));
+        // The manifest tells that all is there; the journal has served, and harms nobody if it stays.
+        let _ = fs::remove_file(self.out.join(JOURNAL_FILE));
         if replaced.exists() {
             remove_dataset(&replaced)?;
         }
@@ -156,15 +155,11 @@ impl Staging {
     /// Moves the files up one by one. Whoever looks meanwhile sees no dataset: its manifest comes last.
     fn move_files(&self) -> Result<(), DatasetError> {
         fs::create_dir_all(&self.out).map_err(DatasetError::io(&self.out, "create"))?;
-        if let Ok(old) = Manifest::read(&self.out) {
-            let shards = old.splits.iter().flat_map(|split| &split.shards);
-            let shards = shards.map(|shard| shard.file.as_str());
-            for name in [MANIFEST_FILE, REPORT_FILE].into_iter().chain(shards) {
-                let path = self.out.join(name);
-                if path.exists() {
-                    fs::remove_file(&path).map_err(DatasetError::io(&path, "remove"))?;
-                }
-            }
+        let mut old = names(&self.out);
+        old.retain(|name| is_ours(name));
+        old.sort_by_key(|name| name != MANIFEST_FILE);
+        for path in old.into_iter().map(|name| self.out.join(name)) {
+            fs::remove_file(&path).map_err(DatasetError::io(&path, "remove"))?;
         }
         let mut files: Vec<String> = names(&self.dir)
             .into_iter()
