@@ -1,5 +1,5 @@
 use parquet::basic::Compression;
-use parquet::data_type::ByteArray;
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
@@ -7,6 +7,7 @@ use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 
 use super::*;
+use crate::format::Label;
 
 const SCHEMA: &str = "message schema {
     optional group image { optional binary bytes; optional binary path (UTF8); }
@@ -135,15 +136,20 @@ fn columns_are_found_without_metadata_and_paths_are_distinct() {
 }
 
 #[test]
-fn few_blocks_are_kept() {
-    let mut cache = Cache::default();
-    for number in 0..20 {
-        cache.insert((0, 0, number), Arc::new(vec![Some(vec![0; CACHED / 8])]));
-    }
-    assert_eq!(
-        (cache.order.len(), cache.blocks.len(), cache.bytes),
-        (8, 8, CACHED)
-    );
+fn unsigned_numbers_are_read_as_such() {
+    let schema = "message schema { required binary image; required int32 a (UINT_32); required int64 b (UINT_64); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Default::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    write::<ByteArrayType>(&mut group, &[ByteArray::from("image")], &[0]);
+    write::<Int32Type>(&mut group, &[-1], &[0]);
+    write::<Int64Type>(&mut group, &[-2], &[0]);
+    group.close().unwrap();
+    let (_folder, part) = opened(&[("train", &writer.into_inner().unwrap())]).unwrap();
+    let path = &part.contents.items[0].path;
+    let labels = part.contents.labels.of(path);
+    assert_eq!(labels[1], Some(Label::Int(4_294_967_295)));
+    assert_eq!(labels[2], Some(Label::Text("18446744073709551614")));
 }
 
 #[test]

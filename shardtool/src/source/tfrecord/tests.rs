@@ -77,6 +77,15 @@ fn read(files: &[(&str, &[u8])]) -> Result<Opened, Error> {
 }
 
 #[test]
+fn a_label_may_be_a_text() {
+    let features = [feature("image", 1, b"one"), feature("label", 1, b"cat")];
+    let bytes = record(&field(1, &features.concat()));
+    let (contents, _) = read(&[("train", &bytes)]).unwrap();
+    let class = contents.items[0].class.clone();
+    assert_eq!(class, Some(Class::Name("cat".to_owned())));
+}
+
+#[test]
 fn keys_of_tensorflow_datasets_are_read() {
     let large = vec![7; 100_000];
     let train = [of_tfds(&large, 1, "b.jpg"), of_tfds(b"two", -1, "a.jpg")].concat();

@@ -81,3 +81,48 @@ fn opaque<T: Copy>(samples: Vec<T>, channels: usize) -> Vec<T> {
     let colours = |pixel: &[T]| pixel[..channels - 1].to_vec();
     samples.chunks_exact(channels).flat_map(colours).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::budget::Budget;
+    use tiff::encoder::{TiffEncoder, colortype};
+
+    /// Writes two samples of 12 bits in 16, or two of 8, with the bits of bytes in either order.
+    fn file(is_deep: bool, fill_order: u16) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        let mut encoder = TiffEncoder::new(&mut bytes).unwrap();
+        if is_deep {
+            let mut image = encoder.new_image::<colortype::Gray16>(2, 1).unwrap();
+            image
+                .encoder()
+                .write_tag(Tag::FillOrder, fill_order)
+                .unwrap();
+            image.write_data(&[0, 4095]).unwrap();
+        } else {
+            let mut image = encoder.new_image::<colortype::Gray8>(2, 1).unwrap();
+            image
+                .encoder()
+                .write_tag(Tag::FillOrder, fill_order)
+                .unwrap();
+            image.write_data(&[1, 2]).unwrap();
+        }
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn deep_samples_are_scaled_and_turned_bits_refused() {
+        let budget = Budget::new(1 << 20);
+        let decode = |bytes: &[u8]| decode(bytes, &|bytes| Ok(budget.take(bytes)));
+        let deep = decode(&file(true, 1)).unwrap().unwrap();
+        assert_eq!(
+            (deep.pixels, deep.size, deep.gray),
+            (vec![0, 255], (2, 1), true)
+        );
+        assert!(decode(&file(false, 1)).unwrap().is_none(), "not deep");
+        for is_deep in [true, false] {
+            let error = decode(&file(is_deep, 2)).err().unwrap();
+            assert!(error.contains("fill order"), "{error}");
+        }
+    }
+}
