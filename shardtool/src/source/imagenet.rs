@@ -10,7 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::tar::{self, Index};
-use super::{Error, Options, kind};
+use super::{Class, Contents, Error, Item, Options, kind};
 
 /// Names of the files that tell classes, the likeliest first.
 const NAMES: [&str; 6] = [
@@ -66,6 +66,49 @@ pub fn val_classes(path: &Path) -> Result<HashMap<String, String>, Error> {
     classes.map_err(Error::damaged(path))
 }
 
+/// Tells if some images for validation have no class.
+pub(super) fn lacks_labels(contents: &Contents) -> bool {
+    let is_val = |item: &Item| item.split == "val" && name(&item.path).starts_with(VAL);
+    contents
+        .items
+        .iter()
+        .any(|item| item.class.is_none() && is_val(item))
+}
+
+/// Gives the images of split `val` that have no class theirs, says where it is from, and returns how many got one.
+pub(super) fn label(contents: &mut Contents, known: &HashMap<String, String>, from: &Path) -> u64 {
+    let (mut labelled, mut unknown) = (0, 0);
+    let of_val = contents.items.iter_mut().filter(|item| item.split == "val");
+    for item in of_val.filter(|item| item.class.is_none()) {
+        let name = name(&item.path);
+        let stem = name.split_once('.').map_or(name, |(stem, _)| stem);
+        item.class = known.get(stem).cloned().map(Class::Name);
+        *if item.class.is_some() {
+            &mut labelled
+        } else {
+            &mut unknown
+        } += 1;
+    }
+    if labelled > 0 {
+        let from = from.display();
+        contents
+            .remarks
+            .push(format!("classes of split val are those of {from}"));
+        if unknown > 0 {
+            let remark = format!(
+                "{from} tells the class of {labelled} images of split val, but not of {unknown}"
+            );
+            contents.remarks.push(remark);
+        }
+    }
+    labelled
+}
+
+/// Returns the last name of a path.
+fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// Looks for a file of classes in a folder, by the names that such files have.
 pub fn find_beside(folder: &Path) -> Option<PathBuf> {
     let mut paths = NAMES.iter().map(|name| folder.join(name));
@@ -93,7 +136,7 @@ pub(super) fn class_of(path: &str) -> Option<String> {
 pub(super) fn split_of<'a>(paths: impl Iterator<Item = &'a str>) -> Option<&'static str> {
     let mut found = None;
     for path in paths {
-        let name = path.rsplit('/').next().unwrap_or(path);
+        let name = name(path);
         let split = ["val", "test"].into_iter().find(|split| {
             let rest = name.strip_prefix("ILSVRC2012_");
             let rest = rest.and_then(|rest| rest.strip_prefix(split)?.strip_prefix('_'));

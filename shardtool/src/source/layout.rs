@@ -34,8 +34,6 @@ pub struct Options {
     pub split: Option<String>,
     /// Names of the classes by their numbers, if the user has said so.
     pub classes: Option<Vec<String>>,
-    /// Classes of the unlabelled images of split `val`, by file name without extension.
-    pub val_classes: Option<HashMap<String, String>>,
 }
 
 impl Default for Options {
@@ -46,7 +44,6 @@ impl Default for Options {
             exclude: GlobSet::empty(),
             split: None,
             classes: None,
-            val_classes: None,
         }
     }
 }
@@ -138,13 +135,7 @@ pub fn arrange(tree: Tree, options: &Options, is_archive: bool) -> Contents {
             Err(reason) => contents.left_out.push(Note::new(found.path, reason)),
             Ok((split, class)) => {
                 let split = options.split.clone().unwrap_or(split);
-                let named = || {
-                    let known = options.val_classes.as_ref().filter(|_| split == "val")?;
-                    let name = found.path.rsplit('/').next()?;
-                    let stem = name.split_once('.').map_or(name, |(stem, _)| stem);
-                    known.get(stem).cloned()
-                };
-                let class = annotated.get(&found.path).cloned().or(class).or_else(named);
+                let class = annotated.get(&found.path).cloned().or(class);
                 contents.items.push(Item {
                     split,
                     path: found.path,

@@ -1,6 +1,5 @@
 //! What a SOURCE on the command line is: decided by content, and by name only where content does not tell.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -32,24 +31,40 @@ pub struct Request {
 /// # Errors
 /// If something is not there, is of no kind that images are read from, or is damaged; if parts contradict each other.
 pub fn open(request: &Request) -> Result<Source, Error> {
-    let mut options = request.options.clone();
-    if let Some(path) = &request.val_labels {
-        options.val_classes = Some(imagenet::val_classes(path)?);
-    }
+    let options = &request.options;
     let mut parts = Vec::new();
     let mut places = Vec::new();
     for group in groups(&request.sources)? {
         let mut options = options.clone();
         options.split = group.split.or(options.split);
         places.extend(group.paths.iter().cloned());
-        parts.push(part(group.kind, &group.paths, options)?);
+        let mut part = part(group.kind, &group.paths, &options)?;
+        if request.val_labels.is_none() {
+            label_by_file_beside(&mut part.contents, group.kind, &group.paths[0])?;
+        }
+        parts.push(part);
     }
     for path in &request.lists {
         places.push(path.clone());
-        parts.push(list::open(path, &options)?);
+        parts.push(list::open(path, options)?);
     }
-    for part in &mut parts {
-        exclude(&mut part.contents, &options);
+    let mut contents: Vec<&mut Contents> =
+        parts.iter_mut().map(|part| &mut part.contents).collect();
+    for contents in &mut contents {
+        exclude(contents, options);
+    }
+    if let Some(path) = &request.val_labels {
+        let known = imagenet::val_classes(path)?;
+        let labelled: u64 = contents
+            .iter_mut()
+            .map(|contents| imagenet::label(contents, &known, path))
+            .sum();
+        if labelled == 0 {
+            return Err(Error::Classes {
+                path: path.clone(),
+                reason: "tells the class of no image of split val".to_owned(),
+            });
+        }
     }
     Source::new(places, parts, request.order)
 }
@@ -75,49 +90,31 @@ struct Group {
 }
 
 /// Opens a group.
-fn part(kind: What, paths: &[PathBuf], mut options: Options) -> Result<Part, Error> {
+fn part(kind: What, paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
     let path = &paths[0];
-    let mut from = None;
-    if options.val_classes.is_none() && matches!(kind, What::Folder | What::Tar | What::Zip) {
-        let folder = if kind == What::Folder {
-            path
-        } else {
-            path.parent().unwrap_or(Path::new(""))
-        };
-        if let Some(found) = imagenet::find_beside(folder) {
-            options.val_classes = Some(imagenet::val_classes(&found)?);
-            from = Some(found);
-        }
+    match kind {
+        What::Folder => folder::open(path, options),
+        What::Tar => tar::open(path, options),
+        What::WebDataset => webdataset::open(paths, options),
+        What::Zip => zip::open(path, options),
+        What::Parquet => parquet::open(paths, options),
+        What::TfRecord => tfrecord::open(paths, options),
+        What::Mds => mds::open(path, options),
     }
-    let mut part = match kind {
-        What::Folder => folder::open(path, &options)?,
-        What::Tar => tar::open(path, &options)?,
-        What::WebDataset => webdataset::open(paths, &options)?,
-        What::Zip => zip::open(path, &options)?,
-        What::Parquet => parquet::open(paths, &options)?,
-        What::TfRecord => tfrecord::open(paths, &options)?,
-        What::Mds => mds::open(path, &options)?,
+}
+
+/// Labels ImageNet's images for validation by a file that lies beside them, if they have no class and there is one.
+fn label_by_file_beside(contents: &mut Contents, kind: What, path: &Path) -> Result<(), Error> {
+    let folder = match kind {
+        What::Folder => path,
+        _ => path.parent().unwrap_or(Path::new("")),
     };
-    if let Some(from) = from {
-        // It need not be ImageNet that lies beside such a file.
-        let is_used = |known: &HashMap<String, String>| {
-            let stem = |path: &str| {
-                let name = path.rsplit('/').next().unwrap_or(path);
-                name.split_once('.')
-                    .map_or(name, |(stem, _)| stem)
-                    .to_owned()
-            };
-            let mut items = part.contents.items.iter();
-            items.any(|item| item.split == "val" && known.contains_key(&stem(&item.path)))
-        };
-        if options.val_classes.as_ref().is_some_and(is_used) {
-            part.contents.remarks.push(format!(
-                "classes of split val are those of {}",
-                from.display()
-            ));
-        }
+    if imagenet::lacks_labels(contents)
+        && let Some(found) = imagenet::find_beside(folder)
+    {
+        imagenet::label(contents, &imagenet::val_classes(&found)?, &found);
     }
-    Ok(part)
+    Ok(())
 }
 
 /// Ignores the items that the user has excluded, where the part has not done it: records and lists have names too.

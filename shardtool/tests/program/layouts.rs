@@ -316,3 +316,44 @@ fn names_of_splits_are_those_of_files() {
     );
     assert_eq!(built.classes, ["dog"]);
 }
+
+#[test]
+fn labels_for_validation_are_used_where_they_serve() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let kaggle = "in/ILSVRC/Data/CLS-LOC";
+    write(root, &format!("{kaggle}/train/n00000001/1.JPEG"), &jpeg(1));
+    write(root, &format!("{kaggle}/train/n00000002/2.JPEG"), &jpeg(2));
+    for number in [1, 2] {
+        let name = format!("{kaggle}/val/ILSVRC2012_val_0000000{number}.JPEG");
+        write(root, &name, &jpeg(number));
+    }
+    let solution = "ImageId,PredictionString\nILSVRC2012_val_00000001,n00000002 1 2 3 4\n";
+    write(root, "in/LOC_val_solution.csv", solution.as_bytes());
+    let (stdout, _) = expect(0, root, &["build", "in"]);
+    assert!(
+        stdout.contains("of 1 images of split val, but not of 1"),
+        "{stdout}"
+    );
+    let dataset = Dataset::open(&root.join("in.shards")).unwrap();
+    let val = dataset.split("val").unwrap();
+    let classes: Vec<_> = (0..2).map(|id| val.sample(id).entry().class).collect();
+    assert_eq!(classes, [None, Some(1)]);
+    // Where no image needs it, a file of that name is not even read; where the user names it, it has to serve.
+    write(root, "photos/1.jpg", &jpeg(1));
+    write(root, "photos/valprep.sh", b"\xff no script");
+    expect(0, root, &["build", "photos", "--exclude", "valprep.sh"]);
+    let args = [
+        "build",
+        "photos",
+        "--out",
+        "none",
+        "--val-labels",
+        "in/LOC_val_solution.csv",
+    ];
+    let (_, stderr) = expect(2, root, &args);
+    assert!(
+        stderr.contains("LOC_val_solution.csv: tells the class of no image"),
+        "{stderr}"
+    );
+}

@@ -286,12 +286,11 @@ fn imagenet_without_folders_has_its_classes_and_split() {
     let path = folder.path().join("val.tar");
     let val = archive(|tar| add(tar, "ILSVRC2012_val_00000001.JPEG", b"1"));
     std::fs::write(&path, val).unwrap();
+    let mut contents = open(&path, &Options::default()).unwrap().contents;
     let classes = [("ILSVRC2012_val_00000001".to_owned(), "n7".to_owned())];
-    let options = Options {
-        val_classes: Some(classes.into()),
-        ..Options::default()
-    };
-    let contents = open(&path, &options).unwrap().contents;
+    assert!(imagenet::lacks_labels(&contents));
+    assert_eq!(imagenet::label(&mut contents, &classes.into(), &path), 1);
+    assert!(!imagenet::lacks_labels(&contents));
     assert_eq!(
         items(&contents),
         [("ILSVRC2012_val_00000001.JPEG", Some("n7"))]
