@@ -114,7 +114,8 @@ clippy: ## lints, warnings are errors
 
 # clippy's incompatible_msrv looks for newer library functions wherever it runs; the old compiler looks for the rest.
 .PHONY: msrv
-msrv: ## the oldest Rust that Cargo.toml promises, where it is installed
+msrv: ## the oldest Rust that Cargo.toml promises: no dependency asks for more; a build, where it is installed
+	python3 tests/tools/msrv.py
 	@if rustup toolchain list 2>/dev/null | grep -q '^$(MSRV)'; then \
 		$(CARGO) +$(MSRV) check --workspace --all-targets --target-dir $(TARGET)/msrv; \
 	else echo "SKIPPED msrv: no toolchain $(MSRV) (rustup toolchain install $(MSRV))"; fi

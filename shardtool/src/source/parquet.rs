@@ -1,8 +1,8 @@
 //! Parquet files of images, as Hugging Face's `datasets` writes them.
 //!
-//! Listing reads all columns but the images. Images are read in blocks of [`blocks::BLOCK`] rows: threads that read in order
-//! decode each block once. At most [`blocks::CACHED`] bytes of blocks are kept, and [`blocks::CURSORS`] places in files with one page
-//! of images each; a page is what the file's writer made it, as a rule 1 MiB to one row group.
+//! Listing reads all columns but the images. Images are read in blocks of [`blocks::BLOCK`] rows: threads that read in
+//! order decode each block once. At most [`blocks::CACHED`] bytes of blocks are kept, and [`blocks::CURSORS`] places in
+//! files with one page of images each; a page is what the file's writer made it, as a rule 1 MiB to one row group.
 
 mod blocks;
 mod columns;
