@@ -190,7 +190,7 @@ impl Labels {
 #[cfg(test)]
 impl Labels {
     fn alone(&self) -> &'static Joined {
-        Box::leak(Box::new(Joined::new(vec![self.clone()])))
+        keep(Joined::new(vec![self.clone()]))
     }
 
     pub(super) fn columns(&self) -> Vec<LabelColumn> {
@@ -198,7 +198,7 @@ impl Labels {
     }
 
     pub(super) fn of(&self, path: &str) -> Vec<Option<Label<'static>>> {
-        self.alone().of(Box::leak(Box::new(SourceFile {
+        self.alone().of(keep(SourceFile {
             path: path.to_owned(),
             class: None,
             size: 0,
@@ -206,12 +206,22 @@ impl Labels {
             part: 0,
             container: 0,
             position: 0,
-        })))
+        }))
     }
 
     pub(super) fn without_image(&self) -> Vec<String> {
         self.alone().without_image([].iter())
     }
+}
+
+/// Keeps a value for ever, within reach: what nothing reaches counts as a leak under AddressSanitizer.
+#[cfg(test)]
+fn keep<T: Sync>(value: T) -> &'static T {
+    use std::{any::Any, sync::Mutex};
+    static KEPT: Mutex<Vec<&'static (dyn Any + Sync)>> = Mutex::new(Vec::new());
+    let value = Box::leak(Box::new(value));
+    KEPT.lock().expect("no test panics here").push(value);
+    value
 }
 
 /// The labels of all parts of a source: each part's rows are for its own images.
