@@ -57,6 +57,7 @@ pub mod planes;
 #[cfg(feature = "program")]
 pub mod program;
 pub mod rans;
+pub mod regular;
 pub mod simd;
 #[cfg(feature = "build")]
 pub mod source;

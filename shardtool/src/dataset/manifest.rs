@@ -6,12 +6,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::format::{LabelType, VERSION, checksum};
-use crate::{Codec, Error};
+use crate::{Codec, Error, regular};
 
 /// Name of the manifest in a dataset's directory.
 pub const MANIFEST_FILE: &str = "dataset.json";
 /// Value of the manifest's `format` key.
 pub const FORMAT_NAME: &str = "ijepa-shards";
+/// Longest manifest that is read; a million shards take about a tenth of it.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// The manifest. Unknown keys are ignored, so that notes can be added to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -203,7 +205,7 @@ impl Manifest {
     /// What the system says, or what is wrong with the manifest.
     pub fn read(dir: &Path) -> Result<Manifest, Error> {
         let path = dir.join(MANIFEST_FILE);
-        let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+        let bytes = regular::read(&path, MAX_BYTES).map_err(Error::io(&path, "read"))?;
         let json = |cause| Error::Json {
             path: path.clone(),
             cause,

@@ -1,6 +1,5 @@
 //! The validating reader: untrusted bytes become a [`Shard`], or a [`Fault`] that says why not.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use super::{
     checksum, fits,
 };
 use crate::dct::tables::Tables;
-use crate::{Error, Fault};
+use crate::{Error, Fault, regular};
 
 /// A shard file, mapped and checked.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl Shard {
     /// # Errors
     /// Those of [`Shard::open`].
     pub fn open_beside(path: &Path, sibling: Option<&Shard>) -> Result<Shard, Error> {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        let file = regular::open(path).map_err(Error::io(path, "open"))?;
         // SAFETY: a mapping is sound while nobody changes the file, which no program can promise
         // for another. Shards are written under another name, renamed when complete and never
         // touched again; somebody who truncates one in place nevertheless kills its readers with
