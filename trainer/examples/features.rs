@@ -70,7 +70,7 @@ fn advice(error: &evaluate::Error) -> &'static str {
     match error {
         evaluate::Error::Checkpoint(checkpoint) => match checkpoint {
             Checkpoint::Missing { .. } => "there is no checkpoint (has the run written one yet?)",
-            Checkpoint::Official { .. } => "import the official checkpoint first",
+            Checkpoint::Foreign { .. } => "import that file first",
             Checkpoint::Damaged { .. } => {
                 "the checkpoint is damaged: name an earlier one of the run"
             }

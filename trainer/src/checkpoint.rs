@@ -25,12 +25,11 @@ mod store;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use exchange::weights::Mapped;
 use safetensors::tensor::{Dtype, SafeTensors};
-use shardtool::Escaped;
+use shardtool::{Escaped, regular};
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -113,7 +112,7 @@ fn check_digest(path: &Path, part: &str, bytes: &[u8]) -> Result<(), Error> {
 /// [`Error::Damaged`], or what the file system says.
 pub fn read_part(path: &Path, part: &str) -> Result<BTreeMap<String, Tensor>, Error> {
     let file = path.join(file_name(part));
-    let bytes = member(&file, fs::read(&file))?;
+    let bytes = member(&file, regular::read(&file, u64::MAX))?;
     check_digest(path, part, &bytes)?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|fault| Error::damaged(&file, fault))?;
     let mut read = BTreeMap::new();

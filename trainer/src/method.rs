@@ -9,7 +9,7 @@
 //! | [`init`], [`optimizer`], [`schedule`] | fresh weights, and how they are moved |
 //! | [`hooks`] | intermediate results, for who compares them |
 
-mod positions;
+pub(crate) mod positions;
 mod state_dict;
 mod transformer;
 

@@ -73,6 +73,8 @@ pub enum Opened {
         checkpoint: PathBuf,
         /// Steps done.
         step: u64,
+        /// Whole epochs done.
+        epoch: u64,
     },
 }
 
@@ -141,6 +143,7 @@ impl Session {
                 return Ok(Opened::NothingToDo {
                     checkpoint: path.clone(),
                     step: state.step,
+                    epoch: state.epoch,
                 });
             }
             tracing::info!(

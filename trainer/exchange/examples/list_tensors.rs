@@ -1,4 +1,4 @@
-//! Lists what an official checkpoint holds: each tensor's name, type and shape. Nothing in the file is executed.
+//! Lists what an official checkpoint holds: each tensor's name and shape. Nothing in the file is executed.
 //!
 //! ```sh
 //! cargo run --release -p exchange --example list_tensors -- jepa-ep300.pth.tar
@@ -35,20 +35,20 @@ fn list(path: &Path) -> Result<String, Error> {
         path: path.to_owned(),
         cause,
     })?;
-    let refuse = |fault| Error::official(path, fault);
-    let archive = Archive::read(file.bytes(), true).map_err(refuse)?;
-    let read = Checkpoint::read(&archive).map_err(refuse)?;
+    let archive = Archive::read(file.bytes(), true);
+    let archive = archive.map_err(|fault| Error::official(path, fault))?;
+    let networks = Checkpoint::read(path, &archive)?.networks;
     let networks = [
-        ("encoder", read.encoder),
-        ("predictor", read.predictor),
-        ("target_encoder", read.target_encoder),
+        ("encoder", networks.encoder),
+        ("predictor", networks.predictor),
+        ("target_encoder", networks.target_encoder),
     ];
     let mut lines = String::new();
     for (network, tensors) in networks {
         for (name, tensor) in tensors {
             let name = format!("{network}.{name}");
             let name = shardtool::Escaped::new(&name);
-            lines += &format!("{name} {:?} {:?}\n", tensor.dtype, tensor.shape);
+            lines += &format!("{name} {:?}\n", tensor.shape());
         }
     }
     Ok(lines)
@@ -59,7 +59,7 @@ fn advice(error: &Error) -> &'static str {
     match error {
         Error::Io { .. } => "is it there, and may it be read?",
         Error::Official { fault, .. } => match fault.cause {
-            Cause::UnsafeName(_) | Cause::UnsafeInstruction(_) => {
+            Cause::Code { .. } | Cause::UnsafeInstruction(_) => {
                 "do not open it with torch.load: it would run code"
             }
             Cause::Foreign(_) => "it is a file of another kind, or the beginning of one",

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensorError;
 use shardtool::Escaped;
 
+use crate::names::Left;
 use crate::official::Fault;
 use crate::weights::{DataError, Unfit};
 
@@ -47,6 +48,32 @@ pub enum Error {
         /// What is wrong with it.
         cause: DataError,
     },
+    /// Nothing in a file is called as the parameters of I-JEPA's networks are.
+    #[error(
+        "{}: no weights of an I-JEPA network in it{}",
+        Escaped::new(path),
+        held(found)
+    )]
+    NoNetwork {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it holds instead.
+        found: Left,
+    },
+    /// Two tensors are the same parameter, once their wrappers are taken off.
+    #[error(
+        "{}: {network}: two tensors `{}`",
+        Escaped::new(path),
+        Escaped::new(name)
+    )]
+    Twice {
+        /// The file or directory.
+        path: PathBuf,
+        /// The network.
+        network: &'static str,
+        /// The parameter.
+        name: String,
+    },
     /// The tensors are not those of I-JEPA's networks, or of networks of other sizes.
     #[error("{}: {cause}", Escaped::new(path))]
     Unfit {
@@ -79,13 +106,25 @@ pub enum Error {
         /// The value that these networks have, as JSON.
         expected: String,
     },
-    /// A size in `config.json` is missing, no number, or no length that a network can have.
-    #[error("{}: `{key}` is no length", Escaped::new(path))]
+    /// A size in `config.json` is missing, or not one length that a network can have.
+    #[error(
+        "{}: `{key}`: not one length that a network can have",
+        Escaped::new(path)
+    )]
     Length {
         /// The model's `config.json`.
         path: PathBuf,
         /// The setting.
         key: &'static str,
+    },
+    /// A model's directory lacks the file of its weights.
+    #[error(
+        "{}: neither model.safetensors nor pytorch_model.bin in it, nor an index of either",
+        Escaped::new(path)
+    )]
+    NoWeights {
+        /// The directory.
+        path: PathBuf,
     },
     /// The index of a model in several files is not in the layout.
     #[error("{}: {reason}", Escaped::new(path))]
@@ -95,6 +134,13 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+}
+
+fn held(found: &Left) -> String {
+    match found.count {
+        0 => String::new(),
+        _ => format!("; it holds {found}"),
+    }
 }
 
 impl Error {

@@ -6,6 +6,7 @@
 //! | [`official`] | the official code's `.pth.tar` files: zip, pickle, and what the dictionary in them means |
 //! | [`huggingface`] | the directories of `transformers`' `IJepaModel` |
 //! | [`weights`] | tensors as they lie in mapped files, held against the list of parameters |
+//! | [`names`], [`Networks`] | which tensor of a file is which network's, whatever wrappers its name came with |
 //!
 //! The trainer imports and exports with these, its networks are made from the list of parameters, and fuzzing reads
 //! hostile files with them. Nothing that a file contains is executed, and none can cost more memory or time than its
@@ -23,13 +24,13 @@
 //! fn names(path: &Path) -> Result<Vec<String>, Error> {
 //!     let file = Mapped::open(path).map_err(|cause| Error::Io { path: path.into(), cause })?;
 //!     let archive = Archive::read(file.bytes(), true).map_err(|fault| Error::official(path, fault))?;
-//!     let read = Checkpoint::read(&archive).map_err(|fault| Error::official(path, fault))?;
-//!     Ok(read.target_encoder.into_iter().map(|(name, _)| name).collect())
+//!     let read = Checkpoint::read(path, &archive)?;
+//!     Ok(read.networks.target_encoder.into_keys().collect())
 //! }
 //!
 //! # let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/official");
 //! let names_of_tiny = names(&folder.join("tiny.pth.tar"))?;
-//! assert_eq!(names_of_tiny[..2], ["pos_embed", "patch_embed.proj.weight"]);
+//! assert_eq!(names_of_tiny[0], "blocks.0.attn.proj.bias");
 //!
 //! // A caller can tell kinds of faults apart.
 //! match names(&folder.join("README.md")) {
@@ -45,8 +46,11 @@
 mod error;
 pub mod huggingface;
 pub mod model;
+pub mod names;
+mod networks;
 pub mod official;
 pub mod parameters;
 pub mod weights;
 
 pub use error::Error;
+pub use networks::Networks;

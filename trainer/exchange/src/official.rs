@@ -9,12 +9,14 @@
 pub mod archive;
 pub mod checkpoint;
 mod fault;
+pub mod optimizer;
 pub mod pickle;
 pub mod zip;
 
 pub use archive::{Archive, Elements};
 pub use checkpoint::Checkpoint;
 pub use fault::{Cause, Fault};
+pub use optimizer::Optimizer;
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,14 @@
 mod data;
 mod fit;
 mod mapped;
+mod writer;
 
 use std::collections::BTreeMap;
 
 pub use data::{Data, DataError};
 pub use fit::{MAX_DEPTH, Unfit, check, sizes};
 pub use mapped::Mapped;
+pub use writer::write;
 
 /// Tensors of one network, or of the optimiser, by name.
 pub type Tensors<'a> = BTreeMap<String, Data<'a>>;

@@ -26,14 +26,14 @@ pub enum Error {
         /// Where one was looked for.
         path: PathBuf,
     },
-    /// A checkpoint of the official code, which has to be imported.
+    /// A file of the official code, or weights in another program's format, which have to be imported.
     #[error(
-        "{}: a checkpoint of the official code; `trainer import {} --out DIR` makes one of ours of it",
-        Escaped::new(path),
+        "{0}: a file of another program, no checkpoint of ours: import it first, with \
+         `trainer import {0} --config FILE`, or with --start-over as well to take its weights alone",
         Escaped::new(path)
     )]
-    Official {
-        /// The file.
+    Foreign {
+        /// The file or directory.
         path: PathBuf,
     },
     /// A file is not what was written, or is missing.

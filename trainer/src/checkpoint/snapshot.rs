@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 
+use exchange::weights;
 use safetensors::tensor::{Dtype, View};
 use tch::{Device, Kind, Tensor};
 
 use super::Parts;
 use super::files::{Disk, Files, named};
-use super::part::{Part, write_views};
+use super::part::Part;
 use crate::Error;
 
 /// Tensors of its own, on the host. Made once for a run and filled again for each checkpoint: it doubles what the run
@@ -89,7 +90,7 @@ impl Snapshot {
         let parts = self.parts.iter().map(|(part, tensors)| -> Part<'_> {
             let fill = move |out: &mut dyn Write| {
                 let tensors = tensors.iter().map(|copied| (&copied.name[..], copied));
-                write_views(tensors.collect(), out)
+                weights::write(tensors.collect(), None, out)
             };
             (part, Box::new(fill))
         });

@@ -1,15 +1,18 @@
 //! What a checkpoint knows besides its tensors: `checkpoint.json`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use shardtool::regular;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::files::member;
 use super::{CHECKSUM, Error, STATE, VERSION};
+
+/// Longest `checkpoint.json` that is read, in bytes; one of ours has some ten thousand.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The content of a checkpoint besides its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,7 +91,7 @@ impl State {
 /// [`Error::Damaged`], [`Error::Version`], or what the file system says.
 pub fn read_state(path: &Path) -> Result<State, Error> {
     let file = path.join(STATE);
-    let bytes = member(&file, fs::read(&file))?;
+    let bytes = member(&file, regular::read(&file, MAX_BYTES))?;
     let mut value: Value =
         serde_json::from_slice(&bytes).map_err(|fault| Error::damaged(&file, fault))?;
     let version = value.get("version").and_then(Value::as_u64);

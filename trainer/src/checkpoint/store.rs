@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use exchange::weights::Tensors;
+use exchange::weights::{self, Tensors};
 use shardtool::Escaped;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::files::{Disk, Files, entries, named, remove_all};
-use super::part::{Part, write_views};
+use super::part::Part;
 use super::{Error, FileDigest, STATE, Snapshot, State, file_name, read_state, verify};
 use crate::durable::{TEMPORARY, parent};
 
@@ -176,7 +176,7 @@ impl Store {
                 let tensors = tensors
                     .iter()
                     .map(|(name, tensor)| (&name[..], tensor.clone()));
-                write_views(tensors.collect(), out)
+                weights::write(tensors.collect(), None, out)
             };
             (part, Box::new(fill))
         });
@@ -275,13 +275,14 @@ pub(super) fn is_milestone(step: u64, epochs: u64, epoch_len: u64) -> bool {
 /// Returns the checkpoint that `path` means: itself, or the latest of the run directory `path`.
 ///
 /// # Errors
-/// [`Error::Missing`], [`Error::Official`], or what is wrong with one that is there.
+/// [`Error::Missing`], [`Error::Foreign`], or what is wrong with one that is there.
 pub fn find(path: &Path) -> Result<PathBuf, Error> {
     if path.join(STATE).is_file() {
         return Ok(path.to_owned());
     }
-    if path.to_string_lossy().ends_with(".pth.tar") {
-        return Err(Error::Official {
+    // A file, or a model's directory in Hugging Face's layout.
+    if (path.exists() && !path.is_dir()) || path.join("config.json").exists() {
+        return Err(Error::Foreign {
             path: path.to_owned(),
         });
     }

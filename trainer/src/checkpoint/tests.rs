@@ -3,6 +3,7 @@ use super::*;
 
 use serde_json::{Map, Value};
 
+use std::fs;
 use std::path::PathBuf;
 
 use tch::Device;
@@ -324,14 +325,16 @@ fn the_latest_whole_checkpoint_is_found_and_damaged_ones_are_set_aside() {
 }
 
 #[test]
-fn official_checkpoints_are_refused_by_name() {
-    let message = find(Path::new("/runs/jepa-latest.pth.tar"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.contains("trainer import /runs/jepa-latest.pth.tar --out"),
-        "{message}"
-    );
+fn files_of_other_programs_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jepa-latest.pth.tar");
+    fs::write(&file, "").unwrap();
+    fs::write(folder.path().join("config.json"), "{}").unwrap();
+    for path in [file.as_path(), folder.path()] {
+        let message = find(path).unwrap_err().to_string();
+        let command = format!("`trainer import {} --config FILE`", path.display());
+        assert!(message.contains(&command), "{message}");
+    }
 }
 
 #[test]

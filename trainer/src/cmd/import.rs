@@ -1,24 +1,31 @@
-//! `trainer import SRC --out DIR`
+//! `trainer import WEIGHTS --out DIR`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use shardtool::program::Results;
 use shardtool::{Escaped, exit};
 use trainer::config::Config;
-use trainer::exchange::import::{Options, import};
+use trainer::exchange::Error;
+use trainer::exchange::import::{Imported, Options, import};
 
-/// Make a checkpoint of official weights or of a Hugging Face model
+/// Make a checkpoint of weights from elsewhere: to continue from, to start over from, or to export
 #[derive(clap::Args)]
 pub struct Args {
-    /// An official checkpoint (.pth.tar), or a directory with config.json and model.safetensors
+    /// A file of the official code (.pth.tar) or another of PyTorch, a .safetensors file, a directory with config.json
+    /// and its weights, or with --start-over a checkpoint of ours
+    #[arg(value_name = "WEIGHTS")]
     source: PathBuf,
-    /// Run directory to write the checkpoint into; export it, or continue from it with --resume DIR
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    /// Run directory to write the checkpoint into [default: logging.folder of the configuration]
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    out: Option<PathBuf>,
     /// Configuration under which training will continue; without it, weights only
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Take the weights alone and begin at step 0: schedules and moments from the start, and a new predictor where the
+    /// source has none or the configuration describes another
+    #[arg(long, requires = "config")]
+    start_over: bool,
     /// Directory of the shards, instead of loader.shards
     #[arg(long, value_name = "DIR", requires = "config")]
     shards: Option<PathBuf>,
@@ -38,11 +45,25 @@ pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
         Some(path) => Some(Config::load(path, &args.sets, args.shards.as_deref())?),
         None => None,
     };
+    let out = match (&args.out, &config) {
+        (Some(out), _) => out.as_path(),
+        (None, Some(config)) => config.folder()?,
+        (None, None) => unreachable!("one of the two is required"),
+    };
     let options = Options {
         steps_per_epoch: args.steps_per_epoch,
         ignore_checksums: args.ignore_checksums,
+        start_over: args.start_over,
     };
-    let imported = import(&args.source, &args.out, config.as_ref(), &options)?;
+    let imported = import(&args.source, out, config.as_ref(), &options);
+    let imported = imported.map_err(|error| match error {
+        Error::Incomplete { .. }
+        | Error::Ours { .. }
+        | Error::OtherNetworks {
+            start_over: true, ..
+        } => anyhow!("{error}:\n  {}", args.starting_over(args.out.as_deref())),
+        error => error.into(),
+    })?;
     for note in &imported.notes {
         tracing::info!("note: {note}");
     }
@@ -53,17 +74,79 @@ pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
         imported.step,
         imported.model.describe()
     ));
-    match config {
-        None if imported.model.predictor_depth == 0 => results.announce(format_args!(
-            "weights only, and no predictor: for export and features, not to continue training from"
-        )),
-        Some(_) => results.announce(format_args!(
-            "continue with: trainer train --resume {} …",
-            Escaped::new(&args.out)
-        )),
+    match &config {
         None => results.announce(format_args!(
-            "weights only: training can continue from an import with --config"
+            "weights only, for export and features; to begin training with them:\n  {}",
+            args.starting_over(None)
         )),
+        Some(config) => args.tell_how_to_go_on(&imported, out, config, results),
     }
     Ok(exit::FINE)
+}
+
+impl Args {
+    /// Returns the command that begins at step 0 with the weights, in the configuration's run directory or in `out`.
+    fn starting_over(&self, out: Option<&Path>) -> String {
+        let command = format!("trainer import {}", quoted(&self.source));
+        let out = out.map_or_else(String::new, |out| format!(" --out {}", quoted(out)));
+        format!("{command}{out}{} --start-over", self.configuration())
+    }
+
+    /// Returns the options that decide the configuration.
+    fn configuration(&self) -> String {
+        let mut options = match &self.config {
+            Some(config) => format!(" --config {}", quoted(config)),
+            None => " --config FILE".to_owned(),
+        };
+        if let Some(shards) = &self.shards {
+            options += &format!(" --shards {}", quoted(shards));
+        }
+        for set in &self.sets {
+            options += &format!(" --set {}", quoted(Path::new(set)));
+        }
+        options
+    }
+
+    fn tell_how_to_go_on(
+        &self,
+        imported: &Imported,
+        out: &Path,
+        config: &Config,
+        results: &mut Results,
+    ) {
+        let (epoch, epochs) = (imported.epoch, config.optimization.epochs);
+        if imported.step >= config.total_steps(imported.epoch_len) {
+            tracing::warn!(
+                "no step is left to train: {} stands at epoch {epoch}, and the configuration has {epochs} \
+                 (optimization.epochs). Give it more, or begin at step 0 with the weights, in another directory:\n  {}",
+                Escaped::new(&self.source),
+                self.starting_over(Some(Path::new("DIR")))
+            );
+            return;
+        }
+        let same = |folder: &Path| folder.canonicalize().ok() == out.canonicalize().ok();
+        // In another directory than the run's, only the first start is to look there.
+        let (when, resume) = match config.folder() {
+            Ok(folder) if same(folder) => ("", String::new()),
+            _ => (
+                " (and after an interruption without --resume)",
+                format!(" --resume {}", quoted(out)),
+            ),
+        };
+        results.announce(format_args!(
+            "{} with{when}:\n  trainer launch{} --devices cuda:0{resume}",
+            if self.start_over { "begin" } else { "continue" },
+            self.configuration(),
+        ));
+    }
+}
+
+/// Returns a path or other argument as a shell takes it.
+fn quoted(argument: &Path) -> String {
+    let text = Escaped::new(argument).to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-=:,+@%".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -1,7 +1,7 @@
 //! `trainer train`: one rank, fed by a loader that somebody else started.
 
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -62,10 +62,15 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
             tracing::info!("stopped by {signal} before the first step");
             return Ok(exit::PREEMPTED);
         }
-        Opened::NothingToDo { checkpoint, step } => {
-            let checkpoint = Escaped::new(&checkpoint);
+        Opened::NothingToDo {
+            checkpoint,
+            step,
+            epoch,
+        } => {
+            let at = format!("{} stands at step {step}", Escaped::new(&checkpoint));
             out.announce(format_args!(
-                "nothing to do: {checkpoint} stands at the last step, {step}"
+                "nothing to do: {at}, {}",
+                why_nothing(&config, &args.run, &checkpoint, step, epoch)
             ));
             return Ok(exit::FINE);
         }
@@ -74,6 +79,28 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
         log.add(Box::new(Progress::new()));
     }
     Ok(tell(session.train(), Escaped::new(&folder), out))
+}
+
+/// Returns why no step is left, and what may be done about it: a sentence or two.
+fn why_nothing(
+    config: &Config,
+    args: &RunArgs,
+    checkpoint: &Path,
+    step: u64,
+    epoch: u64,
+) -> String {
+    let epochs = config.optimization.epochs;
+    match config.trainer.stop_at_step {
+        Some(stop) if step >= stop && epoch < epochs => {
+            format!("and trainer.stop_at_step is {stop}; a later one, or none, goes on from there")
+        }
+        _ => format!(
+            "epoch {epoch} of {epochs} (optimization.epochs). To begin anew with its weights:\n  \
+             trainer import {} --config {} --start-over --out DIR",
+            Escaped::new(checkpoint),
+            Escaped::new(&args.config)
+        ),
+    }
 }
 
 /// Says what became of a run, and returns the exit code for it.

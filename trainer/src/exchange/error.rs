@@ -23,9 +23,10 @@ pub enum Error {
     /// A file of weights is damaged, unsafe to read, or not what it should be; or one could not be written.
     #[error(transparent)]
     File(#[from] ::exchange::Error),
-    /// The source is a directory, and none in Hugging Face's layout.
+    /// The source is a directory without a model.
     #[error(
-        "{}: a directory without config.json; give a .pth.tar file or a Hugging Face model's directory",
+        "{}: a directory with neither config.json nor a checkpoint; give a file of weights (.pth.tar, .safetensors), \
+         a Hugging Face model's directory, or a checkpoint of ours",
         Escaped::new(path)
     )]
     NoModel {
@@ -40,26 +41,63 @@ pub enum Error {
         /// What differs.
         cause: OptimizerFault,
     },
-    /// Training shall continue from weights that lack the predictor.
+    /// Training shall continue from weights that are not those of all networks.
     #[error(
-        "{}: no predictor, so training cannot continue from it; import it without --config",
+        "{}: no {missing} in it, so training cannot continue where it stood; \
+         --start-over begins at step 0 with the weights that are there",
         Escaped::new(path)
     )]
-    NoPredictor {
+    Incomplete {
+        /// The source.
+        path: PathBuf,
+        /// The networks that it lacks.
+        missing: String,
+    },
+    /// The source is a checkpoint of this program, which needs no import to be continued.
+    #[error(
+        "{}: a checkpoint of ours, which --resume continues as it is; \
+         --start-over begins at step 0 with its weights",
+        Escaped::new(path)
+    )]
+    Ours {
         /// The source.
         path: PathBuf,
     },
+    /// The position embeddings are no fixed table, so there are none for images of another size.
+    #[error(
+        "{}: {network}: `{name}` is not the sine-cosine table of fixed positions, so it cannot be computed for \
+         images of {wanted} pixels instead of {given} (data.crop_size)",
+        Escaped::new(path)
+    )]
+    Positions {
+        /// The source.
+        path: PathBuf,
+        /// The network.
+        network: &'static str,
+        /// The tensor.
+        name: &'static str,
+        /// Side of the images that the weights were trained on.
+        given: i64,
+        /// Side of the images that the configuration has.
+        wanted: i64,
+    },
+    /// A new predictor, or new positions, could not be computed.
+    #[error(transparent)]
+    Compute(#[from] crate::Error),
     /// The configuration describes other networks than the source holds.
     #[error(
-        "{}: it holds other networks than the configuration describes: {}",
+        "{}: it holds other networks than the configuration describes: {}{}",
         Escaped::new(path),
-        differences.join(", ")
+        differences.join(", "),
+        if *start_over { "; --start-over begins at step 0 with its encoders" } else { "" }
     )]
     OtherNetworks {
         /// The source.
         path: PathBuf,
         /// The sizes that differ, as [`ModelConfig::differences`](::exchange::model::ModelConfig::differences) says.
         differences: Vec<String>,
+        /// Whether training could start over from the encoders.
+        start_over: bool,
     },
     /// Nothing tells how many steps an epoch has.
     #[error(

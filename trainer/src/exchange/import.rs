@@ -1,25 +1,29 @@
-//! Weights from elsewhere: official checkpoints and Hugging Face directories become checkpoints of ours.
+//! Weights from elsewhere become checkpoints of ours: the official code's files and other files of PyTorch, safetensors
+//! files, Hugging Face directories.
 //!
-//! Nothing is computed and nothing is executed: names, shapes and types are checked against the networks that they must
-//! fit, and bytes are copied from a mapped file. With a configuration, training continues from the result as the
-//! official code would continue from its own file: at the epoch the file says, with the optimiser's moments, and with
-//! the schedules and momentum of that step. Order, crops and masks of the epochs to come are our own.
+//! Nothing is executed: names, shapes and types are checked against the networks that they must fit, and bytes are
+//! copied from a mapped file. There are three ways:
+//!
+//! * without a configuration, weights for export and evaluation;
+//! * with one, training continues as the official code would continue from its own file: at the epoch the file says,
+//!   with the optimiser's moments, and with the schedules and momentum of that step. Order, crops and masks of the
+//!   epochs to come are our own. What that needs must be there and right;
+//! * with one and `start_over`, training begins at step 0 from the weights alone: see `start_over.rs`.
 
 mod moments;
+mod source;
+mod start_over;
 mod state;
 
 use std::path::{Path, PathBuf};
 
-use exchange::huggingface::Directory;
 use exchange::model::ModelConfig;
-use exchange::official::checkpoint::Named;
-use exchange::official::{Archive, Checkpoint};
 use exchange::parameters;
-use exchange::weights::{self, Data, Mapped, Tensors};
-use shardtool::Escaped;
+use exchange::weights::{self, Tensors, Unfit};
 
+use self::source::{Files, Given};
 use super::Error;
-use crate::checkpoint::Store;
+use crate::checkpoint::{State, Store};
 use crate::config::Config;
 
 pub use moments::OptimizerFault;
@@ -31,6 +35,8 @@ pub struct Options {
     pub steps_per_epoch: Option<u64>,
     /// Takes the file even where its checksums are wrong: PyTorch can be told to write none.
     pub ignore_checksums: bool,
+    /// Takes the weights alone, to begin at step 0 under the configuration.
+    pub start_over: bool,
 }
 
 /// What became of an import.
@@ -44,6 +50,8 @@ pub struct Imported {
     pub step: u64,
     /// Whole epochs done.
     pub epoch: u64,
+    /// Steps of an epoch.
+    pub epoch_len: u64,
     /// Sentences that the user should know.
     pub notes: Vec<String>,
 }
@@ -68,8 +76,7 @@ pub fn is_official(path: &Path) -> bool {
     path.to_string_lossy().ends_with(".pth.tar")
 }
 
-/// Reads `source`, an official `.pth.tar` or a Hugging Face directory, and writes a checkpoint into the run directory
-/// `run`.
+/// Reads `source` and writes a checkpoint into the run directory `run`.
 ///
 /// Without `config` it holds weights (and moments) that can be exported and evaluated, but training cannot continue
 /// from it.
@@ -82,145 +89,166 @@ pub fn import(
     config: Option<&Config>,
     options: &Options,
 ) -> Result<Imported, Error> {
-    if source.is_dir() {
-        if !Directory::is_one(source) {
-            return Err(Error::NoModel {
-                path: source.to_owned(),
-            });
+    let files = Files::open(source)?;
+    let given = files.read(source, options)?;
+    let (weights, state) = match config {
+        None => {
+            let weights = alone(source, given)?;
+            let state = state::bare(&weights, options);
+            (weights, state)
         }
-        let directory = Directory::open(source)?;
-        let weights = from_huggingface(source, &directory)?;
-        return write(source, weights, run, config, options);
+        Some(config) => {
+            let mut weights = if options.start_over {
+                start_over::prepare(source, given, config)?
+            } else if matches!(files, Files::Ours(..)) {
+                return Err(Error::Ours {
+                    path: source.to_owned(),
+                });
+            } else {
+                continued(source, given, config)?
+            };
+            let state = state::full(&mut weights, config, options)?;
+            (weights, state)
+        }
+    };
+    let tag = config.map_or("jepa", |config| config.logging.write_tag.as_str());
+    write(weights, &state, &Store::new(run, tag), run)
+}
+
+/// Returns the weights that training goes on from where it stood.
+fn continued<'a>(source: &Path, given: Given<'a>, config: &Config) -> Result<Weights<'a>, Error> {
+    let networks = &given.networks;
+    let missing: Vec<&str> = [
+        ("encoder", &networks.encoder),
+        ("target encoder", &networks.target_encoder),
+        ("predictor", &networks.predictor),
+    ]
+    .into_iter()
+    .filter_map(|(name, tensors)| tensors.is_empty().then_some(name))
+    .collect();
+    let path = || source.to_owned();
+    if !missing.is_empty() {
+        return Err(Error::Incomplete {
+            path: path(),
+            missing: missing.join(", no "),
+        });
     }
-    let file = Mapped::open(source).map_err(|cause| Error::Io {
-        path: source.to_owned(),
-        cause,
-    })?;
-    let checked = !options.ignore_checksums;
-    let weights = from_official(source, file.bytes(), checked)?;
-    write(source, weights, run, config, options)
-}
-
-fn from_huggingface<'a>(source: &Path, directory: &'a Directory) -> Result<Weights<'a>, Error> {
-    let encoder = directory.encoder()?;
-    let predictor = directory.predictor()?;
-    let model = weights::sizes(&encoder, predictor.as_ref(), Some(directory.model.heads))
-        .map_err(|cause| ::exchange::Error::unfit(source, cause))?;
-    Ok(Weights {
-        model,
-        target_encoder: encoder.clone(),
-        encoder,
-        predictor,
-        moments: None,
-        epoch: 0,
-        loss: None,
-        batch: None,
-        notes: vec![
-            "one encoder in the source: it becomes both the context and the target encoder"
-                .to_owned(),
-        ],
-    })
-}
-
-fn from_official<'a>(source: &Path, file: &'a [u8], checked: bool) -> Result<Weights<'a>, Error> {
-    let refuse = |fault| ::exchange::Error::official(source, fault);
-    let archive = Archive::read(file, checked).map_err(refuse)?;
-    let read = Checkpoint::read(&archive).map_err(refuse)?;
-    let encoder = tensors(source, "encoder", read.encoder)?;
-    let target_encoder = tensors(source, "target_encoder", read.target_encoder)?;
-    let predictor = tensors(source, "predictor", read.predictor)?;
-    let model = weights::sizes(&encoder, Some(&predictor), None)
-        .map_err(|cause| ::exchange::Error::unfit(source, cause))?;
-    let moments = read
-        .optimizer
-        .map(|optimizer| moments::named(optimizer, &model))
+    let epoch = given.epoch.clone().map_err(|fault| refuse(source, fault))?;
+    let optimizer = given.optimizer.map_err(|fault| refuse(source, fault))?;
+    let given = Given {
+        epoch: Ok(epoch),
+        optimizer: Ok(None),
+        ..given
+    };
+    let mut weights = alone(source, given)?;
+    let wanted = config.model()?;
+    let differences = weights.model.differences(&wanted);
+    if !differences.is_empty() {
+        return Err(Error::OtherNetworks {
+            path: path(),
+            differences,
+            start_over: start_over::suits(&weights.model, &wanted),
+        });
+    }
+    weights.moments = optimizer
+        .map(|optimizer| moments::named(optimizer, &weights.model))
         .transpose()
         .map_err(|cause| Error::Optimizer {
-            path: source.to_owned(),
+            path: path(),
             cause,
         })?;
-    let mut notes = Vec::new();
-    if !read.unknown.is_empty() {
-        let unknown = read.unknown.join(", ");
-        notes.push(format!("left out: {}", Escaped::new(&unknown)));
-    }
-    Ok(Weights {
-        model,
-        encoder,
-        target_encoder,
-        predictor: Some(predictor),
-        moments,
-        epoch: read.epoch.unwrap_or(0),
-        loss: read.loss,
-        batch: read.batch_size.zip(read.world_size),
-        notes,
-    })
+    Ok(weights)
 }
 
-fn tensors<'a>(source: &Path, network: &str, named: Named<'a>) -> Result<Tensors<'a>, Error> {
-    let named = named.into_iter().map(|(name, elements)| {
-        let tensor = Data::try_from(elements).map_err(|cause| ::exchange::Error::Tensor {
-            path: source.to_owned(),
-            name: format!("{network}.{name}"),
-            cause,
-        })?;
-        Ok((name, tensor))
-    });
-    named.collect()
-}
-
-/// Writes the checkpoint, once every tensor has turned out to fit its network.
-fn write(
-    source: &Path,
-    mut weights: Weights<'_>,
-    run: &Path,
-    config: Option<&Config>,
-    options: &Options,
-) -> Result<Imported, Error> {
-    let model = weights.model.clone();
-    let encoder = parameters::encoder(&model);
-    weights::check("encoder", &weights.encoder, &encoder)
-        .and_then(|()| weights::check("target_encoder", &weights.target_encoder, &encoder))
-        .and_then(|()| match &weights.predictor {
+/// Returns the weights as they are, once every tensor has turned out to fit its network.
+///
+/// What a file has besides is taken as far as it can be: nothing needs it.
+fn alone<'a>(source: &Path, mut given: Given<'a>) -> Result<Weights<'a>, Error> {
+    given.complete_encoders();
+    let networks = given.networks;
+    let predictor = Some(networks.predictor).filter(|predictor| !predictor.is_empty());
+    let model = weights::sizes(&networks.encoder, predictor.as_ref(), given.heads);
+    let model = model.map_err(|cause| unfit(source, cause))?;
+    check_encoders(&model, &networks.encoder, &networks.target_encoder)
+        .and_then(|()| match &predictor {
             None => Ok(()),
             Some(predictor) => {
                 weights::check("predictor", predictor, &parameters::predictor(&model))
             }
         })
-        .map_err(|cause| ::exchange::Error::unfit(source, cause))?;
-    let (state, tag) = match config {
-        None => (state::bare(&weights, options), "jepa"),
-        Some(config) => {
-            let path = source.to_owned();
-            if weights.predictor.is_none() {
-                return Err(Error::NoPredictor { path });
-            }
-            let differences = model.differences(&config.model()?);
-            if !differences.is_empty() {
-                return Err(Error::OtherNetworks { path, differences });
-            }
-            let state = state::full(&mut weights, config, options)?;
-            (state, config.logging.write_tag.as_str())
-        }
+        .map_err(|cause| unfit(source, cause))?;
+    let mut notes = given.notes;
+    let epoch = given.epoch.unwrap_or_else(|fault| {
+        notes.push(format!("its epoch is not known: {fault}"));
+        None
+    });
+    let mut left_out = |cause: String| {
+        notes.push(format!("its optimiser's state was left out: {cause}"));
+        None
     };
+    let moments = match given.optimizer {
+        Ok(Some(optimizer)) if predictor.is_some() => match moments::named(optimizer, &model) {
+            Ok(moments) => Some(moments),
+            Err(cause) => left_out(cause.to_string()),
+        },
+        Ok(_) => None,
+        Err(fault) => left_out(fault.to_string()),
+    };
+    Ok(Weights {
+        model,
+        encoder: networks.encoder,
+        target_encoder: networks.target_encoder,
+        predictor,
+        moments,
+        epoch: epoch.unwrap_or(0),
+        loss: given.loss,
+        batch: given.batch,
+        notes,
+    })
+}
+
+fn check_encoders(
+    model: &ModelConfig,
+    encoder: &Tensors<'_>,
+    target_encoder: &Tensors<'_>,
+) -> Result<(), Unfit> {
+    let expected = parameters::encoder(model);
+    weights::check("encoder", encoder, &expected)?;
+    weights::check("target_encoder", target_encoder, &expected)
+}
+
+fn refuse(source: &Path, fault: exchange::official::Fault) -> Error {
+    ::exchange::Error::official(source, fault).into()
+}
+
+fn unfit(source: &Path, cause: Unfit) -> Error {
+    ::exchange::Error::unfit(source, cause).into()
+}
+
+fn write(
+    weights: Weights<'_>,
+    state: &State,
+    store: &Store,
+    run: &Path,
+) -> Result<Imported, Error> {
     let mut parts = vec![
         ("encoder", weights.encoder),
         ("target_encoder", weights.target_encoder),
     ];
     parts.extend(weights.predictor.map(|tensors| ("predictor", tensors)));
     parts.extend(weights.moments.map(|(_, tensors)| ("optimizer", tensors)));
-    let store = Store::new(run, tag);
     if store.latest()?.is_some() {
         return Err(Error::HasCheckpoints {
             path: run.to_owned(),
         });
     }
-    let path = store.save_files(&state, &parts)?;
+    let path = store.save_files(state, &parts)?;
     Ok(Imported {
         path,
-        model,
+        model: weights.model,
         step: state.step,
         epoch: state.epoch,
+        epoch_len: state.epoch_len,
         notes: weights.notes,
     })
 }

@@ -12,10 +12,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
+use half::{bf16, f16};
 use shardtool::Escaped;
 
 use super::fault::{Cause, Fault};
-use super::pickle::{self, Dtype, Item, Node, Storage, Tensor, Tree};
+use super::pickle::{self, Dtype, Item, Node, Storage, Tensor, Tree, Value};
 use super::zip::{self, Entry, ZipWriter};
 use crate::weights::{Data, DataError};
 
@@ -134,6 +135,33 @@ impl<'a> Archive<'a> {
             checked,
             sound: RefCell::default(),
             allowance: Cell::new(SHARING * file.len() as u64),
+        })
+    }
+
+    /// Returns the names in the pickle that are not known: objects of code, of which nothing was executed.
+    pub fn foreign(&self) -> impl Iterator<Item = String> {
+        self.tree.foreign()
+    }
+
+    /// Returns a number, or that in a tensor of one element.
+    ///
+    /// # Errors
+    /// [`Cause::Type`] if the value is none.
+    pub fn number(&self, item: Item<'_, 'a>) -> Result<f64, Fault> {
+        let Value::Tensor(tensor) = item.value() else {
+            return item.number();
+        };
+        if tensor.elements() != 1 {
+            return Err(item.content("a tensor of several elements, expected a number"));
+        }
+        let Elements { dtype, bytes, .. } = self.elements(tensor)?;
+        Ok(match (dtype, &bytes[..]) {
+            (Dtype::F16, &[a, b]) => f16::from_le_bytes([a, b]).into(),
+            (Dtype::BF16, &[a, b]) => bf16::from_le_bytes([a, b]).into(),
+            (Dtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]).into(),
+            (Dtype::F64, bytes) => f64::from_le_bytes(bytes.try_into().expect("8 bytes")),
+            (Dtype::I64, bytes) => i64::from_le_bytes(bytes.try_into().expect("8 bytes")) as f64,
+            (dtype, bytes) => unreachable!("{} bytes of {dtype:?}", bytes.len()),
         })
     }
 

@@ -23,13 +23,18 @@ pub enum Cause {
     /// The file is of another kind, or only the beginning of a file.
     #[error("{0}")]
     Foreign(&'static str),
-    /// The pickle names what would be code. Nothing of it was executed.
+    /// A value that is needed would be made by code. Nothing of it was executed.
     #[error(
-        "the pickle names `{}`, which has no place in a checkpoint (nothing of it was executed)",
-        Escaped::new(.0)
+        "an object of `{}`, which only code could make (nothing of it was executed), expected {expected}",
+        Escaped::new(name)
     )]
-    UnsafeName(String),
-    /// The pickle has an instruction that makes objects, or one of another protocol.
+    Code {
+        /// What the code is called.
+        name: String,
+        /// What belongs there.
+        expected: &'static str,
+    },
+    /// The pickle has an instruction that is not understood, such as one of another protocol.
     #[error("the pickle instruction 0x{:02x}{} has no place in a checkpoint", .0, op::name(*.0))]
     UnsafeInstruction(u8),
     /// The content of a record does not have the record's checksum.

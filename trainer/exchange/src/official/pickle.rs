@@ -1,9 +1,10 @@
 //! Pickles as PyTorch's checkpoints have them, read without executing anything.
 //!
 //! Pickle is a program for a small stack machine. The part of its language that `torch.save` uses for nested
-//! dictionaries of tensors and numbers (protocol 2) builds containers and calls three kinds of names: `OrderedDict`, a
-//! tensor's reconstruction, and storage types. This reader knows these and nothing else: every other instruction and
-//! every other name is an error, and what a call would make is described by a [`Value`] instead of being made.
+//! dictionaries of tensors and numbers (protocol 2) builds containers and calls few names: `OrderedDict`, a tensor's
+//! reconstruction, storage types, and those that NumPy's numbers come as. What such a call would make is described by a
+//! [`Value`] instead of being made. Every other name, and every object made by one, is [`Value::Foreign`]: it can be
+//! passed by, and is an error where it is needed.
 //!
 //! Whatever bytes come in, memory and time are bounded by [`MAX_BYTES`], [`MAX_VALUES`] and [`MAX_VISITS`]. Values live
 //! in one flat list and refer to each other by number, so neither sharing nor nesting multiplies or recurses. A value

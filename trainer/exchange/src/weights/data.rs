@@ -35,7 +35,7 @@ pub struct Data<'a> {
     /// Type of the numbers in the file.
     stored: Dtype,
     shape: Vec<usize>,
-    /// The tensor's bytes, one piece after the other.
+    /// The tensor's bytes, one piece after the other; none for a tensor of zeros, which takes memory only when read.
     pieces: Vec<Cow<'a, [u8]>>,
 }
 
@@ -74,11 +74,10 @@ impl<'a> Data<'a> {
 
     /// Makes a tensor of zeros.
     pub fn zeros(shape: &[usize]) -> Data<'static> {
-        let elements: usize = shape.iter().product();
         Data {
             stored: Dtype::F32,
             shape: shape.to_vec(),
-            pieces: vec![Cow::Owned(vec![0; 4 * elements])],
+            pieces: Vec::new(),
         }
     }
 
@@ -99,11 +98,11 @@ impl<'a> Data<'a> {
     /// Returns part number `part` of `parts` equal ones along the outermost dimension.
     ///
     /// # Panics
-    /// If the tensor was made by [`join`](Data::join).
+    /// If the tensor was made by [`join`](Data::join) or [`zeros`](Data::zeros).
     pub fn part(&self, part: usize, parts: usize) -> Data<'_> {
         let bytes = match &self.pieces[..] {
             [piece] => piece,
-            _ => unreachable!("what was joined is not split again"),
+            _ => unreachable!("only what lies in one piece of a file is split"),
         };
         let length = bytes.len() / parts;
         let mut shape = self.shape.clone();
@@ -143,6 +142,7 @@ impl<'a> Data<'a> {
                 .collect()
         };
         match (self.stored, &self.pieces[..]) {
+            (Dtype::F32, []) => Cow::Owned(vec![0; self.data_len()]),
             (Dtype::F32, [piece]) => Cow::Borrowed(piece),
             (Dtype::F32, pieces) => Cow::Owned(pieces.concat()),
             (Dtype::F16, _) => Cow::Owned(widen(|bytes| f16::from_le_bytes(bytes).to_f32())),

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::tensor::SafeTensors;
+use safetensors::tensor::{SafeTensors, TensorView};
+use shardtool::regular;
 
 use super::{Data, Tensors};
 use crate::Error;
@@ -23,15 +23,9 @@ impl Mapped {
     /// Maps the file `path`.
     ///
     /// # Errors
-    /// What the system says, or that it is no regular file: opening a pipe would wait for ever.
+    /// What the system says, or that it is no [regular] file.
     pub fn open(path: &Path) -> io::Result<Mapped> {
-        if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            ));
-        }
-        let file = File::open(path)?;
+        let file = regular::open(path)?;
         // SAFETY: the map is read only. Another process that shortens the file meanwhile would end this one by SIGBUS;
         // nobody changes a finished checkpoint, and no way of reading 10 GB without copying them knows better.
         let map = unsafe { Mmap::map(&file) }?;
@@ -60,18 +54,19 @@ impl Mapped {
             .map_err(|cause| Error::safetensors(&self.path, cause))?;
         let mut found = BTreeMap::new();
         for (name, view) in tensors.tensors() {
-            let data = Data::new(
-                view.dtype(),
-                view.shape().to_vec(),
-                Cow::Borrowed(view.data()),
-            );
-            let data = data.map_err(|cause| Error::Tensor {
-                path: self.path.clone(),
-                name: name.clone(),
-                cause,
-            })?;
+            let data = self.tensor(&name, &view)?;
             found.insert(name, data);
         }
         Ok(found)
+    }
+
+    /// Returns the tensor that `view` shows in this file.
+    pub(crate) fn tensor<'a>(&self, name: &str, view: &TensorView<'a>) -> Result<Data<'a>, Error> {
+        let bytes = Cow::Borrowed(view.data());
+        Data::new(view.dtype(), view.shape().to_vec(), bytes).map_err(|cause| Error::Tensor {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            cause,
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! The official optimiser's moments, under the names of their parameters.
 
 use exchange::model::ModelConfig;
-use exchange::official::checkpoint::Optimizer;
+use exchange::official::Optimizer;
 use exchange::parameters::{self, Parameter};
 use exchange::weights::{Data, DataError, Tensors};
 

@@ -47,9 +47,10 @@ pub(super) fn full(
     let global_batch = config.loader.global_batch(1);
     if weights.moments.is_none() {
         weights.moments = Some((0, moments::fresh(&weights.model)));
-        weights
-            .notes
-            .push("no optimiser's state in the source: moments begin at zero".to_owned());
+        if !options.start_over {
+            let note = "no optimiser's state in the source: moments begin at zero";
+            weights.notes.push(note.to_owned());
+        }
     }
     if let Some((batch_size, ranks)) = weights.batch
         && batch_size.saturating_mul(ranks) != global_batch

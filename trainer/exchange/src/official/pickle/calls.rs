@@ -1,5 +1,6 @@
 //! What the pickle calls, and what the calls would make: the only part of the language that could do harm.
 
+use half::f16;
 use shardtool::Escaped;
 
 use super::machine::Machine;
@@ -10,19 +11,45 @@ use crate::official::fault::{Cause, Fault};
 const MAX_DIMENSIONS: usize = 8;
 
 impl<'a> Machine<'a> {
-    /// Describes what a call would make, of one of the two names that may be called.
+    /// Describes what a call would make.
+    ///
+    /// What is not known is called nowhere: the result stands for it, and can be used for nothing.
     pub(super) fn call(&mut self) -> Result<(), Fault> {
         let (arguments, callee) = (self.pop()?, self.pop()?);
         let Value::Tuple(arguments) = self.value(arguments) else {
             return Err(self.fault("a call without a tuple of arguments"));
         };
         match self.value(callee) {
+            &Value::Foreign(name) => self.push(Value::Foreign(name)),
             Value::Global(Global::OrderedDict) if arguments.is_empty() => {
                 self.push(Value::Dict(Vec::new()))
             }
             Value::Global(Global::RebuildTensor) => {
+                if let Some(&Value::Foreign(name)) = arguments.first().map(|id| self.value(*id)) {
+                    return self.push(Value::Foreign(name));
+                }
                 let tensor = self.tensor(arguments)?;
                 self.push(Value::Tensor(Box::new(tensor)))
+            }
+            Value::Global(Global::RebuildParameter) => match arguments.first() {
+                // A parameter is its tensor, which is there already.
+                Some(&tensor) => self.push_again(tensor),
+                None => Err(self.fault("a parameter of no tensor")),
+            },
+            Value::Global(Global::Encode) => {
+                let made = self.encoded(arguments);
+                self.push(made.unwrap_or(Value::Foreign("_codecs\nencode")))
+            }
+            Value::Global(Global::NumpyDtype) => {
+                let made = match arguments.first().map(|id| self.value(*id)) {
+                    Some(&Value::Text(name)) => Value::NumpyDtype(name),
+                    _ => Value::Foreign("numpy\ndtype"),
+                };
+                self.push(made)
+            }
+            Value::Global(Global::NumpyScalar) => {
+                let made = self.number(arguments);
+                self.push(made.unwrap_or(Value::Foreign("numpy\nscalar")))
             }
             other => {
                 let kind = other.kind();
@@ -32,6 +59,58 @@ impl<'a> Machine<'a> {
                 )))
             }
         }
+    }
+
+    /// Describes an object of a class, which is not made.
+    pub(super) fn make(&mut self) -> Result<(), Fault> {
+        let (_arguments, class) = (self.pop()?, self.pop()?);
+        match self.value(class) {
+            &Value::Foreign(name) => self.push(Value::Foreign(name)),
+            other => {
+                let kind = other.kind();
+                Err(self.fault(format!("an object of {kind}")))
+            }
+        }
+    }
+
+    /// Returns the bytes that `_codecs.encode(TEXT, 'latin1')` stands for, where they could be a number's.
+    fn encoded(&self, arguments: &[Id]) -> Option<Value<'a>> {
+        let &Value::Text(text) = self.value(*arguments.first()?) else {
+            return None;
+        };
+        let (mut bytes, mut length) = ([0; 8], 0);
+        for character in text.chars() {
+            *bytes.get_mut(length)? = u8::try_from(character).ok()?;
+            length += 1;
+        }
+        Some(Value::Bytes(bytes, length as u8))
+    }
+
+    /// Returns the number that NumPy's `scalar(TYPE, BYTES)` stands for.
+    fn number(&self, arguments: &[Id]) -> Option<Value<'a>> {
+        let &[kind, bytes] = arguments else {
+            return None;
+        };
+        let (&Value::NumpyDtype(kind), &Value::Bytes(bytes, length)) =
+            (self.value(kind), self.value(bytes))
+        else {
+            return None;
+        };
+        let bytes = &bytes[..length.into()];
+        Some(match kind {
+            "f8" => Value::Float(f64::from_le_bytes(bytes.try_into().ok()?)),
+            "f4" => Value::Float(f32::from_le_bytes(bytes.try_into().ok()?).into()),
+            "f2" => Value::Float(f16::from_le_bytes(bytes.try_into().ok()?).into()),
+            "i8" => Value::Int(i64::from_le_bytes(bytes.try_into().ok()?)),
+            "i4" => Value::Int(i32::from_le_bytes(bytes.try_into().ok()?).into()),
+            "i2" => Value::Int(i16::from_le_bytes(bytes.try_into().ok()?).into()),
+            "i1" => Value::Int(i8::from_le_bytes(bytes.try_into().ok()?).into()),
+            "u1" => Value::Int(u8::from_le_bytes(bytes.try_into().ok()?).into()),
+            "u2" => Value::Int(u16::from_le_bytes(bytes.try_into().ok()?).into()),
+            "u8" => Value::Int(u64::from_le_bytes(bytes.try_into().ok()?).try_into().ok()?),
+            "u4" => Value::Int(u32::from_le_bytes(bytes.try_into().ok()?).into()),
+            _ => return None,
+        })
     }
 
     fn tensor(&self, arguments: &[Id]) -> Result<Tensor<'a>, Fault> {
@@ -93,19 +172,20 @@ impl<'a> Machine<'a> {
         lengths.ok_or_else(|| self.fault("a tensor with a length that is no int of 0 or more"))
     }
 
-    /// Passes over the attributes of a state dictionary, which nothing here needs.
+    /// Passes over the attributes of an object, which nothing here needs, such as a state dictionary's `_metadata`.
     pub(super) fn build(&mut self) -> Result<(), Fault> {
         let attributes = self.pop()?;
-        let Value::Dict(attributes) = self.value(attributes) else {
-            return Err(self.fault("attributes that are no dict"));
-        };
-        let allowed = |key: &Id| matches!(self.value(*key), Value::Text("_metadata"));
-        // Looking at many of them again at each place that refers to them would take hours.
-        if attributes.len() > 1 || !attributes.iter().all(|(key, _)| allowed(key)) {
-            return Err(self.fault("attributes other than a state dictionary's `_metadata`"));
-        }
+        // NumPy's types say their byte order so: (3, '<', …).
+        let big_endian = matches!(self.value(attributes), Value::Tuple(items)
+            if items.get(1).is_some_and(|id| matches!(self.value(*id), Value::Text(">"))));
         match self.top()? {
-            Value::Dict(_) => Ok(()),
+            Value::Dict(_) | Value::Foreign(_) => Ok(()),
+            dtype @ Value::NumpyDtype(_) => {
+                if big_endian {
+                    *dtype = Value::Foreign("numpy\ndtype");
+                }
+                Ok(())
+            }
             other => {
                 let kind = other.kind();
                 Err(self.fault(format!("the pickle sets attributes of {kind}")))
@@ -120,6 +200,13 @@ impl<'a> Machine<'a> {
             Value::Tuple(items) => match items[..] {
                 [tag, kind, key, device, length] => {
                     match [tag, kind, key, device, length].map(|id| self.value(id)) {
+                        [
+                            Value::Text("storage"),
+                            &Value::Foreign(name),
+                            Value::Text(_),
+                            Value::Text(_),
+                            Value::Int(_),
+                        ] => return self.push(Value::Foreign(name)),
                         [
                             Value::Text("storage"),
                             Value::Global(Global::Storage(dtype)),

@@ -1,6 +1,6 @@
 //! The stack machine that a pickle programs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::value::{Dtype, Global, Id, Made, Value};
 use super::{MAX_VALUES, op};
@@ -8,6 +8,18 @@ use crate::official::fault::{Cause, Fault};
 
 /// Longest module or attribute name, in bytes.
 const MAX_NAME: usize = 256;
+/// Most unknown names that are kept to be told.
+const MAX_FOREIGN: usize = 100;
+
+/// What a program made.
+pub struct Ran<'a> {
+    /// Every value.
+    pub nodes: Vec<Made<'a>>,
+    /// Number of the value that it ends with.
+    pub root: Id,
+    /// Names that are not known, module and name on a line each.
+    pub foreign: BTreeSet<&'a str>,
+}
 
 /// The machine in the middle of a program.
 pub struct Machine<'a> {
@@ -22,6 +34,8 @@ pub struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
     pushed: usize,
+    /// Names that are not known.
+    foreign: BTreeSet<&'a str>,
 }
 
 impl<'a> Machine<'a> {
@@ -37,11 +51,12 @@ impl<'a> Machine<'a> {
             marks: Vec::new(),
             memo: HashMap::new(),
             pushed: 0,
+            foreign: BTreeSet::new(),
         }
     }
 
-    /// Runs the program; returns every value it makes, and the number of the one it ends with.
-    pub fn run(mut self) -> Result<(Vec<Made<'a>>, Id), Fault> {
+    /// Runs the program.
+    pub fn run(mut self) -> Result<Ran<'a>, Fault> {
         if self.bytes.get(..2) != Some(&[op::PROTO, 2]) {
             return Err(self.fault("not a pickle of protocol 2"));
         }
@@ -60,8 +75,11 @@ impl<'a> Machine<'a> {
         if self.at != self.bytes.len() {
             return Err(self.fault("the pickle ends before its record does"));
         }
-        let root = self.pop()?;
-        Ok((self.nodes, root))
+        Ok(Ran {
+            root: self.pop()?,
+            nodes: self.nodes,
+            foreign: self.foreign,
+        })
     }
 
     fn step(&mut self, code: u8) -> Result<(), Fault> {
@@ -88,7 +106,7 @@ impl<'a> Machine<'a> {
             }
             op::LONG1 => {
                 let number = self.long()?;
-                self.push(Value::Int(number))
+                self.push(number)
             }
             op::BINFLOAT => {
                 let number = f64::from_be_bytes(self.take()?);
@@ -144,10 +162,11 @@ impl<'a> Machine<'a> {
                 self.recall(slot)
             }
             op::GLOBAL => {
-                let global = self.global()?;
-                self.push(Value::Global(global))
+                let name = self.global()?;
+                self.push(name)
             }
             op::REDUCE => self.call(),
+            op::NEWOBJ => self.make(),
             op::BUILD => self.build(),
             op::BINPERSID => self.storage(),
             _ => Err(self.fault(Cause::UnsafeInstruction(code))),
@@ -188,6 +207,13 @@ impl<'a> Machine<'a> {
             value,
             offset: self.start as u32,
         });
+        Ok(())
+    }
+
+    /// Puts a value on the stack that was made before.
+    pub(super) fn push_again(&mut self, id: Id) -> Result<(), Fault> {
+        self.count()?;
+        self.stack.push(id);
         Ok(())
     }
 
@@ -232,6 +258,7 @@ impl<'a> Machine<'a> {
                 list.extend(items);
                 Ok(())
             }
+            Value::Foreign(_) => Ok(()),
             other => {
                 let kind = other.kind();
                 Err(self.fault(format!("the pickle appends to {kind}")))
@@ -248,6 +275,7 @@ impl<'a> Machine<'a> {
                 pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
                 Ok(())
             }
+            Value::Foreign(_) => Ok(()),
             other => {
                 let kind = other.kind();
                 Err(self.fault(format!("the pickle sets items of {kind}")))
@@ -264,12 +292,8 @@ impl<'a> Machine<'a> {
     }
 
     fn recall(&mut self, slot: u32) -> Result<(), Fault> {
-        self.count()?;
         match self.memo.get(&slot) {
-            Some(&id) => {
-                self.stack.push(id);
-                Ok(())
-            }
+            Some(&id) => self.push_again(id),
             None => Err(self.fault(format!(
                 "the pickle recalls value {slot}, which it never stored"
             ))),
@@ -277,16 +301,16 @@ impl<'a> Machine<'a> {
     }
 
     /// Reads a little-endian integer that says its own length.
-    fn long(&mut self) -> Result<i64, Fault> {
+    fn long(&mut self) -> Result<Value<'a>, Fault> {
         let [length] = self.take()?;
-        if length > 8 {
-            return Err(self.fault(format!("an integer of {length} bytes")));
-        }
         let bytes = self.slice(length.into())?;
+        if length > 8 {
+            return Ok(Value::Foreign("builtins\nint"));
+        }
         let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut full = [if negative { 0xff } else { 0 }; 8];
         full[..bytes.len()].copy_from_slice(bytes);
-        Ok(i64::from_le_bytes(full))
+        Ok(Value::Int(i64::from_le_bytes(full)))
     }
 
     fn line(&mut self) -> Result<&'a str, Fault> {
@@ -299,19 +323,32 @@ impl<'a> Machine<'a> {
         Ok(line)
     }
 
-    fn global(&mut self) -> Result<Global, Fault> {
+    /// Reads a name; one that is not known stands for itself, and for whatever is done with it.
+    fn global(&mut self) -> Result<Value<'a>, Fault> {
+        let start = self.at;
         let (module, name) = (self.line()?, self.line()?);
-        Ok(match (module, name) {
+        let global = match (module, name) {
             ("collections", "OrderedDict") => Global::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
+            ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
             ("torch", "HalfStorage") => Global::Storage(Dtype::F16),
             ("torch", "BFloat16Storage") => Global::Storage(Dtype::BF16),
             ("torch", "FloatStorage") => Global::Storage(Dtype::F32),
             ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
             ("torch", "LongStorage") => Global::Storage(Dtype::I64),
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::NumpyScalar,
+            ("numpy", "dtype") => Global::NumpyDtype,
+            ("_codecs", "encode") => Global::Encode,
             _ => {
-                return Err(self.fault(Cause::UnsafeName(format!("{module}.{name}"))));
+                // Both lines, without the end of the second.
+                let both = std::str::from_utf8(&self.bytes[start..self.at - 1]);
+                let both = both.expect("two lines of text");
+                if self.foreign.len() < MAX_FOREIGN {
+                    self.foreign.insert(both);
+                }
+                return Ok(Value::Foreign(both));
             }
-        })
+        };
+        Ok(Value::Global(global))
     }
 }

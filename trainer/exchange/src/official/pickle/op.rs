@@ -31,8 +31,9 @@ pub const GLOBAL: u8 = b'c';
 pub const REDUCE: u8 = b'R';
 pub const BUILD: u8 = b'b';
 pub const BINPERSID: u8 = b'Q';
+pub const NEWOBJ: u8 = 0x81;
 
-/// Returns what Python calls an instruction that makes objects or comes from another protocol, for messages.
+/// Returns what Python calls an instruction that is not understood, for messages.
 pub fn name(code: u8) -> &'static str {
     match code {
         b'i' => " (INST)",
@@ -40,7 +41,6 @@ pub fn name(code: u8) -> &'static str {
         b'P' => " (PERSID)",
         b'0' => " (POP)",
         b'2' => " (DUP)",
-        0x81 => " (NEWOBJ)",
         0x82..=0x84 => " (EXT)",
         0x8b => " (LONG4)",
         0x8c => " (SHORT_BINUNICODE)",

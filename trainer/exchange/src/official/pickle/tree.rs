@@ -1,8 +1,9 @@
 //! The values of a pickle, as a tree to walk.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
-use super::machine::Machine;
+use super::machine::{Machine, Ran};
 use super::value::{Id, Made, Tensor, Value};
 use super::{MAX_BYTES, MAX_DEPTH, MAX_VISITS};
 use crate::official::fault::{Cause, Fault};
@@ -14,6 +15,8 @@ pub struct Tree<'a> {
     root: Id,
     /// Where the pickle begins in its file.
     base: u64,
+    /// Names that are not known, module and name on a line each.
+    foreign: BTreeSet<&'a str>,
     /// Elements of containers that may still be looked at.
     visits: Cell<u64>,
 }
@@ -43,6 +46,10 @@ impl<'t, 'a> Item<'t, 'a> {
     }
 
     fn expected(self, expected: &'static str) -> Fault {
+        if let Value::Foreign(name) = self.value() {
+            let name = dotted(name);
+            return self.fault(Cause::Code { name, expected });
+        }
         let found = self.value().kind();
         self.fault(Cause::Type { found, expected })
     }
@@ -177,15 +184,25 @@ impl<'a> Tree<'a> {
                 format!("a pickle of {length} bytes; no checkpoint needs more than {MAX_BYTES}");
             return Err(Fault::new(base, Cause::TooMuch(cause)));
         }
-        let (nodes, root) = Machine::new(bytes, base).run()?;
+        let Ran {
+            nodes,
+            root,
+            foreign,
+        } = Machine::new(bytes, base).run()?;
         let tree = Tree {
             nodes,
             root,
+            foreign,
             base,
             visits: Cell::new(MAX_VISITS),
         };
         tree.check_nesting()?;
         Ok(tree)
+    }
+
+    /// Returns the names in the pickle that are not known, at most a hundred.
+    pub fn foreign(&self) -> impl Iterator<Item = String> {
+        self.foreign.iter().map(|name| dotted(name))
     }
 
     /// Returns what the pickle describes.
@@ -238,6 +255,11 @@ impl<'a> Tree<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns a name as Python writes it.
+fn dotted(name: &str) -> String {
+    name.replacen('\n', ".", 1)
 }
 
 impl Made<'_> {

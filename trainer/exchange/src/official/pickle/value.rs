@@ -26,15 +26,23 @@ impl Dtype {
     }
 }
 
-/// A name that a checkpoint may call.
+/// A name that is known, and what is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Global {
     /// `collections.OrderedDict`
     OrderedDict,
     /// `torch._utils._rebuild_tensor_v2`
     RebuildTensor,
+    /// `torch._utils._rebuild_parameter`
+    RebuildParameter,
     /// `torch.FloatStorage` and its like.
     Storage(Dtype),
+    /// `numpy.core.multiarray.scalar`
+    NumpyScalar,
+    /// `numpy.dtype`
+    NumpyDtype,
+    /// `_codecs.encode`, which bytes come as.
+    Encode,
 }
 
 /// Elements in a record of the archive.
@@ -94,6 +102,12 @@ pub enum Value<'a> {
     Dict(Vec<(Id, Id)>),
     /// A name that was not called.
     Global(Global),
+    /// A few bytes, as those of a number.
+    Bytes([u8; 8], u8),
+    /// NumPy's name of a type of numbers, little-endian.
+    NumpyDtype(&'a str),
+    /// A name that is not known, or what a call of it would have made: its module and itself, on a line each.
+    Foreign(&'a str),
     /// A storage that no tensor wraps.
     Storage(Box<Storage<'a>>),
     /// A tensor.
@@ -113,6 +127,9 @@ impl Value<'_> {
             Value::Tuple(_) => "a tuple",
             Value::Dict(_) => "a dict",
             Value::Global(_) => "a name",
+            Value::Bytes(..) => "bytes",
+            Value::NumpyDtype(_) => "a type of numbers",
+            Value::Foreign(_) => "an object",
             Value::Storage(_) => "a storage",
             Value::Tensor(_) => "a tensor",
         }
