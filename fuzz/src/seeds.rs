@@ -5,9 +5,11 @@ mod sources;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use exchange::model::ModelConfig;
 use exchange::official::archive;
 use exchange::official::pickle::{Dtype, Key, Node};
 use exchange::official::zip::{self, ZipWriter};
+use exchange::parameters::{self, Parameter};
 use fuzz::Input;
 use shardtool::Codec;
 use shardtool::dct::coefficients::Coefficients;
@@ -163,6 +165,19 @@ fn main() {
     archive::write(ZipWriter::new(&mut small), "x", &checkpoint(), storages)
         .expect("room in memory");
     corpus.write("archive", &[&small]);
+    let model = ModelConfig::preset("vit_tiny", 32, 8, 48, 1).expect("an official one");
+    let networks = [
+        ("encoder.module.", parameters::encoder(&model)),
+        ("predictor.", parameters::predictor(&model)),
+    ];
+    let mut lines = String::from("n");
+    for (prefix, parameters) in networks {
+        for Parameter { name, shape } in parameters {
+            let lengths = shape.iter().map(|length| format!(" {length}"));
+            lines += &format!("{prefix}{name}{}\n", lengths.collect::<String>());
+        }
+    }
+    corpus.write("names", &[lines.as_bytes()]);
 
     let corpus = Corpus::new(fuzz, "sources");
     for (name, bytes) in sources::sources() {
@@ -188,7 +203,7 @@ fn checkpoint() -> Node {
         dtype: Dtype::F32,
         shape: vec![1, 2],
     };
-    let network = |storage| Node::Ordered(vec![("module.w".into(), tensor(storage))]);
+    let network = |storage| Node::Ordered(vec![("module.pos_embed".into(), tensor(storage))]);
     let moments = Node::Dict(vec![
         ("step".into(), Node::Float(1.0)),
         ("exp_avg".into(), tensor(3)),
