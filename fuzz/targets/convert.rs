@@ -114,7 +114,8 @@ fn decode(dataset: &Path) {
     let sample = dataset.split("train").expect("the only one").sample(0);
     let entry = sample.entry();
     let whole = Area::whole((entry.stored_width, entry.stored_height));
-    let mut decoder = Decoder::new();
-    let decoded = decoder.decode(&sample, whole, Resolution::Full);
+    let (mut decoder, mut buffer) = (Decoder::new(), Vec::new());
+    let payload = sample.read(&mut buffer).expect("just written");
+    let decoded = decoder.decode(&payload, whole, Resolution::Full);
     assert!(decoded.is_ok(), "{:?}", decoded.err());
 }

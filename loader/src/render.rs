@@ -19,6 +19,8 @@ pub const MARGIN: f64 = 1.2;
 /// Decodes, crops and resizes; keep one per thread. Its buffers grow to what the largest image needs and stay;
 /// [`Renderer::reserve`] lets them be so from the start.
 pub struct Renderer {
+    /// Stored bytes of the sample at hand.
+    payload: Vec<u8>,
     decoder: Decoder,
     resizer: PlanarResizer,
 }
@@ -39,6 +41,8 @@ pub struct View {
 /// Where the time of one image went.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
+    /// Reading the stored bytes, and comparing them with their checksum.
+    pub read: Duration,
     /// Undoing the entropy coding, where the codec tells it apart.
     pub entropy: Duration,
     /// The rest of decoding.
@@ -76,6 +80,7 @@ impl Renderer {
     pub fn with(simd: Simd) -> Renderer {
         let simd = simd.min(Simd::best());
         Renderer {
+            payload: Vec::new(),
             decoder: Decoder::with(simd),
             resizer: PlanarResizer::new(simd),
         }
@@ -84,14 +89,16 @@ impl Renderer {
     /// Makes room for rendering samples like these to squares of `side`, so that nothing is allocated for one; only the
     /// decoder of `jpeg` payloads gives no such promise. The room is address space: [`Decoder::reserve`].
     pub fn reserve(&mut self, largest: &Largest, side: u32) {
+        // Where there is not so much, the buffer grows later.
+        let _ = self.payload.try_reserve(largest.payload);
         self.decoder.reserve(largest);
         self.resizer.reserve((largest.width, largest.height), side);
     }
 
-    /// Renders a sample into `planes`: red, green, blue, each `side` × `side`.
+    /// Reads a sample and renders it into `planes`: red, green, blue, each `side` × `side`.
     ///
     /// # Errors
-    /// What is wrong with the payload.
+    /// What is wrong with the payload, or why it cannot be read.
     pub fn render(
         &mut self,
         sample: &Sample<'_>,
@@ -99,7 +106,9 @@ impl Renderer {
         planes: &mut [u8],
     ) -> Result<Times, shardtool::Error> {
         let start = Instant::now();
-        let picture = self.decoder.decode(sample, view.area, view.resolution)?;
+        let payload = sample.read(&mut self.payload)?;
+        let read = Instant::now();
+        let picture = self.decoder.decode(&payload, view.area, view.resolution)?;
         let decoded = Instant::now();
         match picture {
             Picture::Rgb(pixels) => {
@@ -113,8 +122,9 @@ impl Renderer {
         let resize = decoded.elapsed();
         let entropy = self.decoder.entropy_time();
         Ok(Times {
+            read: read - start,
             entropy,
-            decode: (decoded - start).saturating_sub(entropy),
+            decode: (decoded - read).saturating_sub(entropy),
             resize,
         })
     }

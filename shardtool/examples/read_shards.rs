@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 /// Returns a line for each split, with what the middle of its first sample decodes to.
 fn read(path: &Path) -> Result<String, Error> {
     let dataset = Dataset::open(path)?; // checks all but the payloads
-    let mut decoder = Decoder::new(); // keep one for each thread
+    let (mut decoder, mut buffer) = (Decoder::new(), Vec::new()); // keep both for each thread
     let mut text = String::new();
     for split in dataset.splits() {
         text += &format!("{}: {} samples\n", split.name(), split.len());
@@ -42,7 +42,7 @@ fn read(path: &Path) -> Result<String, Error> {
             continue;
         }
         let sample = split.sample(0);
-        sample.verify()?; // the payload's checksum
+        let payload = sample.read(&mut buffer)?; // and compares its checksum
         let entry = sample.entry();
         let (width, height) = (
             f64::from(entry.stored_width),
@@ -60,7 +60,7 @@ fn read(path: &Path) -> Result<String, Error> {
             margin: 1.0,
         };
         let name = Escaped::new(sample.name().unwrap_or("no path"));
-        text += &match decoder.decode(&sample, middle, resolution)? {
+        text += &match decoder.decode(&payload, middle, resolution)? {
             Picture::Rgb(view) => format!("  {name}: {}x{} RGB\n", view.width, view.height),
             Picture::Planes(planes) => {
                 let luma = &planes.planes[0];
@@ -82,6 +82,7 @@ fn advice(error: &Error) -> &'static str {
             Fault::TooShort { .. } | Fault::FileSize { .. } => "the file was cut short",
             _ => "the shard is damaged",
         },
+        Error::Unreadable { .. } => "one sample cannot be read",
         Error::Payload { .. } => "one sample is damaged",
         Error::Decode { cause, .. } => match cause {
             Corrupt::Panicked(_) => "one sample is damaged in an unusual way",

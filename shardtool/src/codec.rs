@@ -31,7 +31,7 @@ use crate::dct::coefficients::Coefficients;
 use crate::dct::{self, decode::MOST_PER_BYTE};
 use crate::planes::{Area, Planes, Resolution};
 use crate::simd::Simd;
-use crate::{Codec, Corrupt, Entry, Error, Sample, panics};
+use crate::{Codec, Corrupt, Entry, Error, Payload, Sample, panics};
 
 /// A rectangle on the stored grid, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +123,8 @@ pub struct Largest {
     pub width: u32,
     /// The largest stored height.
     pub height: u32,
+    /// Bytes of the longest payload.
+    pub payload: usize,
     /// Bytes of the pixels of the largest image in a codec of pixels.
     pixels: usize,
     dct: dct::decode::Room,
@@ -136,6 +138,7 @@ impl Largest {
             let (width, height) = (entry.stored_width, entry.stored_height);
             largest.width = largest.width.max(width);
             largest.height = largest.height.max(height);
+            largest.payload = largest.payload.max(entry.length as usize);
             match entry.codec {
                 Codec::Jpeg | Codec::Raw => {
                     let bytes = 3 * width as usize * height as usize;
@@ -189,45 +192,45 @@ impl Decoder {
     }
 
     /// Decodes an area of a sample, given on its stored grid. The codecs of pixels round it to whole ones, and know but
-    /// one resolution. The checksum is the caller's to check ([`Sample::verify`]); a damaged payload gives a wrong
-    /// picture or an error, nothing worse.
+    /// one resolution.
     ///
     /// # Errors
     /// [`Error::Decode`] with why the payload makes no picture.
     pub fn decode(
         &mut self,
-        sample: &Sample<'_>,
+        payload: &Payload<'_>,
         area: Area,
         resolution: Resolution,
     ) -> Result<Picture<'_>, Error> {
+        let (sample, bytes) = (payload.sample(), payload.bytes());
         let entry = sample.entry();
         let size = (entry.stored_width, entry.stored_height);
-        let payload = sample.payload();
         self.last = entry.codec;
         let picture = match entry.codec {
             Codec::Jpeg | Codec::Raw => {
                 let region = Region::around(area, size);
-                let pixels = self.decode_payload(entry.codec, payload, size.0, size.1, region);
+                let pixels = self.decode_payload(entry.codec, bytes, size.0, size.1, region);
                 pixels.map(Picture::Rgb)
             }
             Codec::Dct => {
                 let tables = sample.shard().tables();
-                let planes = self.dct.decode(payload, tables, size, area, resolution);
+                let planes = self.dct.decode(bytes, tables, size, area, resolution);
                 planes.map(Picture::Planes)
             }
         };
-        picture.map_err(|cause| damaged(sample, cause))
+        picture.map_err(|cause| damaged(&sample, cause))
     }
 
     /// Returns the coefficients of a `dct` sample.
     ///
     /// # Errors
     /// [`Error::Decode`] for another codec, or with why the payload holds none.
-    pub fn coefficients(&mut self, sample: &Sample<'_>) -> Result<Coefficients, Error> {
+    pub fn coefficients(&mut self, payload: &Payload<'_>) -> Result<Coefficients, Error> {
+        let sample = payload.sample();
         let entry = sample.entry();
         let coefficients = match entry.codec {
             Codec::Dct => self.dct.coefficients(
-                sample.payload(),
+                payload.bytes(),
                 sample.shard().tables(),
                 (entry.stored_width, entry.stored_height),
             ),
@@ -236,7 +239,7 @@ impl Decoder {
                 what: "coefficients",
             }),
         };
-        coefficients.map_err(|cause| damaged(sample, cause))
+        coefficients.map_err(|cause| damaged(&sample, cause))
     }
 
     /// Returns how much of the last decoding went into undoing the entropy coding. Zero for JPEG, whose

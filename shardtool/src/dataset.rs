@@ -202,22 +202,33 @@ impl<'a> Sample<'a> {
         self.shard.entry(self.index)
     }
 
-    /// Returns its stored bytes; see [`Sample::verify`] for whether they are undamaged.
-    pub fn payload(&self) -> &'a [u8] {
+    /// Reads its stored bytes into the front of `buffer`, which grows where it has to, and compares them with their
+    /// checksum. Readers of many samples keep a buffer for each thread.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] if the system does not give the bytes, [`Error::Payload`] if they are damaged.
+    pub fn read<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<Payload<'b>, Error>
+    where
+        'a: 'b,
+    {
+        let bytes = self.shard.read(self.index, buffer)?;
+        Ok(Payload {
+            sample: *self,
+            bytes,
+        })
+    }
+
+    /// Reads its stored bytes into memory of their own; see [`Sample::read`].
+    ///
+    /// # Errors
+    /// Those of [`Sample::read`].
+    pub fn payload(&self) -> Result<Vec<u8>, Error> {
         self.shard.payload(self.index)
     }
 
     /// Asks the kernel to fetch the stored bytes from disk, and does not wait for them.
     pub fn prefetch(&self) {
         self.shard.prefetch(self.index)
-    }
-
-    /// Compares the payload with its checksum.
-    ///
-    /// # Errors
-    /// [`Error::Payload`] with both checksums.
-    pub fn verify(&self) -> Result<(), Error> {
-        self.shard.verify(self.index)
     }
 
     /// Returns the path of its source file below the image folder, if the dataset keeps paths.
@@ -241,6 +252,25 @@ impl<'a> Sample<'a> {
     /// Returns its number inside its shard.
     pub fn index(&self) -> u32 {
         self.index
+    }
+}
+
+/// The stored bytes of a sample, as they were written.
+#[derive(Debug, Clone, Copy)]
+pub struct Payload<'a> {
+    sample: Sample<'a>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Payload<'a> {
+    /// Returns whose they are.
+    pub fn sample(&self) -> Sample<'a> {
+        self.sample
+    }
+
+    /// Returns the bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 }
 

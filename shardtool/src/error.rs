@@ -32,6 +32,22 @@ pub enum Error {
         /// The violated sentence.
         fault: Fault,
     },
+    /// The system does not give the bytes of a payload: a bad sector, a file that was cut short or is gone. One sample
+    /// is lost, not the shard.
+    #[error(
+        "{path}: sample {sample} at offset {offset}: cannot be read: {cause}",
+        path = Escaped::new(path)
+    )]
+    Unreadable {
+        /// The shard file.
+        path: PathBuf,
+        /// Number of the sample inside the shard.
+        sample: u32,
+        /// Offset of the payload in the file.
+        offset: u64,
+        /// The system's reason.
+        cause: io::Error,
+    },
     /// A payload is not the bytes its checksum was taken of. One sample is lost, not the shard.
     #[error(
         "{path}: sample {sample} at offset {offset}: payload checksum is {got:016x}, the index says {expected:016x}",

@@ -4,6 +4,7 @@
 //! that was opened has been checked completely except for its payloads, which carry a checksum
 //! each; every offset, dimension, codec and text it hands out is in bounds.
 
+mod index;
 mod labels;
 mod reader;
 mod writer;
@@ -24,6 +25,8 @@ pub const MAX_SAMPLES: u32 = 1 << 20;
 pub const MAX_LABELS: u32 = 256;
 /// Longest decompressed index: bounds what a hostile header can make a reader allocate.
 pub const MAX_INDEX_LENGTH: u64 = 1 << 28;
+/// How much longer than its content the compressed index may be.
+pub const INDEX_FRAME_ROOM: u64 = 1 << 20;
 /// Longest codec data.
 pub const MAX_CODEC_DATA: u64 = 1 << 20;
 /// Largest width or height: the most that JPEG can express.

@@ -3,10 +3,9 @@
 //! [`mod@format`] owns a shard file (writer, validating reader), [`dataset`] the directory around it (`dataset.json`
 //! and every shard). [`codec`] turns payloads into pixels (feature `codecs`). [`source`] lists images, [`build`] turns
 //! them into a dataset (feature `build`), and [`turbo`] is the way to libjpeg-turbo, which only conversion needs.
-//! Readers map the files and copy nothing. Opening a dataset validates everything but the payloads, so that afterwards
-//! only payload damage can fail.
+//! Opening a dataset validates everything but the payloads, so that afterwards only payload damage can fail.
 //!
-//! The three calls that matter open a dataset, verify a sample and decode it:
+//! The three calls that matter open a dataset, read a sample and decode it:
 //!
 //! ```
 //! # #[cfg(feature = "codecs")]
@@ -17,12 +16,13 @@
 //!
 //! let dataset = Dataset::open("../tests/golden/dct".as_ref())?;
 //! let sample = dataset.split("train").expect("there is one").sample(0);
-//! sample.verify()?;
+//! let mut buffer = Vec::new(); // keep one for each thread
+//! let payload = sample.read(&mut buffer)?;
 //!
 //! let entry = sample.entry();
 //! let whole = Area::whole((entry.stored_width, entry.stored_height));
 //! let mut decoder = Decoder::new(); // keep one for each thread
-//! match decoder.decode(&sample, whole, Resolution::Full)? {
+//! match decoder.decode(&payload, whole, Resolution::Full)? {
 //!     Picture::Rgb(view) => assert_eq!(view.rows().count(), entry.stored_height as usize),
 //!     Picture::Planes(planes) => assert_eq!(planes.planes[0].width, f64::from(entry.stored_width)),
 //! }
@@ -67,7 +67,7 @@ mod testing;
 pub mod turbo;
 
 pub use corrupt::Corrupt;
-pub use dataset::{Dataset, Manifest, Sample, Split};
+pub use dataset::{Dataset, Manifest, Payload, Sample, Split};
 pub use error::{Error, Fault};
 pub use escaped::Escaped;
 pub use format::{Codec, Entry, Shard, ShardWriter};

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shardtool::program::{self, Verbosity};
 
-/// Converts image folders into shards: validated, memory-mapped, read in any order.
+/// Converts image folders into shards: validated, read in any order.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {

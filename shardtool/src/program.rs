@@ -16,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use console::{Verbosity, progress_bar, set_rank};
 pub use results::Results;
@@ -33,6 +34,7 @@ pub fn run(
     command: impl FnOnce(&mut Results) -> Result<u8>,
 ) -> ExitCode {
     console::install(name, verbosity);
+    raise_open_files();
     let mut results = Results::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let code = command(&mut results)?;
@@ -54,6 +56,18 @@ pub fn run(
             exit::INTERNAL
         }
     })
+}
+
+/// Lets this process open as many files as the system permits: each open shard is one, and large datasets have more
+/// than the usual 1,024.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Without it, a dataset that needs more says so when it is opened.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// Returns an error and its causes, outermost first, on one line.

@@ -38,7 +38,6 @@ struct Report {
     startup_seconds: f64,
     replaced_images: u64,
     rss_bytes: u64,
-    rss_shards_bytes: u64,
     rss_ring_bytes: u64,
 }
 
@@ -93,7 +92,6 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
         startup_seconds: startup.as_secs_f64(),
         replaced_images: attachment.replaced(),
         rss_bytes: memory.all,
-        rss_shards_bytes: memory.files,
         rss_ring_bytes: memory.shared,
     };
     if args.json {
@@ -157,9 +155,8 @@ impl Report {
         writeln!(out, "{:.0} bytes read per image", self.bytes_per_image)?;
         writeln!(
             out,
-            "{:.0} MiB resident, of which {:.0} are mapped shards and {:.0} the ring",
+            "{:.0} MiB resident, of which {:.0} are the ring",
             mebibytes(self.rss_bytes),
-            mebibytes(self.rss_shards_bytes),
             mebibytes(self.rss_ring_bytes)
         )?;
         writeln!(out, "first group after {:.2} s", self.startup_seconds)?;
@@ -177,7 +174,6 @@ impl Report {
 /// Resident memory of this process, in bytes.
 struct Memory {
     all: u64,
-    files: u64,
     shared: u64,
 }
 
@@ -193,7 +189,6 @@ impl Memory {
         };
         Ok(Memory {
             all: field("VmRSS:")?,
-            files: field("RssFile:")?,
             shared: field("RssShmem:")?,
         })
     }

@@ -84,7 +84,6 @@ struct Report {
 #[derive(Clone, Copy, Debug, Default)]
 struct Pass {
     whole: Duration,
-    read: Duration,
     stages: Times,
 }
 
@@ -144,7 +143,7 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
             images_per_second: crops.len() as f64 / pass.whole.as_secs_f64(),
             ratio: baseline.as_secs_f64() / pass.whole.as_secs_f64(),
             microseconds: each(pass.whole),
-            read: each(pass.read),
+            read: each(pass.stages.read),
             entropy: each(pass.stages.entropy),
             decode: each(pass.stages.decode),
             resize: each(pass.stages.resize),
@@ -175,7 +174,7 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
 impl Pass {
     fn add(&mut self, image: Pass) {
         self.whole += image.whole;
-        self.read += image.read;
+        self.stages.read += image.stages.read;
         self.stages.entropy += image.stages.entropy;
         self.stages.decode += image.stages.decode;
         self.stages.resize += image.stages.resize;

@@ -23,7 +23,7 @@ pub enum End {
 pub enum Failure {
     /// A sample and all that could stand in for it are damaged: the data set is gone.
     #[error(
-        "the sample at position {position} of step {step} and {replacements} replacements are all damaged"
+        "the sample at position {position} of step {step} and {replacements} replacements are all damaged; the last: {last}"
     )]
     AllDamaged {
         /// The step.
@@ -32,6 +32,8 @@ pub enum Failure {
         position: u64,
         /// How many replacements were tried.
         replacements: u32,
+        /// What is wrong with the last of them.
+        last: String,
     },
     /// A worker met a fault of this program.
     #[error(

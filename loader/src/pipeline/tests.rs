@@ -102,6 +102,28 @@ fn a_damaged_sample_is_replaced_and_flagged() {
 }
 
 #[test]
+fn a_shard_that_is_cut_short_while_it_is_read_costs_the_samples_behind_the_cut() {
+    let fixture = Fixture::new(&[]);
+    let whole = collect(&fixture, &fixture.pipeline(2), RankShare::steps(0, 3));
+    let pipeline = fixture.pipeline(2);
+    let (source, kept) = (fixture.source(), SAMPLES - 5);
+    let cut = source.split().sample(kept).entry().offset;
+    let path = source.split().shards()[0].path();
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len(cut).unwrap();
+    let mended = collect(&fixture, &pipeline, RankShare::steps(0, 3));
+    assert_eq!(pipeline.damaged(), 5);
+    for (before, after) in whole.iter().zip(&mended) {
+        let lost = before.ids.iter().map(|&id| id >= kept);
+        let flags: Vec<u8> = lost
+            .map(|lost| if lost { FLAG_REPLACED } else { 0 })
+            .collect();
+        assert_eq!(after.flags, flags);
+        assert!(after.ids.iter().all(|&id| id < kept));
+    }
+}
+
+#[test]
 fn a_data_set_that_is_gone_fails_the_ring() {
     let fixture = Fixture::new(&[]);
     fixture.damage(0..SAMPLES);
@@ -128,7 +150,10 @@ fn a_data_set_that_is_gone_fails_the_ring() {
         panic!("should have failed")
     };
     assert!(
-        reason.to_string().contains("replacements are all damaged"),
+        reason
+            .to_string()
+            .contains("replacements are all damaged; the last: ")
+            && reason.to_string().contains("train-00000.shard: sample "),
         "{reason}"
     );
     assert_eq!(attachment.images(), 0);

@@ -119,6 +119,7 @@ impl Worker {
         let shared = self.shared.clone();
         let sampler = &assembly.sampler;
         let mut id = sampler.sample_id(step, position);
+        let mut last = String::new();
         for attempt in 0..=MAX_REPLACEMENTS {
             match self.render(assembly, id, step, position, part.pixels()) {
                 Ok(label) => {
@@ -128,7 +129,10 @@ impl Worker {
                     part.finish(id, label, if attempt > 0 { FLAG_REPLACED } else { 0 });
                     return Ok(());
                 }
-                Err(error) => shared.damage.report(shared.source.split(), id, &error),
+                Err(error) => {
+                    shared.damage.report(shared.source.split(), id, &error);
+                    last = error.to_string();
+                }
             }
             id = sampler.replacement(step, position, attempt);
         }
@@ -136,10 +140,11 @@ impl Worker {
             step,
             position,
             replacements: MAX_REPLACEMENTS,
+            last,
         })
     }
 
-    /// Verifies, decodes, crops, resizes and augments one sample into `pixels`; returns its class.
+    /// Reads, decodes, crops, resizes and augments one sample into `pixels`; returns its class.
     fn render(
         &mut self,
         assembly: &Assembly,
@@ -150,9 +155,6 @@ impl Worker {
     ) -> Result<Option<u32>, shardtool::Error> {
         let sample = self.shared.source.split().sample(id);
         let entry = sample.entry();
-        let start = Instant::now();
-        sample.verify()?;
-        let read = Instant::now();
         let source = (entry.source_width, entry.source_height);
         let crop = assembly.sampler.crop(step, position, source);
         let view = View {
@@ -173,7 +175,7 @@ impl Worker {
         self.count(WorkTimes {
             images: 1,
             bytes: u64::from(entry.length),
-            read: read - start,
+            read: times.read,
             entropy: times.entropy,
             decode: times.decode,
             resize: times.resize,

@@ -54,14 +54,15 @@ impl Fixture {
         let split = dataset.split("train").unwrap();
         for id in ids {
             let sample = split.sample(id);
-            let middle = sample.payload().len() / 2;
+            let payload = sample.payload().unwrap();
+            let middle = payload.len() / 2;
             let mut file = File::options()
                 .write(true)
                 .open(sample.shard().path())
                 .unwrap();
             file.seek(SeekFrom::Start(sample.entry().offset + middle as u64))
                 .unwrap();
-            file.write_all(&[!sample.payload()[middle]]).unwrap();
+            file.write_all(&[!payload[middle]]).unwrap();
         }
     }
 }

@@ -44,12 +44,13 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         );
     }
     let sample = split.sample(args.sample);
-    sample.verify()?;
+    let mut buffer = Vec::new();
+    let payload = sample.read(&mut buffer)?;
     let entry = sample.entry();
     let bytes = match entry.codec {
-        Codec::Jpeg => sample.payload().to_vec(),
+        Codec::Jpeg => payload.bytes().to_vec(),
         Codec::Dct => {
-            let coefficients = Decoder::new().coefficients(&sample)?;
+            let coefficients = Decoder::new().coefficients(&payload)?;
             let mut jpeg = Vec::new();
             turbo::write_jpeg(&coefficients, &mut jpeg)?;
             jpeg
@@ -60,7 +61,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
             let view = decoder
                 .decode_payload(
                     Codec::Raw,
-                    sample.payload(),
+                    payload.bytes(),
                     width,
                     height,
                     Region::whole((width, height)),

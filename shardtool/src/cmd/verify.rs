@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use shardtool::codec::Decoder;
 use shardtool::planes::{Area, Resolution};
 use shardtool::program::Results;
-use shardtool::{Codec, Dataset, Escaped, Sample, exit};
+use shardtool::{Codec, Dataset, Escaped, Payload, exit};
 
 use super::{Meter, size};
 
@@ -23,13 +23,14 @@ pub struct Args {
 }
 
 /// Decodes all of a sample. A `dct` sample's coefficients must use up its streams.
-fn decode(decoder: &mut Decoder, sample: &Sample<'_>) -> Result<(), shardtool::Error> {
+fn decode(decoder: &mut Decoder, payload: &Payload<'_>) -> Result<(), shardtool::Error> {
+    let sample = payload.sample();
     let entry = sample.entry();
     if entry.codec == Codec::Dct {
-        return decoder.coefficients(sample).map(drop);
+        return decoder.coefficients(payload).map(drop);
     }
     let whole = Area::whole((entry.stored_width, entry.stored_height));
-    decoder.decode(sample, whole, Resolution::Full).map(drop)
+    decoder.decode(payload, whole, Resolution::Full).map(drop)
 }
 
 pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
@@ -37,15 +38,15 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     let dataset = Dataset::open(&args.dataset)?;
     let total: u64 = dataset.splits().iter().map(|split| split.len()).sum();
     let mut meter = Meter::new("verifying", total);
-    let mut decoder = Decoder::new();
+    let (mut decoder, mut buffer) = (Decoder::new(), Vec::new());
     let (mut done, mut damaged, mut bytes) = (0, 0, 0);
     for split in dataset.splits() {
         for id in 0..split.len() {
             let sample = split.sample(id);
-            let mut checked = sample.verify();
-            if args.decode && checked.is_ok() {
-                checked = decode(&mut decoder, &sample);
-            }
+            let checked = match sample.read(&mut buffer) {
+                Ok(payload) if args.decode => decode(&mut decoder, &payload),
+                read => read.map(drop),
+            };
             if let Err(error) = checked {
                 damaged += 1;
                 let name = sample.name().unwrap_or("no path");

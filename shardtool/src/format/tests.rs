@@ -123,15 +123,42 @@ fn a_sound_shard_opens() {
     };
     assert_eq!(*shard.entry(1), expected);
     assert_eq!(shard.entry(0).class, Some(7));
-    assert_eq!(shard.payload(0), b"abc");
-    assert_eq!(shard.payload(1), b"defgh");
+    assert_eq!(shard.payload(0).unwrap(), b"abc");
+    assert_eq!(shard.payload(1).unwrap(), b"defgh");
     assert_eq!(shard.label(1, "path"), Some(Label::Text("é")));
     assert_eq!(shard.label(0, "n"), Some(Label::Int(5)));
     assert_eq!(shard.label(1, "n"), None);
     assert_eq!(shard.label(0, "no such column"), None);
     let labels: Vec<_> = shard.labels().collect();
     assert_eq!(labels, [("path", LabelType::Utf8), ("n", LabelType::Int64)]);
-    shard.verify(0).unwrap();
+}
+
+#[test]
+fn a_file_that_is_cut_short_while_it_is_open_is_an_error() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), Hand::new().bytes()).unwrap();
+    let shard = Shard::open(file.path()).unwrap();
+    file.as_file().set_len(101).unwrap(); // within sample 1
+    assert_eq!(shard.payload(0).unwrap(), b"abc");
+    let error = shard.payload(1).unwrap_err();
+    let Error::Unreadable { sample, offset, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((sample, offset), (1, 99));
+    assert!(error.to_string().contains("cut short since it was opened"));
+    // A buffer that held another payload gives no more of it than of a fresh one.
+    file.as_file().set_len(0).unwrap();
+    let mut buffer = b"abc".to_vec();
+    assert!(shard.read(0, &mut buffer).is_err());
+}
+
+#[test]
+fn an_index_longer_than_a_frame_can_be_is_refused_before_it_is_read() {
+    let got = fault(|hand| hand.frame = Some(vec![0; (1 << 20) + 4096]));
+    assert!(
+        matches!(&got, Fault::IndexFrame { got, .. } if got.contains("compressed bytes, at most")),
+        "{got}"
+    );
 }
 
 #[test]
@@ -147,8 +174,8 @@ fn damage_costs_one_sample() {
     let mut hand = Hand::new();
     hand.payloads[4] ^= 1;
     let shard = open(&hand.bytes()).unwrap();
-    shard.verify(0).unwrap();
-    let error = shard.verify(1).unwrap_err();
+    shard.payload(0).unwrap();
+    let error = shard.payload(1).unwrap_err();
     let Error::Payload {
         sample: 1,
         offset: 99,
@@ -295,8 +322,7 @@ proptest! {
         for (i, (payload, jpeg, stored, source, class, orientation, labels)) in samples.iter().enumerate() {
             let i = i as u32;
             let entry = shard.entry(i);
-            prop_assert_eq!(shard.payload(i), &payload[..]);
-            shard.verify(i).unwrap();
+            prop_assert_eq!(shard.payload(i).unwrap(), &payload[..]);
             prop_assert_eq!(entry.codec == Codec::Jpeg, *jpeg);
             prop_assert_eq!((entry.stored_width, entry.stored_height), *stored);
             prop_assert_eq!((entry.source_width, entry.source_height), *source);
@@ -322,8 +348,8 @@ proptest! {
             Ok(shard) => {
                 let damaged = u32::from(at >= 99);
                 prop_assert!((96..104).contains(&at));
-                prop_assert!(shard.verify(damaged).is_err());
-                prop_assert!(shard.verify(1 - damaged).is_ok());
+                prop_assert!(shard.payload(damaged).is_err());
+                prop_assert!(shard.payload(1 - damaged).is_ok());
             }
         }
     }

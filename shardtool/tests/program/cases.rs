@@ -83,7 +83,11 @@ fn compare(sample: &Sample<'_>, case: &Value) -> Result<(), String> {
     }
     let stored = (entry.stored_width, entry.stored_height);
     let mut decoder = Decoder::new();
-    let pixels = match decoder.decode(sample, Area::whole(stored), Resolution::Full) {
+    let pixels = match decoder.decode(
+        &sample.read(&mut Vec::new()).unwrap(),
+        Area::whole(stored),
+        Resolution::Full,
+    ) {
         Err(error) => return Err(error.to_string()),
         Ok(Picture::Planes(planes)) => to_rgb(&planes, stored),
         Ok(Picture::Rgb(view)) => view.rows().flatten().copied().collect(),

@@ -48,7 +48,14 @@ pub fn pixels_of<'a>(decoder: &'a mut Decoder, sample: &Sample<'_>) -> RgbView<'
     let entry = sample.entry();
     let size = (entry.stored_width, entry.stored_height);
     let area = Area::whole(size);
-    match decoder.decode(sample, area, Resolution::Full).unwrap() {
+    match decoder
+        .decode(
+            &sample.read(&mut Vec::new()).unwrap(),
+            area,
+            Resolution::Full,
+        )
+        .unwrap()
+    {
         Picture::Rgb(view) => view,
         Picture::Planes(_) => panic!("{:?} is stored as coefficients", sample.name()),
     }

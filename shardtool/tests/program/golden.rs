@@ -71,7 +71,7 @@ fn the_reader_reads_the_golden_dataset() {
         let sample = train.sample(id);
         let file = std::fs::read(source.join(sample.name().unwrap())).unwrap();
         assert_eq!(sample.entry().codec, Codec::Jpeg);
-        assert!(sample.payload() == file);
+        assert!(sample.payload().unwrap() == file);
     }
 
     let labels = |id, names: [&'static str; 3]| names.map(|name| train.sample(id).label(name));
@@ -123,9 +123,10 @@ fn the_reader_reads_the_golden_coefficients() {
     for id in 0..train.len() {
         let sample = train.sample(id);
         let name = sample.name().unwrap();
-        sample.verify().unwrap();
         assert_eq!(sample.entry().codec, Codec::Dct, "{name}");
-        let stored = decoder.coefficients(&sample).unwrap();
+        let stored = decoder
+            .coefficients(&sample.read(&mut Vec::new()).unwrap())
+            .unwrap();
         let jpeg = std::fs::read(jpegs().join(name)).unwrap();
         match reader.read_coefficients(&jpeg, &mut file) {
             Ok(_) => assert!(stored == file, "{name}"),

@@ -37,8 +37,10 @@ impl Comparison {
     fn compare(&mut self, sample: &Sample<'_>, file: &[u8]) {
         let name = sample.name().unwrap();
         assert_eq!(sample.entry().codec, Codec::Dct, "{name}");
-        sample.verify().unwrap();
-        let stored = self.decoder.coefficients(sample).unwrap();
+        let stored = self
+            .decoder
+            .coefficients(&sample.read(&mut Vec::new()).unwrap())
+            .unwrap();
         let read = self.reader.read_coefficients(file, &mut self.coefficients);
         read.unwrap_or_else(|error| panic!("{name}: {error}"));
         for (stored, read) in stored.components.iter().zip(&self.coefficients.components) {

@@ -88,8 +88,11 @@ impl Shards {
         (entry.source_width, entry.source_height)
     }
 
-    /// Returns the JPEG file of an image.
-    pub fn jpeg(&self, image: usize) -> &[u8] {
+    /// Reads the JPEG file of an image.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn jpeg(&self, image: usize) -> Result<Vec<u8>, shardtool::Error> {
         self.sample(Kind::Jpeg, image).payload()
     }
 
@@ -122,6 +125,8 @@ pub struct Method {
     name: String,
     kind: Kind,
     way: Way,
+    /// The stored bytes of the image at hand.
+    payload: Vec<u8>,
 }
 
 enum Way {
@@ -141,12 +146,14 @@ impl Method {
             name: name.to_owned(),
             kind,
             way: Way::Ours(Box::new(Renderer::with(simd)), resolution),
+            payload: Vec::new(),
         };
         let mut methods = vec![
             Method {
                 name: "libjpeg-turbo full + fast_image_resize".to_owned(),
                 kind: Kind::Jpeg,
                 way: Way::TurboFull(turbo::Decoder::new(), Resizer::new(), Vec::new()),
+                payload: Vec::new(),
             },
             Method {
                 name: "libjpeg-turbo partial + our resizer".to_owned(),
@@ -156,6 +163,7 @@ impl Method {
                     Box::new(PlanarResizer::new(simd)),
                     Vec::new(),
                 ),
+                payload: Vec::new(),
             },
             ours("jpeg", Kind::Jpeg, Resolution::Full),
             ours("raw, zstd 3", Kind::Raw, Resolution::Full),
@@ -206,11 +214,11 @@ impl Method {
     ) -> anyhow::Result<Pass> {
         let sample = shards.sample(self.kind, image);
         let start = Instant::now();
-        sample.verify()?;
-        let read = Instant::now();
         let stages = match &mut self.way {
             Way::TurboFull(decoder, resizer, pixels) => {
-                let (width, _) = decoder.decode_full(sample.payload(), pixels)?;
+                let payload = sample.read(&mut self.payload)?;
+                let read = Instant::now();
+                let (width, _) = decoder.decode_full(payload.bytes(), pixels)?;
                 let decoded = Instant::now();
                 let first = 3 * (crop.top as usize * width as usize + crop.left as usize);
                 let last =
@@ -222,7 +230,7 @@ impl Method {
                     height: crop.height,
                 };
                 resizer.resize(&view, SIDE, false, square);
-                times(read, decoded)
+                times(start, read, decoded)
             }
             Way::TurboPartial(decoder, resizer, pixels) => {
                 let region = Region {
@@ -231,7 +239,9 @@ impl Method {
                     width: crop.width,
                     height: crop.height,
                 };
-                decoder.decode_partial(sample.payload(), region, pixels)?;
+                let payload = sample.read(&mut self.payload)?;
+                let read = Instant::now();
+                decoder.decode_partial(payload.bytes(), region, pixels)?;
                 let decoded = Instant::now();
                 let view = RgbView {
                     pixels,
@@ -240,7 +250,7 @@ impl Method {
                     height: crop.height,
                 };
                 resizer.resize_packed(&view, SIDE, false, square);
-                times(read, decoded)
+                times(start, read, decoded)
             }
             Way::Ours(renderer, resolution) => {
                 let entry = sample.entry();
@@ -256,15 +266,15 @@ impl Method {
         };
         Ok(Pass {
             whole: start.elapsed(),
-            read: read - start,
             stages,
         })
     }
 }
 
-fn times(start: Instant, decoded: Instant) -> Times {
+fn times(start: Instant, read: Instant, decoded: Instant) -> Times {
     Times {
-        decode: decoded - start,
+        read: read - start,
+        decode: decoded - read,
         resize: decoded.elapsed(),
         ..Times::default()
     }

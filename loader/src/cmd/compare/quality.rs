@@ -34,7 +34,7 @@ impl Reference {
     ) -> anyhow::Result<&[f64]> {
         let (width, _) = self
             .decoder
-            .decode_full(shards.jpeg(image), &mut self.pixels)?;
+            .decode_full(&shards.jpeg(image)?, &mut self.pixels)?;
         let side = SIDE as usize;
         let (columns, rows) = (taps(crop.width as usize), taps(crop.height as usize));
         self.across.clear();
