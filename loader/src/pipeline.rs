@@ -24,6 +24,7 @@ mod error;
 mod geometry;
 mod job;
 mod open_split;
+mod original;
 mod pinning;
 mod shared;
 mod work_times;

@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let channel = args.socket_fd.map(link::inherit).transpose()?;
     let statistics = Duration::try_from_secs_f64(args.statistics).context("--statistics")?;
     let config = LoaderConfig::load(&args.config, &args.sets, args.shards.as_deref())?;
-    let source = OpenSplit::open(&storage::shards_dir(&config)?, &config.loader.split)?;
+    let source = OpenSplit::open_shards(&storage::shards_dir(&config)?, &config.loader.split)?;
     let samples = source.split().len();
     // What the configuration alone gets wrong is said now, not when a trainer asks.
     PretrainingSampler::new(&config, samples, config.global_batch(1))?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::ring::FLAG_REPLACED;
+use crate::storage::Shards;
 use crate::testing::{Copied, Fixture, SAMPLES};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -121,6 +122,44 @@ fn a_shard_that_is_cut_short_while_it_is_read_costs_the_samples_behind_the_cut()
         assert_eq!(after.flags, flags);
         assert!(after.ids.iter().all(|&id| id < kept));
     }
+}
+
+#[test]
+fn what_is_damaged_in_a_copy_alone_is_read_from_the_original() {
+    let (fixture, copy) = (Fixture::new(&[]), Fixture::new(&[]));
+    let whole = collect(&fixture, &fixture.pipeline(2), RankShare::steps(0, 3));
+    let shards = Shards {
+        dir: copy.directory.path().to_owned(),
+        original: Some(fixture.directory.path().to_owned()),
+    };
+    let pipeline = || {
+        let source = OpenSplit::open_shards(&shards, "train").unwrap();
+        Pipeline::start(source, 2, &Loader::default()).unwrap()
+    };
+    copy.damage(0..SAMPLES);
+    let mended = pipeline();
+    assert_eq!(collect(&copy, &mended, RankShare::steps(0, 3)), whole);
+    assert_eq!(mended.damaged(), 0);
+    let file = "train-00000.shard";
+    assert!(
+        !shards.dir.join(file).exists(),
+        "the next start copies it again"
+    );
+
+    // What is damaged in both is replaced, as without a copy, and the copy stays.
+    let original = fixture.directory.path().join(file);
+    std::fs::copy(&original, shards.dir.join(file)).unwrap();
+    for both in [&fixture, &copy] {
+        both.damage([3]);
+    }
+    let replaced = pipeline();
+    let got = collect(&copy, &replaced, RankShare::steps(0, 3));
+    assert_eq!(replaced.damaged(), 1);
+    assert_eq!(
+        got,
+        collect(&fixture, &fixture.pipeline(1), RankShare::steps(0, 3))
+    );
+    assert!(shards.dir.join(file).exists());
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::channel::Receiver;
-use shardtool::panics;
 use shardtool::simd::Simd;
+use shardtool::{Sample, panics};
 
 use super::assembly::Assembly;
 use super::end::Failure;
@@ -121,7 +121,7 @@ impl Worker {
         let mut id = sampler.sample_id(step, position);
         let mut last = String::new();
         for attempt in 0..=MAX_REPLACEMENTS {
-            match self.render(assembly, id, step, position, part.pixels()) {
+            match self.render_whole(assembly, id, step, position, part.pixels()) {
                 Ok(label) => {
                     if attempt > 0 {
                         assembly.count_replaced();
@@ -144,8 +144,8 @@ impl Worker {
         })
     }
 
-    /// Reads, decodes, crops, resizes and augments one sample into `pixels`; returns its class.
-    fn render(
+    /// Renders a sample; from the original, if it is damaged in a copy.
+    fn render_whole(
         &mut self,
         assembly: &Assembly,
         id: u64,
@@ -153,7 +153,34 @@ impl Worker {
         position: u64,
         pixels: &mut [u8],
     ) -> Result<Option<u32>, shardtool::Error> {
-        let sample = self.shared.source.split().sample(id);
+        let shared = self.shared.clone();
+        let sample = shared.source.split().sample(id);
+        let rendered = self.render(assembly, &sample, step, position, pixels);
+        let (Err(damage), Some(original)) = (&rendered, shared.source.original()) else {
+            return rendered;
+        };
+        let Some(shard) = original.shard(&sample) else {
+            return rendered;
+        };
+        let whole = shard.sample(sample.index());
+        match self.render(assembly, &whole, step, position, pixels) {
+            Ok(class) => {
+                original.renew(&sample, damage);
+                Ok(class)
+            }
+            Err(_) => rendered,
+        }
+    }
+
+    /// Reads, decodes, crops, resizes and augments one sample into `pixels`; returns its class.
+    fn render(
+        &mut self,
+        assembly: &Assembly,
+        sample: &Sample<'_>,
+        step: u64,
+        position: u64,
+        pixels: &mut [u8],
+    ) -> Result<Option<u32>, shardtool::Error> {
         let entry = sample.entry();
         let source = (entry.source_width, entry.source_height);
         let crop = assembly.sampler.crop(step, position, source);
@@ -168,7 +195,7 @@ impl Worker {
             self.augmenter.reserve(assembly.side);
             self.reserved = assembly.side;
         }
-        let times = self.renderer.render(&sample, view, pixels)?;
+        let times = self.renderer.render(sample, view, pixels)?;
         let rendered = Instant::now();
         let augmentation = assembly.sampler.augmentation(step, position);
         self.augmenter.apply(&augmentation, pixels, assembly.side);

@@ -13,8 +13,10 @@
 //! ```
 //!
 //! A copy that was interrupted is continued at the shard where it stopped. Every shard is read back and compared,
-//! header, index and payloads, with the manifest's checksums before it takes its name. Nothing is synced to the disk:
-//! what a power cut damages is found when the shard is opened, or by its samples' own checksums.
+//! header, index and payloads, with the manifest's checksums, and is on the disk before it takes its name. Each start
+//! compares header and index again, and copies once more what is not as the manifest says. Payloads are compared when
+//! they are read: the pipeline takes a sample that is damaged in the copy alone from the source, and removes the copy
+//! of its shard, which the next start then makes again.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -80,17 +82,19 @@ pub(super) fn complete(source: &Path, local: &Path) -> Result<PathBuf, Error> {
     let target = local.join(name);
     make_private(&target)?;
     let lock = lock(&target)?;
-    if Manifest::read(&target).is_ok_and(|found| found.checksum() == manifest.checksum()) {
-        let whole = records(&manifest).all(|record| is_complete(&target, record));
-        if whole {
-            tracing::info!(
-                "shards are read from their copy in {}",
-                Escaped::new(&target)
-            );
-            return Ok(target);
-        }
+    let missing: Vec<&ShardRecord> = records(&manifest)
+        .filter(|record| !is_whole(&target, record))
+        .collect();
+    let is_finished =
+        Manifest::read(&target).is_ok_and(|found| found.checksum() == manifest.checksum());
+    if is_finished && missing.is_empty() {
+        tracing::info!(
+            "shards are read from their copy in {}",
+            Escaped::new(&target)
+        );
+        return Ok(target);
     }
-    fill(source, &target, &manifest)?;
+    fill(source, &target, &manifest, &missing)?;
     drop(lock);
     Ok(target)
 }
@@ -100,9 +104,19 @@ fn records(manifest: &Manifest) -> impl Iterator<Item = &ShardRecord> {
     manifest.splits.iter().flat_map(|split| &split.shards)
 }
 
-/// Tells if a shard has its name and its size. It was verified before it got them.
-fn is_complete(target: &Path, record: &ShardRecord) -> bool {
-    fs::metadata(target.join(&record.file)).is_ok_and(|found| found.len() == record.bytes)
+/// Tells if a shard has its name, and header and index that are the manifest's. An event names one that has not.
+fn is_whole(target: &Path, record: &ShardRecord) -> bool {
+    let path = target.join(&record.file);
+    if !path.exists() {
+        return false;
+    }
+    match compare(&path, &path, record) {
+        Ok(_) => true,
+        Err(damage) => {
+            tracing::warn!("{damage}; the shard is copied again");
+            false
+        }
+    }
 }
 
 /// Makes the copy's directory: where all may write, somebody else could have put one there.
@@ -136,10 +150,12 @@ fn lock(target: &Path) -> Result<File, Error> {
 }
 
 /// Copies what is missing, and the manifest last.
-fn fill(source: &Path, target: &Path, manifest: &Manifest) -> Result<(), Error> {
-    let missing: Vec<&ShardRecord> = records(manifest)
-        .filter(|record| !is_complete(target, record))
-        .collect();
+fn fill(
+    source: &Path,
+    target: &Path,
+    manifest: &Manifest,
+    missing: &[&ShardRecord],
+) -> Result<(), Error> {
     for record in records(manifest) {
         // What an interrupted copy left would only take room.
         let _ = fs::remove_file(part(target, record));
@@ -212,7 +228,9 @@ fn fill(source: &Path, target: &Path, manifest: &Manifest) -> Result<(), Error> 
         target.join(format!("{MANIFEST_FILE}.part")),
     );
     copy_file(&from, &aside)?;
+    sync(&aside)?;
     rename(&aside, &target.join(MANIFEST_FILE))?;
+    sync(target)?;
     tracing::info!("{}", progress());
     Ok(())
 }
@@ -226,6 +244,7 @@ fn copy_shard(source: &Path, target: &Path, record: &ShardRecord) -> Result<(), 
     let (from, aside) = (source.join(&record.file), part(target, record));
     copy_file(&from, &aside)?;
     verify(&from, &aside, record)?;
+    sync(&aside)?;
     rename(&aside, &target.join(&record.file))
 }
 
@@ -237,21 +256,30 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
     })
 }
 
+/// Waits until a file, or the names in a directory, are on the disk: a power cut would leave a file of zeros, or none.
+fn sync(path: &Path) -> Result<(), Error> {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.or_else(|cause| match cause.kind() {
+        // Some file systems cannot sync a directory.
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Ok(()),
+        _ => Err(failed(path, "writing it to the disk")(cause)),
+    })
+}
+
 fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     fs::rename(from, to).map_err(failed(to, "giving it its name"))
 }
 
-/// Compares a copy with the manifest. Payloads that are damaged in the source already are the loader's to replace, as
-/// they would be without a copy.
-fn verify(from: &Path, copy: &Path, record: &ShardRecord) -> Result<(), Error> {
-    let shard = Shard::open(copy)?;
+/// Opens a shard and compares header and index with the manifest. A difference is told as one of `of`.
+fn compare(path: &Path, of: &Path, record: &ShardRecord) -> Result<Shard, Error> {
+    let shard = Shard::open(path)?;
     for (what, expected, found) in [
         ("bytes", record.bytes, shard.bytes()),
         ("samples", record.samples.into(), shard.len().into()),
     ] {
         if expected != found {
             return Err(Error::OtherShard {
-                path: from.to_owned(),
+                path: of.to_owned(),
                 what,
                 found,
                 expected,
@@ -260,11 +288,18 @@ fn verify(from: &Path, copy: &Path, record: &ShardRecord) -> Result<(), Error> {
     }
     if shard.checksum() != record.checksum {
         return Err(Error::Checksum {
-            path: from.to_owned(),
+            path: of.to_owned(),
             found: shard.checksum(),
             expected: record.checksum,
         });
     }
+    Ok(shard)
+}
+
+/// Compares a copy with the manifest. Payloads that are damaged in the source already are the loader's to replace, as
+/// they would be without a copy.
+fn verify(from: &Path, copy: &Path, record: &ShardRecord) -> Result<(), Error> {
+    let shard = compare(copy, from, record)?;
     let (mut original, mut buffer) = (None, Vec::new());
     for sample in 0..shard.len() {
         let Err(damage) = shard.read(sample, &mut buffer).map(drop) else {

@@ -1,8 +1,8 @@
 //! The validating reader: untrusted bytes become a [`Shard`], or a [`Fault`] that says why not.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -82,6 +82,14 @@ impl Shard {
     /// Returns the file this shard was opened from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Tells if its path still leads to the file that is open, and not to another, or to none.
+    pub fn is_at_its_path(&self) -> bool {
+        let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let open = self.file.metadata().map(id);
+        let named = fs::metadata(&self.path).map(id);
+        open.is_ok_and(|open| named.is_ok_and(|named| named == open))
     }
 
     /// Returns the number of samples; at least one.

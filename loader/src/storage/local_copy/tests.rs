@@ -79,6 +79,33 @@ fn an_interrupted_copy_is_continued() {
 }
 
 #[test]
+fn a_damaged_copy_is_made_anew_at_the_next_start() {
+    let root = tempfile::tempdir().unwrap();
+    let (source, local) = (source(root.path()), root.path().join("local"));
+    let target = complete(&source, &local).unwrap();
+    let manifest = Manifest::read(&source).unwrap();
+    let files: Vec<&ShardRecord> = records(&manifest).collect();
+    let [kept, zeroed, spoilt] = [0, 1, 2].map(|number: usize| target.join(&files[number].file));
+    let inode = fs::metadata(&kept).unwrap().ino();
+    let whole = [&zeroed, &spoilt].map(|path| fs::read(path).unwrap());
+    // As a power cut leaves a file that was not synced: of the right size, and zeros.
+    fs::write(&zeroed, vec![0; whole[0].len()]).unwrap();
+    let mut bytes = whole[1].clone();
+    *bytes.last_mut().unwrap() ^= 1; // in the index
+    fs::write(&spoilt, bytes).unwrap();
+    assert_eq!(complete(&source, &local).unwrap(), target);
+    assert_eq!(
+        [&zeroed, &spoilt].map(|path| fs::read(path).unwrap()),
+        whole
+    );
+    assert_eq!(
+        fs::metadata(&kept).unwrap().ino(),
+        inode,
+        "not copied again"
+    );
+}
+
+#[test]
 fn what_cannot_be_copied_is_named_and_leaves_no_complete_copy() {
     let root = tempfile::tempdir().unwrap();
     let (source, local) = (source(root.path()), root.path().join("local"));
@@ -168,7 +195,10 @@ fn too_little_space_is_said_before_anything_is_copied() {
     manifest.splits[0].shards[0].bytes = 1 << 60;
     let target = root.path().join("target");
     make_private(&target).unwrap();
-    let message = fill(&source, &target, &manifest).unwrap_err().to_string();
+    let missing: Vec<&ShardRecord> = records(&manifest).collect();
+    let message = fill(&source, &target, &manifest, &missing)
+        .unwrap_err()
+        .to_string();
     assert!(
         message.contains("free, but the copy of") && message.contains("1048576.0 TiB"),
         "{message}"
@@ -220,8 +250,11 @@ fn only_copy_data_copies() {
     ];
     let sets: Vec<&str> = keys.iter().map(String::as_str).collect();
     let (without, with) = (config(14, &sets[..2]).unwrap(), config(14, &sets).unwrap());
-    assert_eq!(shards_dir(&without).unwrap(), source);
+    let shards = shards_dir(&without).unwrap();
+    assert_eq!((shards.dir, shards.original), (source.clone(), None));
     assert!(!local.exists());
-    assert!(shards_dir(&with).unwrap().starts_with(&local));
+    let shards = shards_dir(&with).unwrap();
+    assert!(shards.dir.starts_with(&local));
+    assert_eq!(shards.original, Some(source));
     assert_eq!(with.sampling_hash(), without.sampling_hash());
 }
