@@ -241,6 +241,31 @@ impl Running {
         running
     }
 
+    /// Starts a program in the foreground of `terminal`, its controlling one, with its stderr in `log`.
+    pub fn start_in_terminal(
+        name: &str,
+        arguments: &[String],
+        terminal: File,
+        log: &str,
+    ) -> Running {
+        let output = terminal.try_clone().expect("a descriptor is left");
+        // It becomes the program itself, under the same number: a child that leads no group need not fork.
+        let child = Command::new("setsid")
+            .arg("--ctty")
+            .arg(program(name))
+            .args(arguments)
+            .stdin(terminal)
+            .stdout(output)
+            .stderr(File::create(log).expect("the log file is created"))
+            .spawn()
+            .expect("setsid, of util-linux, is installed");
+        Running {
+            child,
+            name: name.to_owned(),
+            stderr: PathBuf::from(log),
+        }
+    }
+
     /// Starts a program that writes to `stdout` and `stderr`, of which nothing is kept.
     pub fn start_with(
         name: &str,

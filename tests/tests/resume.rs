@@ -39,33 +39,6 @@ fn an_interrupted_run_equals_an_undisturbed_one() {
     );
 }
 
-/// SIGUSR1 is what SLURM sends ahead of a time limit, SIGINT what a person does, SIGHUP what a closed terminal does.
-#[test]
-fn every_signal_that_asks_for_a_stop_leaves_a_checkpoint_and_code_75() {
-    let site = Site::new(32);
-    let arguments = site.launch_arguments("run");
-    // Under nohup SIGHUP is ignored, by the programs that are spawned here as well.
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = u64::from_str_radix(ignored.unwrap().trim(), 16).unwrap();
-    let hangup = (ignored & 1 == 0).then_some(Signal::HUP);
-    let signals = [Signal::USR1, Signal::INT].into_iter().chain(hangup);
-    for (number, asked) in signals.enumerate() {
-        let log = site.path(&format!("{number}.log"));
-        let mut launch = Running::start("trainer", &arguments, &log);
-        site.wait_for_steps("run", 3 * (number + 1));
-        signal(launch.id(), asked);
-        assert_eq!(launch.wait().code(), Some(75), "{}", launch.stderr());
-        let done = site.exact_losses("run").len();
-        let checkpoint = format!("run/checkpoints/test-step{done:08}/checkpoint.json");
-        assert!(
-            std::path::Path::new(&site.path(&checkpoint)).exists(),
-            "{}",
-            launch.stderr()
-        );
-    }
-}
-
 /// The one time at which a kill could leave half a checkpoint: while one is being written beside the training.
 #[test]
 fn a_kill_while_a_checkpoint_is_written_costs_nothing_but_time() {

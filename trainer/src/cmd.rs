@@ -16,6 +16,8 @@ use clap::{Args, Parser, Subcommand};
 use shardtool::program::{Results, Verbosity};
 use trainer::config::MAX_THREADS;
 use trainer::run::Resume;
+use trainer::stop;
+use trainer::torch::threads;
 
 /// I-JEPA pretraining on libtorch.
 #[derive(Parser)]
@@ -80,9 +82,20 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
 
 /// Runs the subcommand and returns its exit code.
 ///
+/// Signals that ask for a stop are [held](stop::hold): who trains listens to them, the others end by them.
+///
 /// # Errors
 /// Why it could not run, with the file or option at fault.
 pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
+    let is_stopped_softly = matches!(cli.command, Command::Launch(_) | Command::Train(_));
+    if is_stopped_softly || matches!(cli.command, Command::Bench(_)) {
+        // Where it cannot be had, training is slower in company and the same otherwise.
+        threads::spin_shortly()
+            .unwrap_or_else(|error| tracing::debug!("OpenMP's threads spin long: {error}"));
+    }
+    if !is_stopped_softly {
+        stop::release();
+    }
     match cli.command {
         Command::Launch(args) => launch::run(&args, &cli.verbosity),
         Command::Train(args) => train::run(&args, out),

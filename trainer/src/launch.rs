@@ -5,6 +5,7 @@
 //! | `job` | a job's programs, and its end |
 //! | `child` | a program that runs with a channel to this process |
 //! | `loaders` | the loader that is running, and those that ran before it |
+//! | `events` | signals and ends, in one queue |
 //! | `supervise` | the loop that waits for signals and for ends |
 //!
 //! Neither has a name that could clash or be left behind. Each child inherits one end of a socketpair, its channel.
@@ -14,14 +15,15 @@
 //! Who ends how:
 //! * the trainer ends: the loader's channel is closed, which ends it; this process exits with the trainer's code;
 //! * the loader dies: another one is started and connected, until it has died too often in a row;
-//! * this process gets one of the [signals](crate::stop::signals) that ask for a stop: the trainer is told, writes its
-//!   checkpoint and ends with 75, and so does this process; a second SIGINT ends the trainer at once;
+//! * this process gets a signal that [asks for a stop](crate::stop): the trainer is told, writes its checkpoint and ends
+//!   with 75, and so does this process; a second SIGINT ends the trainer at once;
 //! * this process is killed: the kernel kills the loader and asks the trainer to write a checkpoint and stop.
 //!
 //! Every descriptor here closes on exec; only a child's own channel is opened up, in that child alone.
 
 mod child;
 mod error;
+mod events;
 mod job;
 mod loaders;
 mod supervise;
@@ -30,5 +32,6 @@ mod tests;
 
 pub use child::Program;
 pub use error::Error;
+pub use events::Events;
 pub use job::Job;
 pub use loaders::OwnLoader;

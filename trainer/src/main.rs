@@ -11,6 +11,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use shardtool::program;
+use trainer::stop;
+
+/// Holds the signals that ask for a stop before libtorch's libraries are initialised: that takes a large part of a
+/// second and makes threads, and a stop that is asked for meanwhile is a stop.
+#[used]
+#[unsafe(link_section = ".preinit_array")]
+static HOLD: extern "C" fn() = {
+    extern "C" fn hold() {
+        stop::hold();
+    }
+    hold
+};
 
 fn main() -> ExitCode {
     let cli = cmd::Cli::parse();

@@ -3,3 +3,4 @@
 pub mod cuda;
 pub mod device;
 pub mod shim;
+pub mod threads;

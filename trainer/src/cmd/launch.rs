@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use shardtool::exit;
 use shardtool::program::Verbosity;
 use trainer::config::Config;
-use trainer::launch::{Job, Program};
+use trainer::launch::{Events, Job, Program};
 use trainer::run::Resume;
 use trainer::torch::device;
 
@@ -23,6 +23,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
+    let events = Events::on_signals().context("cannot listen to signals")?;
     let [device] = &args.devices[..] else {
         bail!(
             "--devices {}: several devices are not supported yet; give one",
@@ -35,7 +36,14 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
     config.folder()?;
     config.model()?;
     // The loader would copy the shards as well, but the trainer's patience with a loader does not last that long.
-    loader::storage::shards_dir(&config.loader)?;
+    let copying = config.loader.clone();
+    match events.unless_asked(move || loader::storage::shards_dir(&copying))? {
+        Ok(found) => found?,
+        Err(asked) => {
+            tracing::info!("stopped by {} before the first step", asked.name());
+            return Ok(exit::PREEMPTED);
+        }
+    };
 
     let mut shared: Vec<OsString> = vec!["--config".into(), args.run.config.clone().into()];
     shared.extend(verbosity.arguments().into_iter().map(OsString::from));
@@ -58,7 +66,7 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
         };
         trainer.args(["--resume".into(), resume.into_os_string()]);
     }
-    match (Job { loader, trainer }).run() {
+    match (Job { loader, trainer }).run(&events) {
         Err(error) if error.is_midway() => {
             tracing::error!("{error}");
             Ok(exit::FAILED_MIDWAY)

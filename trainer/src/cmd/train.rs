@@ -39,7 +39,11 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     let started = Instant::now();
     // First of all, before this process opens a descriptor that could have the same number by mistake.
     let channel = args.socket_fd.map(link::inherit).transpose()?;
-    let stop = Stop::on_signals().context("cannot listen to signals")?;
+    // A launcher is the one that gave it, and passes its own signals on.
+    let launcher = channel
+        .as_ref()
+        .map(|_| std::os::unix::process::parent_id());
+    let stop = Stop::on_signals(launcher).context("cannot listen to signals")?;
     let config = Config::load(&args.run.config, &args.run.sets, args.run.shards.as_deref())?;
     let folder = config.folder()?.to_owned();
     super::set_threads(config.trainer.threads)?;

@@ -16,6 +16,8 @@ use rustix::process::{
 };
 
 use super::Error;
+use super::events::Events;
+use crate::stop;
 
 /// Time in which a loader may end by itself when its channel is closed.
 pub(super) const LEAVE: Duration = Duration::from_secs(5);
@@ -30,7 +32,8 @@ pub struct Program {
 /// The fate of a child when this process ends, or when its terminal sends a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tie {
-    /// The kernel asks it to stop, and it gets the terminal's signals as this process does.
+    /// The kernel asks it to stop, and it gets the terminal's signals as this process does. Those that ask for a stop
+    /// wait until it listens, however long it takes to start.
     Asked,
     /// The kernel kills it, and it gets no signal of the terminal.
     Killed,
@@ -98,6 +101,9 @@ impl Program {
                     return Err(io::ErrorKind::NotConnected.into());
                 }
                 fcntl_setfd(BorrowedFd::borrow_raw(number), FdFlags::empty())?;
+                if tie == Tie::Killed {
+                    stop::release();
+                }
                 Ok(())
             });
         }
@@ -115,6 +121,12 @@ impl Child {
         let _ = send_stream(self.channel.as_fd(), end.into());
     }
 
+    /// Has its end stand in `events`.
+    pub(super) fn watch(&self, events: &Events) -> Result<(), Error> {
+        let watched = self.pid().map_or(Ok(()), |pid| events.watch(pid));
+        watched.map_err(Error::system("cannot wait for a child process"))
+    }
+
     /// Returns how it ended, if it has.
     pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
         let status = self.process.try_wait();
@@ -124,9 +136,13 @@ impl Child {
     /// Sends it a signal. It must not have been waited for, so that its number is still its own.
     pub(super) fn signal(&self, signal: Signal) {
         // It may be dead already, and waiting to be waited for.
-        if let Some(pid) = Pid::from_raw(self.process.id().cast_signed()) {
+        if let Some(pid) = self.pid() {
             let _ = kill_process(pid, signal);
         }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(self.process.id().cast_signed())
     }
 
     /// Waits until it has ended, however long it takes.
@@ -173,8 +189,7 @@ pub(super) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => {
-            let name = signal_hook::low_level::signal_name(signal).unwrap_or("unknown");
-            format!("signal {signal}, {name}")
+            format!("signal {signal}, {}", stop::name(signal))
         }
         (None, None) => "an unknown status".to_owned(),
     }

@@ -9,6 +9,7 @@ use shardtool::exit;
 
 use super::Error;
 use super::child::{Child, Program, Tie, describe, pair};
+use super::events::Events;
 
 /// A loader that lives this long has recovered: earlier deaths no longer count.
 const RECOVERED: Duration = Duration::from_secs(60);
@@ -41,9 +42,10 @@ impl<'a> Loaders<'a> {
         }
     }
 
-    /// Starts one and connects it with `trainer`.
-    pub(super) fn start(&mut self, trainer: &Child) -> Result<(), Error> {
+    /// Starts one and connects it with `trainer`; its end will stand in `events`.
+    pub(super) fn start(&mut self, trainer: &Child, events: &Events) -> Result<(), Error> {
         let child = self.program.start(Tie::Killed)?;
+        child.watch(events)?;
         let (one, other) = pair()?;
         child.connect(one);
         trainer.connect(other);

@@ -1,29 +1,34 @@
 //! The loop that waits for signals and for the ends of a job's processes.
 
-use std::ffi::c_int;
-
 use rustix::process::Signal;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::Error;
 use super::child::{Child, code, describe};
+use super::events::{Event, Events};
 use super::loaders::Loaders;
+use crate::stop::Patience;
 
 /// Keeps a loader going for `trainer` until that ends, and returns its exit code.
 pub(super) fn supervise(
-    signals: &mut Signals,
+    events: &Events,
     trainer: &mut Child,
     loaders: &mut Loaders<'_>,
 ) -> Result<u8, Error> {
     let mut stopping = false;
-    loaders.start(trainer)?;
+    let mut patience = Patience::default();
+    loaders.start(trainer, events)?;
     loop {
-        for signal in signals.wait().filter(|&signal| signal != SIGCHLD) {
-            if let Some(passed) = passed_on(signal, stopping) {
-                trainer.signal(passed);
-            }
+        if let Event::Asked(heard) = events.next() {
             stopping = true;
+            if patience.is_over(heard.signal) {
+                trainer.signal(Signal::KILL);
+                trainer.wait();
+                return Ok((128 + heard.signal) as u8);
+            }
+            // A terminal's Ctrl-C reaches the trainer as well; it knows this process, and takes both for one.
+            if let Some(signal) = Signal::from_named_raw(heard.signal) {
+                trainer.signal(signal);
+            }
         }
         if let Some(status) = trainer.ended()? {
             return Ok(code(status));
@@ -41,19 +46,6 @@ pub(super) fn supervise(
         }
         let how = describe(status);
         tracing::warn!("the loader ended ({how}); starting another one");
-        loaders.start(trainer)?;
+        loaders.start(trainer, events)?;
     }
-}
-
-/// Returns what the trainer gets for a signal to this process.
-///
-/// A terminal's Ctrl-C reaches the trainer as well, and a second SIGINT would end it at once: the first one is passed
-/// on as a request that may come twice.
-fn passed_on(signal: c_int, stopping: bool) -> Option<Signal> {
-    let passed = if signal == SIGINT && !stopping {
-        SIGTERM
-    } else {
-        signal
-    };
-    Signal::from_named_raw(passed)
 }

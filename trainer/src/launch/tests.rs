@@ -21,7 +21,7 @@ fn run(loader: &str, trainer: &str) -> Result<u8, Error> {
         loader: script(loader),
         trainer: script(trainer),
     }
-    .run()
+    .run(&Events::deaf())
 }
 
 const WAIT_FOR_END: &str = "cat <&$FD >/dev/null";

@@ -65,7 +65,7 @@ struct MadeUp {
 impl GroupSource for MadeUp {
     fn take(&mut self, step: u64, group: u64) -> Result<Option<Group>, source::Error> {
         if let Some((_, stop)) = self.stop.as_ref().filter(|(at, _)| *at == step) {
-            stop.ask(signal_hook::consts::SIGTERM);
+            stop.ask(libc::SIGTERM);
         }
         let first = (step * self.groups + group) as i64 * self.images;
         let options = (Kind::Float, Device::Cpu);
