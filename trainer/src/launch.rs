@@ -15,8 +15,8 @@
 //! Who ends how:
 //! * the trainer ends: the loader's channel is closed, which ends it; this process exits with the trainer's code;
 //! * the loader dies: another one is started and connected, until it has died too often in a row;
-//! * this process gets a signal that [asks for a stop](crate::stop): the trainer is told, writes its checkpoint and ends
-//!   with 75, and so does this process; a second SIGINT ends the trainer at once;
+//! * this process gets a signal that [asks for a stop](crate::stop): the trainer is told, writes its checkpoint and
+//!   ends with 75, and so does this process; a second SIGINT ends the trainer at once;
 //! * this process is killed: the kernel kills the loader and asks the trainer to write a checkpoint and stop.
 //!
 //! Every descriptor here closes on exec; only a child's own channel is opened up, in that child alone.
