@@ -168,6 +168,24 @@ fn names_and_sums_are_checked() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["dataset.json", "train-00000.shard"] {
+        let pipe = folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+    }
+    let manifest = Manifest::read(folder.path()).unwrap_err().to_string();
+    let shard = Shard::open(&folder.path().join("train-00000.shard"));
+    for message in [manifest, shard.unwrap_err().to_string()] {
+        assert!(
+            message.contains("a named pipe, not a regular file"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn shards_must_be_those_listed() {
     let mismatch = |key: &str, value: Value| {
         let error = fault(|tree| {

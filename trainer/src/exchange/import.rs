@@ -90,6 +90,11 @@ pub fn import(
     options: &Options,
 ) -> Result<Imported, Error> {
     let files = Files::open(source)?;
+    if matches!(files, Files::Ours(..)) && !options.start_over {
+        return Err(Error::Ours {
+            path: source.to_owned(),
+        });
+    }
     let given = files.read(source, options)?;
     let (weights, state) = match config {
         None => {
@@ -100,10 +105,6 @@ pub fn import(
         Some(config) => {
             let mut weights = if options.start_over {
                 start_over::prepare(source, given, config)?
-            } else if matches!(files, Files::Ours(..)) {
-                return Err(Error::Ours {
-                    path: source.to_owned(),
-                });
             } else {
                 continued(source, given, config)?
             };

@@ -156,6 +156,11 @@ fn positions_are_computed_for_images_of_another_size() {
     let state = checkpoint::read_state(&begun).unwrap();
     Run::new(&config.unwrap(), &state, Some(&begun), Device::Cpu).unwrap();
 
+    // What was begun already is a checkpoint of ours.
+    let out = text(&folder.path().join("x"));
+    let said = refused(&["import", &text(&begun), "--out", &out]);
+    assert!(said.contains("a checkpoint of ours"), "{said}");
+
     // Positions that were learned are none that could be computed.
     let learned = Official {
         learned: true,

@@ -65,6 +65,7 @@ pub(super) fn prepare<'a>(
     }
     check_encoders(&model, &encoder, &target_encoder).map_err(|cause| unfit(source, cause))?;
 
+    let resized = model.grid() != wanted.grid();
     let mut notes = given.notes;
     let predictor = match taken(networks.predictor, &model, &wanted, given.heads, &encoder)? {
         Ok(predictor) => predictor,
@@ -81,7 +82,7 @@ pub(super) fn prepare<'a>(
         ("target_encoder", &mut target_encoder),
     ] {
         let is_fixed = is_fixed(&tensors[POSITIONS], &model, model.embed_dim)?;
-        if model.image_size != wanted.image_size {
+        if resized {
             if !is_fixed {
                 return Err(Error::Positions {
                     path: source.to_owned(),
@@ -98,7 +99,7 @@ pub(super) fn prepare<'a>(
             ));
         }
     }
-    if model.image_size != wanted.image_size {
+    if resized {
         notes.push(format!(
             "positions computed anew for images of {} pixels instead of {}",
             wanted.image_size, model.image_size
@@ -143,7 +144,7 @@ fn taken<'a>(
             differences.join(", ")
         )));
     }
-    if given.image_size != wanted.image_size {
+    if given.grid() != wanted.grid() {
         let width = wanted.predictor_dim;
         if !is_fixed(&predictor[PREDICTOR_POSITIONS], given, width)? {
             let reason = "its predictor's positions are no fixed table";
