@@ -10,6 +10,7 @@ mod error;
 mod ingest;
 mod output;
 mod pool;
+mod repair;
 mod report;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use output::{Destination, Done, Journal, SplitWriter, Staging};
 
 pub use crate::source::Note;
 pub use error::{Difference, Error};
+pub use repair::{Damage, Repair};
 pub use report::{Outcome, Progress, REPORT_FILE, Report};
 
 /// What to do with a file that cannot be kept.

@@ -91,8 +91,7 @@ impl Split {
         };
         for listed in &record.shards {
             let sibling = sibling.or(split.shards.first());
-            let shard = Shard::open_beside(&dir.join(&listed.file), sibling)?;
-            compare(&shard, listed, classes)?;
+            let shard = Shard::open_listed(dir, listed, classes, sibling)?;
             split.starts.push(split.len);
             split.len += u64::from(shard.len());
             split.shards.push(shard);
@@ -186,6 +185,22 @@ pub struct Sample<'a> {
 }
 
 impl Shard {
+    /// Opens a shard of the dataset in `dir` and compares it with its line in the manifest, which lists so many
+    /// classes. See [`Shard::open_beside`].
+    ///
+    /// # Errors
+    /// Those of [`Shard::open`], and where shard and manifest disagree.
+    pub fn open_listed(
+        dir: &Path,
+        listed: &ShardRecord,
+        classes: usize,
+        sibling: Option<&Shard>,
+    ) -> Result<Shard, Error> {
+        let shard = Shard::open_beside(&dir.join(&listed.file), sibling)?;
+        compare(&shard, listed, classes)?;
+        Ok(shard)
+    }
+
     /// Returns sample `index`.
     ///
     /// # Panics

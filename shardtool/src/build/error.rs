@@ -97,8 +97,8 @@ pub enum Error {
         /// How many shards are.
         shards: usize,
     },
-    /// Another build is writing the same dataset.
-    #[error("{}: another build is writing here", Escaped::new(.0))]
+    /// Another build or repair is writing the same dataset.
+    #[error("{}: another build or repair is writing here", Escaped::new(.0))]
     Busy(PathBuf),
 }
 

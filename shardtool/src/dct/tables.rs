@@ -18,6 +18,16 @@ impl Tables {
     /// # Errors
     /// [`Corrupt::Malformed`] if they are no tables.
     pub fn parse(codec_data: &[u8]) -> Result<Tables, Corrupt> {
+        let tables = Tables::frequencies(codec_data)?;
+        let tables: Result<_, _> = tables.iter().map(DecodeTable::new).collect();
+        tables.map(Tables).map_err(|error| error.to_string().into())
+    }
+
+    /// Reads the frequencies of which a shard's tables are made.
+    ///
+    /// # Errors
+    /// [`Corrupt::Malformed`] if they are not of a table's form.
+    pub fn frequencies(codec_data: &[u8]) -> Result<Vec<Frequencies>, Corrupt> {
         let frequencies = zstd::bulk::decompress(codec_data, MAX_TABLES * TABLE_BYTES)
             .map_err(|error| error.to_string())?;
         let (tables, rest) = frequencies.as_chunks::<TABLE_BYTES>();
@@ -25,13 +35,11 @@ impl Tables {
             return Err(format!("{} bytes of rANS tables", frequencies.len()).into());
         }
         let table = |bytes: &[u8; TABLE_BYTES]| {
-            let frequencies: Frequencies = std::array::from_fn(|symbol| {
+            std::array::from_fn(|symbol| {
                 u16::from_le_bytes([bytes[2 * symbol], bytes[2 * symbol + 1]])
-            });
-            DecodeTable::new(&frequencies)
+            })
         };
-        let tables: Result<_, _> = tables.iter().map(table).collect();
-        tables.map(Tables).map_err(|error| error.to_string().into())
+        Ok(tables.iter().map(table).collect())
     }
 
     /// Returns the codec data of a shard with these tables.

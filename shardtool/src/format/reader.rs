@@ -169,6 +169,18 @@ impl Shard {
         Ok(bytes)
     }
 
+    /// Reads bytes of the file as they are, whether or not they are damaged.
+    #[cfg(feature = "build")]
+    pub(crate) fn raw<'b>(
+        &self,
+        range: std::ops::Range<u64>,
+        buffer: &'b mut Vec<u8>,
+    ) -> io::Result<&'b [u8]> {
+        buffer.resize((range.end - range.start) as usize, 0);
+        read_exact(&self.file, buffer, range.start)?;
+        Ok(buffer)
+    }
+
     /// Tells the kernel that samples will be read in no order: it then fetches what is asked for, and not the megabytes
     /// behind it as well, which cost a random reader many times its own traffic.
     pub fn expect_random_access(&self) {

@@ -234,7 +234,9 @@ pub fn is_half_moved(out: &Path) -> bool {
 }
 
 fn is_ours(name: &str) -> bool {
-    [REPORT_FILE, MANIFEST_FILE, JOURNAL_FILE].contains(&name) || name.ends_with(".shard")
+    [REPORT_FILE, MANIFEST_FILE, JOURNAL_FILE].contains(&name)
+        || name.ends_with(".shard")
+        || name.ends_with(".shard.repair")
 }
 
 /// Tells if a directory holds a dataset of this program, be it of another version: nothing else is ever replaced.
@@ -283,7 +285,7 @@ fn is_unmovable(error: &io::Error) -> bool {
 }
 
 /// Waits until a directory's names are on the disk, where the file system knows how.
-fn sync(directory: &File) -> io::Result<()> {
+pub fn sync(directory: &File) -> io::Result<()> {
     match directory.sync_all() {
         Err(error)
             if matches!(
