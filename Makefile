@@ -207,6 +207,19 @@ fuzz: ## every reader of foreign bytes under libFuzzer and AddressSanitizer, eac
 fuzz-seeds: ## the seeds of the fuzz targets, from fixtures and golden files
 	$(CARGO) run --release --manifest-path fuzz/Cargo.toml --target-dir $(TARGET)/fuzz/seeds --features seeds --bin seeds
 
+# Short forms are in the tests. Each ends with what it did and saw, for a record under tests/records/.
+.PHONY: torture soak
+SEED := 1
+ROUNDS := 500
+torture: ## random kills, signals, failing disks and hostile peers, to equal losses (SEED=1 ROUNDS=500)
+	$(CARGO) build --workspace --bins
+	SEED=$(SEED) ROUNDS=$(ROUNDS) $(CARGO) test -p tests --test torture -- --nocapture --test-threads 1
+
+MINUTES := 60
+soak: ## a long run, whose memory and descriptors must not grow (MINUTES=60)
+	$(CARGO) build --workspace --bins
+	MINUTES=$(MINUTES) $(CARGO) test -p tests --test soak -- --nocapture
+
 .PHONY: clean
 clean: ## what was built and made, but not libtorch
 	$(CARGO) clean

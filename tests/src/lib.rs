@@ -345,13 +345,21 @@ pub fn signal(process: u32, signal: rustix::process::Signal) {
 pub fn child_of(parent: u32, name: &str) -> u32 {
     let mut found = None;
     wait_until(&format!("a {name} started by {parent}"), || {
-        found = processes()
-            .into_iter()
-            .map(|(id, _)| id)
-            .find(|&id| parent_and_name(id) == Some((parent, name.to_owned())));
+        let mut children = children(parent).into_iter();
+        found = children.find_map(|(id, its_name)| (its_name == name).then_some(id));
         found.is_some()
     });
     found.expect("waited for")
+}
+
+/// Returns the children of `parent` that live, with the names of their programs.
+pub fn children(parent: u32) -> Vec<(u32, String)> {
+    let ids = processes().into_iter().map(|(id, _)| id);
+    ids.filter_map(|id| {
+        let (its_parent, name) = parent_and_name(id)?;
+        (its_parent == parent).then_some((id, name))
+    })
+    .collect()
 }
 
 /// Polls until `condition` holds; panics with `what` when the patience ends.
