@@ -5,7 +5,6 @@
 
 mod error;
 mod local_copy;
-mod size;
 
 use std::path::PathBuf;
 

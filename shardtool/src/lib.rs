@@ -52,6 +52,7 @@ mod error;
 mod escaped;
 pub mod exit;
 pub mod format;
+pub mod memory;
 pub mod panics;
 pub mod planes;
 #[cfg(feature = "program")]

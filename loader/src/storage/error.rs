@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use shardtool::Escaped;
+use shardtool::memory::Size;
 
-use super::size::Size;
 use crate::private_dir;
 
 /// The reason why there are no shards to read, or no copy of them.

@@ -26,10 +26,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
 use shardtool::dataset::{MANIFEST_FILE, ShardRecord};
+use shardtool::memory::Size;
 use shardtool::{Escaped, Manifest, Shard};
 
 use super::error::Error;
-use super::size::Size;
 use crate::config::{LoaderConfig, is_placeholder};
 use crate::error::Error as ConfigError;
 use crate::private_dir::{self, Others};

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
+use crate::memory;
+
 /// An amount of memory that is lent out.
 #[derive(Debug)]
 pub struct Budget {
@@ -66,47 +68,12 @@ impl Memory {
     /// Shares out a part of the memory that is available now.
     pub fn available() -> Memory {
         const LEAST: u64 = 64 << 20;
-        let available = available().unwrap_or(4 << 30);
+        let available = memory::available().map_or(4 << 30, |available| available.bytes);
         Memory {
             files: Budget::new((available / 8).max(LEAST)),
             pixels: Budget::new((available / 4 * 3).max(LEAST)),
         }
     }
-}
-
-/// Returns the bytes that this process may still use: the machine's, or fewer by its control group or its own limit.
-fn available() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let machine: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    let number = |path: &str| {
-        std::fs::read_to_string(path)
-            .ok()?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    };
-    let groups = [
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ];
-    let group = groups
-        .iter()
-        .find_map(|(limit, used)| number(limit)?.checked_sub(number(used)?));
-    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
-    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let used = pages.split(' ').next()?.parse::<u64>().ok()? * rustix::param::page_size() as u64;
-    let own = limit.map(|limit| limit.saturating_sub(used));
-    Some(
-        (machine << 10)
-            .min(group.unwrap_or(u64::MAX))
-            .min(own.unwrap_or(u64::MAX)),
-    )
 }
 
 #[cfg(test)]
