@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use loader::link::{self, Endpoint, Feed, Hello, PROTOCOL, default_socket_path};
+use loader::link::{self, Endpoint, Feed, Hello, PROTOCOL, Welcome, default_socket_path};
 use loader::{LoaderConfig, ring};
 use shardtool::Manifest;
 
@@ -44,11 +44,12 @@ enum Error {
 
 fn follow(config: &Path, shards: &Path) -> Result<(), Error> {
     let config = LoaderConfig::load(config, &[], Some(shards))?;
+    let manifest = Manifest::read(&config.shards_dir()?)?;
     let hello = Hello {
         protocol: PROTOCOL,
         pid: std::process::id(),
         sampling_hash: config.sampling_hash(),
-        manifest_checksum: Manifest::read(&config.shards_dir()?)?.checksum(),
+        manifest_checksum: manifest.checksum(),
         rank: 0,
         world: 1,
         global_batch: config.global_batch(1),
@@ -56,7 +57,8 @@ fn follow(config: &Path, shards: &Path) -> Result<(), Error> {
         end_step: None,
     };
     let endpoint = Endpoint::Path(default_socket_path(hello.sampling_hash));
-    let mut feed = Feed::connect(&endpoint, &hello, PATIENCE)?;
+    let expected = Welcome::expected(&config, &manifest, 1)?;
+    let mut feed = Feed::connect(&endpoint, &hello, &expected, PATIENCE)?;
     let geometry = *feed.geometry();
     for _ in 0..10 {
         let group = feed.next()?;

@@ -22,14 +22,19 @@
 //! | `frames` | messages as bytes on a stream |
 //! | `descriptors` | passing descriptors: a ring's memory, a connection, a launcher's channel |
 //! | `socket` | the named socket of a loader that was started by hand |
+//! | `expected` | what a configuration gives, for both sides |
+//! | `peer`, `patience` | who is waited for, and for how long |
 //! | `connect`, `feed` | the consumer's side |
 
 mod connect;
 mod descriptors;
 mod error;
+mod expected;
 mod feed;
 mod frames;
 mod messages;
+mod patience;
+mod peer;
 mod socket;
 
 pub use connect::Endpoint;
@@ -37,8 +42,11 @@ pub use connect::Endpoint;
 pub(crate) use descriptors::send_with_fd;
 pub use descriptors::{inherit, receive_stream, send_stream};
 pub use error::Error;
+pub use expected::geometry;
 pub use feed::Feed;
 #[cfg(feature = "serve")]
 pub(crate) use frames::{decode, encode, frame_len};
 pub use messages::{Hello, PROTOCOL, Refusal, Reply, Request, Served, Welcome};
+pub use patience::Patience;
+pub use peer::Peer;
 pub use socket::{NamedSocket, default_socket_path};

@@ -21,7 +21,6 @@ mod attachment;
 mod damage;
 mod end;
 mod error;
-mod geometry;
 mod job;
 mod open_split;
 mod original;
@@ -53,10 +52,10 @@ use shared::Shared;
 use work_times::WorkerCounters;
 use worker::Worker;
 
+pub use crate::link::geometry;
 pub use attachment::Attachment;
 pub use end::{End, Failure};
 pub use error::Error;
-pub use geometry::geometry;
 pub use open_split::OpenSplit;
 pub use pinning::{allowed_cpus, pin};
 pub use work_times::WorkTimes;
@@ -194,10 +193,7 @@ impl Pipeline {
         share: RankShare,
     ) -> Result<(Consumer, Attachment), Error> {
         let len = geometry.total_len()?;
-        let (memory, _file) = Mapping::create(len).map_err(|cause| Error::System {
-            what: format!("{len} bytes of ring memory"),
-            cause,
-        })?;
+        let (memory, _file) = Mapping::create(len)?;
         let memory = Arc::new(memory);
         let attachment = self.attach(memory.clone(), geometry, sampler, share, |_| {})?;
         Ok((ring::attach(memory)?, attachment))

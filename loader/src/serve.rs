@@ -3,10 +3,15 @@
 //!
 //! Lifetimes. A connection owns its ring: when its socket ends, with a goodbye or without, the ring is stopped and its
 //! memory freed. A loader with a named socket waits without limit for its first consumer and ends when the last one has
-//! left, unless told to stay. One that was started by a launcher lives as long as the launcher's channel. SIGTERM and
-//! SIGINT close all rings, with a word to the consumers; a second signal does not wait for that.
+//! left, unless told to stay. One that was started by a launcher lives as long as the launcher's channel, or until a
+//! ring fails: the launcher then starts another. SIGTERM and SIGINT close all rings, with a word to the consumers; a
+//! second signal does not wait for that.
 
+mod complaints;
 mod connection;
+mod error;
+mod hello;
+mod idle;
 mod listener;
 mod server;
 mod statistics;
@@ -14,7 +19,6 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,15 +29,14 @@ use tokio::task::JoinSet;
 use crate::config::LoaderConfig;
 use crate::pipeline::Pipeline;
 
-use connection::connection;
+use connection::{Visit, connection};
+use hello::{Arrival, SILENT};
 use listener::Acceptor;
 use server::Server;
 use statistics::Statistics;
 
+pub use error::Error;
 pub use listener::Listener;
-
-/// A peer that connects to the named socket and says nothing is not waited for longer.
-const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a loader serves, and what it says meanwhile.
 #[derive(Clone, Copy, Debug)]
@@ -47,55 +50,75 @@ pub struct ServeOptions {
 /// Serves until the last consumer, the launcher or a signal ends it.
 ///
 /// # Errors
-/// If the system gives no event loop or refuses the listener. A connection that fails costs that connection only.
+/// If the system gives no event loop or refuses the listener. A ring or a connection that fails costs no other; but
+/// under a launcher it ends the loader, which is the launcher's signal to start another and connect it.
 pub fn serve(
     pipeline: Arc<Pipeline>,
     config: LoaderConfig,
     listener: Listener,
     options: ServeOptions,
-) -> io::Result<()> {
+) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
+        .build()
+        .map_err(Error::system("making an event loop"))?;
     let server = Arc::new(Server::new(pipeline, config));
     runtime.block_on(run(server, listener, options))
 }
 
-async fn run(server: Arc<Server>, listener: Listener, options: ServeOptions) -> io::Result<()> {
-    let mut acceptor = Acceptor::open(listener)?;
+async fn run(server: Arc<Server>, listener: Listener, options: ServeOptions) -> Result<(), Error> {
+    let listening = Error::system("listening");
+    let mut acceptor = Acceptor::open(listener).map_err(&listening)?;
+    let from_launcher = matches!(acceptor, Acceptor::Inherited(_));
     let (stop, stopping) = watch::channel(false);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (newest, _) = watch::channel(0_u64);
+    let mut terminate = signal(SignalKind::terminate()).map_err(&listening)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(&listening)?;
     let mut connections = JoinSet::new();
     let mut statistics = Statistics::new(&server);
     let mut ticks = tokio::time::interval(options.statistics.max(Duration::from_millis(1)));
     ticks.tick().await;
-    let mut any_served = false;
+    let (mut arrivals, mut any_served, mut failure) = (0, false, None);
     loop {
         let closing = *stopping.borrow();
         tokio::select! {
-            stream = acceptor.accept(), if !closing => match stream {
-                Ok(Some(stream)) => {
-                    // A launcher connects a trainer that may be busy for minutes yet: with the slots of the loader
-                    // before this one, with a long step, with a checkpoint. Giving up on it would leave both waiting,
-                    // because no other connection will come. Its death is seen as end-of-file.
-                    let patience = match acceptor {
-                        Acceptor::Inherited(_) => Duration::MAX,
-                        Acceptor::Named { .. } | Acceptor::Shut => HELLO_PATIENCE,
+            accepted = acceptor.accept(), if !closing => match accepted {
+                Ok(Some((stream, peer))) => {
+                    arrivals += 1;
+                    newest.send_if_modified(|newest| std::mem::replace(newest, arrivals.max(*newest)) < arrivals);
+                    let arrival = Arrival {
+                        number: arrivals,
+                        newest: newest.subscribe(),
+                        peer,
+                        from_launcher,
                     };
-                    connections.spawn(connection(server.clone(), stream, patience, stopping.clone()));
+                    connections.spawn(connection(server.clone(), stream, arrival, stopping.clone()));
                 }
                 Ok(None) => {
                     tracing::info!("the launcher is gone; closing");
                     stop.send_replace(true);
                 }
+                Err(cause) if from_launcher => {
+                    failure = Some(Error::ConnectionLost { cause });
+                    acceptor = Acceptor::Shut;
+                    stop.send_replace(true);
+                }
                 Err(error) => {
-                    // Out of descriptors, or a broken message: this connection fails, the others do not.
-                    tracing::warn!("cannot accept a connection: {error}");
+                    // Out of descriptors: this connection fails, the others do not, and the silent ones make room.
+                    server.complaints.warn(&format!("cannot accept a connection: {error}"));
+                    newest.send_replace(arrivals + SILENT);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
-            Some(served) = connections.join_next() => any_served |= served.unwrap_or(true),
+            Some(visit) = connections.join_next() => match visit {
+                Ok(Visit::NotServed) => {}
+                Ok(Visit::Served) | Err(_) => any_served = true,
+                Ok(Visit::Failed(reason)) => {
+                    failure = Some(Error::RingFailed(reason));
+                    acceptor = Acceptor::Shut;
+                    stop.send_replace(true);
+                }
+            },
             _ = ticks.tick(), if !options.statistics.is_zero() => statistics.print(&server),
             number = async { tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" } } => {
                 if closing {
@@ -112,5 +135,5 @@ async fn run(server: Arc<Server>, listener: Listener, options: ServeOptions) -> 
         }
     }
     statistics.print_total(&server);
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }

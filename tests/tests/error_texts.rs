@@ -144,9 +144,27 @@ fn a_chain_of_causes_says_each_once() {
         first_step: 0,
         end_step: None,
     };
-    assert_said_once(
-        &Feed::connect(&endpoint, &hello, patience).expect_err("nobody listens there"),
-    );
+    let expected = link::Welcome {
+        protocol: link::PROTOCOL,
+        pid: 0,
+        geometry: loader::ring::Geometry {
+            slots: 1,
+            images_per_slot: 1,
+            channels: 1,
+            height: 1,
+            width: 1,
+            context_masks: 1,
+            target_masks: 1,
+            max_context: 1,
+            max_target: 1,
+        },
+        epoch_len: 1,
+        samples: 1,
+        classes: 0,
+        groups: 1,
+    };
+    let connected = Feed::connect(&endpoint, &hello, &expected, patience);
+    assert_said_once(&connected.expect_err("nobody listens there"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use loader::link::{Endpoint, Hello, PROTOCOL, default_socket_path};
+use loader::link::{Endpoint, Hello, PROTOCOL, Welcome, default_socket_path};
 use serde_json::Map;
 use shardtool::{Escaped, Manifest};
 use tch::Device;
@@ -157,9 +157,14 @@ impl Session {
             .endpoint
             .unwrap_or_else(|| Endpoint::Path(default_socket_path(hello.sampling_hash)));
         let patience = Duration::from_secs(config.trainer.loader_patience);
+        let expected = Welcome::expected(&config.loader, &manifest, world.world)
+            .map_err(config::Error::from)?;
+        train::memory::check(&config.model()?, config, &expected.geometry, start.device)
+            .map_err(train::Error::from)?;
         let connected = LoaderSource::connect(
             endpoint,
             hello.clone(),
+            expected,
             patience,
             start.device,
             stop.clone(),

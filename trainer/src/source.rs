@@ -15,10 +15,9 @@ pub(crate) mod in_flight;
 pub use group::{Group, Normaliser, Raw};
 
 use std::ops::Range;
-use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use loader::link::{self, Endpoint, Feed, Hello};
+use loader::link::{self, Endpoint, Feed, Hello, Patience, Welcome};
 use loader::ring::SlotReader;
 use tch::Device;
 
@@ -30,8 +29,10 @@ use device_buffers::DeviceBuffers;
 const TICK: Duration = Duration::from_millis(100);
 /// Time in which data may still come after a stop was asked for: the loader may have been asked too, and be gone.
 const GRACE: Duration = Duration::from_secs(5);
-/// Loaders that may die one after the other without delivering anything before the run gives up.
+/// Loaders that may end one after the other without delivering anything before the run gives up.
 const ATTEMPTS: u32 = 8;
+/// Pause before the second attempt in a row; it doubles with each further one.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The reason why no more groups come.
 #[derive(Debug, thiserror::Error)]
@@ -43,27 +44,13 @@ pub enum Error {
     /// The loader, or what it sent, is at fault.
     #[error("no more data: {0}")]
     NoMoreData(link::Error),
-    /// So many loaders ended one after the other, without a group.
-    #[error("{attempts} loaders ended before their first group; the last: {last}")]
+    /// So many loaders ended one after the other, and no new group came.
+    #[error("{attempts} loaders ended one after the other without a new group; the last: {last}")]
     NoLoaderLasts {
         /// How many.
         attempts: u32,
         /// Why the last one ended.
         last: link::Error,
-    },
-    /// The loader announces epochs without steps.
-    #[error("the loader announces epochs without steps")]
-    NoSteps,
-    /// A new loader serves other steps or groups than the one before.
-    #[error(
-        "the new loader has epochs of {} steps and serves groups {:?}; the one before had {} and {:?}",
-        now.0, now.1, then.0, then.1
-    )]
-    OtherLoader {
-        /// Steps of an epoch, and groups of this rank.
-        now: (u64, Range<u64>),
-        /// Those of the loader before.
-        then: (u64, Range<u64>),
     },
     /// A group could not be brought to the device.
     #[error(transparent)]
@@ -92,17 +79,20 @@ pub trait GroupSource {
 
 /// A source of the groups that a loader sends over a link.
 pub struct LoaderSource {
-    endpoint: Arc<Endpoint>,
+    endpoint: Endpoint,
     hello: Hello,
+    /// The welcome of a loader that fits.
+    expected: Welcome,
     patience: Duration,
     device: Device,
     stop: Stop,
     connection: Option<Connection>,
     /// The buffers in which groups arrive on a GPU.
     buffers: Option<DeviceBuffers>,
-    epoch_len: u64,
     groups: Range<u64>,
     restarts: u32,
+    /// Loaders that ended since the last group that was new.
+    attempts: u32,
 }
 
 impl LoaderSource {
@@ -113,43 +103,39 @@ impl LoaderSource {
     pub fn connect(
         endpoint: Endpoint,
         hello: Hello,
+        expected: Welcome,
         patience: Duration,
         device: Device,
         stop: Stop,
     ) -> Result<Option<LoaderSource>, Error> {
-        let endpoint = Arc::new(endpoint);
-        let mut attempts = 0;
-        let Some(feed) = connect(&endpoint, &hello, patience, &stop, &mut attempts)? else {
-            return Ok(None);
-        };
-        let (epoch_len, groups) = (
-            feed.epoch_len(),
-            hello.share().groups(feed.welcome().groups),
-        );
-        if epoch_len == 0 {
-            return Err(Error::NoSteps);
-        }
-        let connection = Connection::new(feed, device);
-        let buffers = device
-            .is_cuda()
-            .then(|| DeviceBuffers::new(device, connection.geometry()));
-        Ok(Some(LoaderSource {
+        let mut source = LoaderSource {
+            groups: hello.share().groups(expected.groups),
             endpoint,
             hello,
+            expected,
             patience,
             device,
             stop,
-            connection: Some(connection),
-            buffers: buffers.transpose()?,
-            epoch_len,
-            groups,
+            connection: None,
+            buffers: None,
             restarts: 0,
-        }))
+            attempts: 0,
+        };
+        let first_step = source.hello.first_step;
+        while source.connection.is_none() {
+            if !source.reconnect(first_step)? {
+                return Ok(None);
+            }
+        }
+        if device.is_cuda() {
+            source.buffers = Some(DeviceBuffers::new(device, source.expected.geometry)?);
+        }
+        Ok(Some(source))
     }
 
     /// Returns the steps of an epoch.
     pub fn epoch_len(&self) -> u64 {
-        self.epoch_len
+        self.expected.epoch_len
     }
 
     /// Returns the number of loaders that were lost on the way.
@@ -164,34 +150,42 @@ impl LoaderSource {
         }
     }
 
-    /// Connects to another loader, which will deliver `step` next.
-    fn reconnect(&mut self, step: u64, attempts: &mut u32) -> Result<bool, Error> {
-        self.connection = None;
+    /// Tries to connect to a loader, which will deliver `step` next; false if a stop was asked for. One that ends
+    /// before its welcome leaves no connection.
+    fn reconnect(&mut self, step: u64) -> Result<bool, Error> {
         self.hello.first_step = step;
-        let Some(feed) = connect(
-            &self.endpoint,
-            &self.hello,
-            self.patience,
-            &self.stop,
-            attempts,
-        )?
-        else {
-            return Ok(false);
+        let patience = Patience {
+            limit: self.patience,
+            given_up: &|| self.stop.asked().is_some(),
         };
-        let groups = self.hello.share().groups(feed.welcome().groups);
-        if feed.epoch_len() != self.epoch_len || groups != self.groups {
-            return Err(Error::OtherLoader {
-                now: (feed.epoch_len(), groups),
-                then: (self.epoch_len, self.groups.clone()),
+        match Feed::connect(&self.endpoint, &self.hello, &self.expected, patience) {
+            Ok(feed) => self.connection = Some(Connection::new(feed, self.device)),
+            Err(link::Error::GivenUp) => return Ok(false),
+            // One that dies before its welcome: the launcher, or the user, starts another.
+            Err(error @ (link::Error::LoaderDied { .. } | link::Error::LoaderClosed { .. })) => {
+                self.lost(error, step)?
+            }
+            Err(error) => return Err(Error::Connect(error)),
+        }
+        Ok(true)
+    }
+
+    /// Counts a loader that has ended, and pauses before the next one: the longer, the more have ended in a row.
+    fn lost(&mut self, error: link::Error, step: u64) -> Result<(), Error> {
+        self.connection = None;
+        self.attempts += 1;
+        if self.attempts >= ATTEMPTS {
+            return Err(Error::NoLoaderLasts {
+                attempts: ATTEMPTS,
+                last: error,
             });
         }
-        if let Some(buffers) = &mut self.buffers
-            && buffers.geometry() != feed.geometry()
-        {
-            *buffers = DeviceBuffers::new(self.device, *feed.geometry())?;
+        tracing::warn!("{error}; waiting for another one at step {step}");
+        let (start, pause) = (Instant::now(), PAUSE * 2u32.pow(self.attempts - 1));
+        while start.elapsed() < pause && self.stop.asked().is_none() {
+            std::thread::sleep(TICK.min(pause));
         }
-        self.connection = Some(Connection::new(feed, self.device));
-        Ok(true)
+        Ok(())
     }
 
     /// Takes in a slot: copied when this returns the batch, or on its way to the GPU.
@@ -212,7 +206,7 @@ impl LoaderSource {
 impl GroupSource for LoaderSource {
     fn take(&mut self, step: u64, number: u64) -> Result<Option<Group>, Error> {
         let (start, wanted) = (Instant::now(), (step, self.groups.start + number));
-        let (mut attempts, mut asked) = (0, None);
+        let mut asked = None;
         loop {
             if let Some(buffers) = &mut self.buffers
                 && let Some(group) = buffers.finish(wanted)?
@@ -220,7 +214,7 @@ impl GroupSource for LoaderSource {
                 return Ok(Some(group));
             }
             let Some(connection) = &mut self.connection else {
-                if !self.reconnect(step, &mut attempts)? {
+                if !self.reconnect(step)? {
                     return Ok(None);
                 }
                 continue;
@@ -232,6 +226,7 @@ impl GroupSource for LoaderSource {
                     connection.done(slot, None)?;
                 }
                 Ok(Some(slot)) => {
+                    self.attempts = 0;
                     if let Some(group) = self.accept(slot, start.elapsed())? {
                         return Ok(Some(group));
                     }
@@ -249,9 +244,8 @@ impl GroupSource for LoaderSource {
                     if self.stop.asked().is_some() {
                         return Ok(None);
                     }
-                    tracing::warn!("{error}; waiting for another one at step {step}");
                     self.restarts += 1;
-                    self.connection = None;
+                    self.lost(error, step)?;
                 }
                 Err(error) => return Err(Error::NoMoreData(error)),
             }
@@ -277,47 +271,5 @@ impl GroupSource for LoaderSource {
             self.accept(slot, Duration::ZERO)?;
         }
         Ok(())
-    }
-}
-
-/// Returns a feed, within `patience`; `None` if a stop was asked for first.
-fn connect(
-    endpoint: &Arc<Endpoint>,
-    hello: &Hello,
-    patience: Duration,
-    stop: &Stop,
-    attempts: &mut u32,
-) -> Result<Option<Feed>, Error> {
-    loop {
-        // A thread of its own, because connecting may take all of `patience` and a signal must not. When a stop is
-        // asked for, the thread is left behind: the process is about to end.
-        let (sender, receiver) = mpsc::channel();
-        let (endpoint, hello) = (Arc::clone(endpoint), hello.clone());
-        std::thread::spawn(move || {
-            // Nobody receives it any more if a stop was asked for in the meantime.
-            let _ = sender.send(Feed::connect(&endpoint, &hello, patience));
-        });
-        let outcome = loop {
-            match receiver.recv_timeout(TICK) {
-                Ok(outcome) => break outcome,
-                Err(_) if stop.asked().is_some() => return Ok(None),
-                Err(_) => {}
-            }
-        };
-        match outcome {
-            Ok(feed) => return Ok(Some(feed)),
-            // One that dies before its welcome: the launcher, or the user, starts another.
-            Err(error @ (link::Error::LoaderDied { .. } | link::Error::LoaderClosed { .. })) => {
-                *attempts += 1;
-                if *attempts >= ATTEMPTS {
-                    return Err(Error::NoLoaderLasts {
-                        attempts: ATTEMPTS,
-                        last: error,
-                    });
-                }
-                tracing::warn!("{error}; waiting for another one");
-            }
-            Err(error) => return Err(Error::Connect(error)),
-        }
     }
 }

@@ -15,6 +15,7 @@ mod stats;
 mod tests;
 
 pub mod clock;
+pub mod memory;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

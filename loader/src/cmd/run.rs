@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use loader::config::LoaderConfig;
-use loader::link::{self, NamedSocket, default_socket_path};
+use loader::link::{self, NamedSocket, default_socket_path, geometry};
+use loader::memory;
 use loader::pipeline::{OpenSplit, Pipeline};
 use loader::sampler::PretrainingSampler;
 use loader::serve::{Listener, ServeOptions, serve};
@@ -53,7 +54,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let source = OpenSplit::open_shards(&storage::shards_dir(&config)?, &config.loader.split)?;
     let samples = source.split().len();
     // What the configuration alone gets wrong is said now, not when a trainer asks.
-    PretrainingSampler::new(&config, samples, config.global_batch(1))?;
+    let sampler = PretrainingSampler::new(&config, samples, config.global_batch(1))?;
+    memory::check(1, geometry(&config, &sampler).total_len()?)?;
     let (listener, place) = match channel {
         Some(channel) => (
             Listener::Inherited(channel),
@@ -81,6 +83,12 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         stay: args.stay,
         statistics,
     };
-    serve(Arc::new(pipeline), config, listener, options).context("serving")?;
-    Ok(exit::FINE)
+    match serve(Arc::new(pipeline), config, listener, options) {
+        Ok(()) => Ok(exit::FINE),
+        Err(error) if error.is_midway() => {
+            tracing::error!("{error}");
+            Ok(exit::FAILED_MIDWAY)
+        }
+        Err(error) => Err(error).context("serving"),
+    }
 }

@@ -3,20 +3,20 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use shardtool::Escaped;
 
 use super::descriptors::receive_stream;
 use super::error::Error;
 use super::frames::{receive, send};
 use super::messages::{Hello, PROTOCOL, Reply, Request, Welcome};
-
-/// Between two attempts to connect.
-const RETRY: Duration = Duration::from_millis(50);
+use super::patience::{Awaited, Patience, Wait};
+use super::peer::Peer;
+use super::socket::{connect_now, is_private_directory};
 
 /// Where connections to a loader come from.
 #[derive(Debug)]
@@ -41,20 +41,26 @@ impl fmt::Display for Endpoint {
 pub(super) fn introduce(
     endpoint: &Endpoint,
     hello: &Hello,
-    patience: Duration,
+    patience: Patience<'_>,
 ) -> Result<(UnixStream, Welcome, OwnedFd), Error> {
-    let start = Instant::now();
-    let mut stream = open_stream(endpoint, start, patience)?;
-    let died = |_| Error::LoaderDied { pid: 0 };
+    let loader = Awaited::Loader {
+        endpoint: endpoint.to_string(),
+    };
+    let mut wait = Wait::begin(patience, loader);
+    let (stream, peer) = match endpoint {
+        Endpoint::Path(path) => open_named(path, endpoint, &mut wait)?,
+        Endpoint::Inherited(channel) => open_inherited(channel, &mut wait)?,
+    };
     // The answer may take as long as the loader takes to open the data set and to make the ring's memory.
-    let rest = patience
-        .saturating_sub(start.elapsed())
-        .max(Duration::from_secs(1));
-    stream
-        .set_read_timeout(Some(rest))
-        .map_err(Error::io("setting a time-out"))?;
-    send(&mut stream, &Request::Hello(hello.clone())).map_err(died)?;
-    let (welcome, fd) = match receive::<Reply>(&mut stream) {
+    wait.turn_to(Awaited::Answer(peer));
+    let pid = peer.map_or(0, |peer| peer.0);
+    let died = |error| match error {
+        // Also what a peer leaves that dies with bytes unread.
+        Error::Io { .. } => Error::LoaderDied { pid },
+        error => error,
+    };
+    send(&stream, &Request::Hello(hello.clone()), &mut wait).map_err(died)?;
+    let (welcome, fd) = match receive::<Reply>(&stream, &mut wait) {
         Ok(Some((Reply::Welcome(welcome), Some(fd)))) => (welcome, fd),
         Ok(Some((Reply::Welcome(_), None))) => {
             return Err(Error::OutOfPlace {
@@ -63,15 +69,9 @@ pub(super) fn introduce(
         }
         Ok(Some((Reply::Refused { reason }, _))) => return Err(Error::Refused { reason }),
         Ok(Some((Reply::Closing { reason }, _))) => return Err(Error::LoaderClosed { reason }),
-        Ok(None) => return Err(Error::LoaderDied { pid: 0 }),
-        Err(Error::Io { cause, .. }) if is_timeout(&cause) => {
-            return Err(Error::NoLoader {
-                endpoint: endpoint.to_string(),
-                waited: start.elapsed(),
-            });
-        }
+        Ok(None) => return Err(Error::LoaderDied { pid }),
         Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::ConnectionReset => {
-            return Err(died(cause));
+            return Err(Error::LoaderDied { pid });
         }
         Err(error) => return Err(error),
     };
@@ -83,85 +83,85 @@ pub(super) fn introduce(
     Ok((stream, welcome, fd))
 }
 
-/// Tells if a read ended because its time was over.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
-}
-
-/// Opens a stream to a loader, waiting until there is one.
-fn open_stream(
+/// Opens a stream to the loader at a named socket, waiting until there is one and it has room for us.
+fn open_named(
+    path: &Path,
     endpoint: &Endpoint,
-    start: Instant,
-    patience: Duration,
-) -> Result<UnixStream, Error> {
-    let no_loader = || Error::NoLoader {
-        endpoint: endpoint.to_string(),
-        waited: start.elapsed(),
-    };
-    let mut told = false;
+    wait: &mut Wait<'_>,
+) -> Result<(UnixStream, Option<Peer>), Error> {
     loop {
-        match endpoint {
-            Endpoint::Path(path) => match UnixStream::connect(path) {
-                Ok(stream) => {
-                    check_owner(endpoint, &stream)?;
-                    return Ok(stream);
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::NotFound
-                    | io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::WouldBlock => {}
-                    _ => {
-                        return Err(Error::Socket {
-                            path: path.clone(),
-                            what: "connecting",
-                            cause: error,
-                        });
-                    }
-                },
-            },
-            Endpoint::Inherited(channel) => {
-                if is_readable(channel).map_err(Error::io("waiting for the launcher"))? {
-                    return match receive_stream(channel.as_fd()) {
-                        Ok(Some(stream)) => Ok(stream),
-                        Ok(None) => Err(Error::LauncherDied),
-                        Err(cause) if cause.kind() == io::ErrorKind::ConnectionReset => {
-                            Err(Error::LauncherDied)
-                        }
-                        Err(cause) => Err(Error::Io {
-                            what: "receiving a connection",
-                            cause,
-                        }),
-                    };
-                }
+        let error = match connect_now(path) {
+            Ok(stream) => {
+                check_owner(endpoint, &stream)?;
+                let peer = Peer::of(&stream);
+                return Ok((stream, peer));
+            }
+            Err(error) => error,
+        };
+        let full = error.kind() == io::ErrorKind::WouldBlock;
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {}
+            _ if full => {}
+            _ => {
+                return Err(Error::Socket {
+                    path: path.to_owned(),
+                    what: "connecting",
+                    cause: error,
+                });
             }
         }
-        if start.elapsed() >= patience {
-            return Err(no_loader());
-        }
-        // The launcher's two children start together: waiting a moment for the other is not worth a message.
-        if !told && start.elapsed() >= Duration::from_millis(500) {
-            tracing::info!("waiting for the loader at {endpoint}");
-            told = true;
-        }
-        if let Endpoint::Path(_) = endpoint {
-            std::thread::sleep(RETRY);
+        let endpoint = endpoint.to_string();
+        wait.awaited = match full {
+            true => Awaited::Room { endpoint },
+            false => Awaited::Loader { endpoint },
+        };
+        wait.pause().map_err(|error| match error {
+            Error::NoLoader {
+                endpoint, waited, ..
+            } => Error::NoLoader {
+                endpoint,
+                waited,
+                others: others_beside(path),
+            },
+            error => error,
+        })?;
+    }
+}
+
+/// Takes the next connection that the launcher sends, waiting for it.
+fn open_inherited(
+    channel: &OwnedFd,
+    wait: &mut Wait<'_>,
+) -> Result<(UnixStream, Option<Peer>), Error> {
+    loop {
+        wait.ready(channel, PollFlags::IN)?;
+        match receive_stream(channel.as_fd()) {
+            Ok(Some((stream, peer))) => return Ok((stream, Some(peer))),
+            Ok(None) => return Err(Error::LauncherDied),
+            Err(cause) => match cause.kind() {
+                io::ErrorKind::WouldBlock => {}
+                io::ErrorKind::ConnectionReset => return Err(Error::LauncherDied),
+                _ => return Err(Error::io("receiving a connection")(cause)),
+            },
         }
     }
 }
 
-/// Tells if the channel has something for us (a message or its end), waiting for it a moment.
-fn is_readable(channel: &OwnedFd) -> io::Result<bool> {
-    let timeout = rustix::fs::Timespec {
-        tv_sec: 0,
-        tv_nsec: i64::from(RETRY.subsec_nanos()),
+/// Returns the sockets beside `path` at which somebody listens: the loader may be there under another configuration.
+/// Only in the directory that is the loaders' own.
+fn others_beside(path: &Path) -> Vec<PathBuf> {
+    let Some(directory) = path.parent().filter(|path| is_private_directory(path)) else {
+        return Vec::new();
     };
-    match rustix::event::poll(&mut [PollFd::new(channel, PollFlags::IN)], Some(&timeout)) {
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        ready => Ok(ready? > 0),
-    }
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+    let alive = |path: &PathBuf| match connect_now(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    };
+    let mut others: Vec<PathBuf> = sockets.map(|entry| entry.path()).filter(alive).collect();
+    others.sort();
+    others
 }
 
 /// Refuses memory from anybody but this user and root: a socket in a public directory may be anybody's.

@@ -1,5 +1,6 @@
 //! What can go wrong on the link.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use shardtool::Escaped;
 
 use super::messages::{MAX_FRAME, PROTOCOL};
+use crate::memory;
 use crate::private_dir;
 use crate::ring::{self, Geometry};
 use crate::span::Span;
@@ -16,12 +18,64 @@ use crate::span::Span;
 #[non_exhaustive]
 pub enum Error {
     /// No loader was there within the caller's patience.
-    #[error("no loader at {endpoint} after {}", Span(*waited))]
+    #[error("no loader at {endpoint} after {}{}", Span(*waited), beside(others))]
     NoLoader {
         /// The endpoint that was tried, as text to show.
         endpoint: String,
         /// How long it was tried.
         waited: Duration,
+        /// Sockets in the same place at which loaders listen.
+        others: Vec<PathBuf>,
+    },
+    /// Somebody listens at the socket and takes no connection.
+    #[error(
+        "the loader at {endpoint} has taken no connection for {}: it is stopped, or has too many",
+        Span(*waited)
+    )]
+    NoRoom {
+        /// The endpoint, as text to show.
+        endpoint: String,
+        /// How long it was tried.
+        waited: Duration,
+    },
+    /// The loader is there and does not answer.
+    #[error("the loader ({loader}) has not answered for {}", Span(*waited))]
+    NoAnswer {
+        /// The loader's process and its state.
+        loader: String,
+        /// How long its answer was waited for.
+        waited: Duration,
+    },
+    /// The loader has a ring with us and publishes nothing.
+    #[error(
+        "the loader ({loader}) has sent nothing for {}: no group {group} of step {step}",
+        Span(*waited)
+    )]
+    NoGroup {
+        /// The loader's process and its state.
+        loader: String,
+        /// The step that comes next.
+        step: u64,
+        /// The group that comes next.
+        group: u64,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The caller no longer wanted to wait.
+    #[error("the loader is no longer waited for")]
+    GivenUp,
+    /// The loader announces something else than this rank's configuration gives.
+    #[error(
+        "the loader announces {what} = {found}, this program's configuration gives {expected}: \
+         do both have the same file and --set?"
+    )]
+    Unexpected {
+        /// What differs.
+        what: &'static str,
+        /// The loader's value.
+        found: u64,
+        /// This program's value.
+        expected: u64,
     },
     /// The launcher closed the channel over which connections arrive.
     #[error("the launcher is gone")]
@@ -37,7 +91,7 @@ pub enum Error {
         expected: u32,
     },
     /// The loader does not serve what this rank is configured for.
-    #[error("the loader refuses: {}", Escaped::new(reason))]
+    #[error("the loader refuses: {}", Words(reason))]
     Refused {
         /// The loader's words, with both values.
         reason: String,
@@ -49,7 +103,7 @@ pub enum Error {
         found: u32,
     },
     /// The loader ended the ring and said why.
-    #[error("the loader closed the ring: {}", Escaped::new(reason))]
+    #[error("the loader closed the ring: {}", Words(reason))]
     LoaderClosed {
         /// The loader's words.
         reason: String,
@@ -111,7 +165,7 @@ pub enum Error {
         len: usize,
     },
     /// A frame holds no message that is known.
-    #[error("unreadable message on the link: {}", Escaped::new(&cause.to_string()))]
+    #[error("unreadable message on the link: {}", Words(&cause.to_string()))]
     Unreadable {
         /// What is wrong with its JSON.
         cause: serde_json::Error,
@@ -130,6 +184,9 @@ pub enum Error {
         /// Dimensions in the ring's header.
         found: Box<Geometry>,
     },
+    /// The memory that came with the welcome is not what it should be.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
     /// The ring itself is at fault.
     #[error(transparent)]
     Ring(#[from] ring::Error),
@@ -141,6 +198,37 @@ pub enum Error {
         /// The system's answer.
         cause: io::Error,
     },
+}
+
+/// A peer's words, escaped, and cut where they are too long for a message.
+struct Words<'a>(&'a str);
+
+/// The most bytes of a peer's words that are shown.
+const MAX_WORDS: usize = 1000;
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Words(words) = *self;
+        let mut starts = words.char_indices().map(|(start, _)| start);
+        let end = starts.find(|&start| start >= MAX_WORDS);
+        let shown = &words[..end.unwrap_or(words.len())];
+        Escaped::new(shown).fmt(out)?;
+        match words.len() - shown.len() {
+            0 => Ok(()),
+            rest => write!(out, "… ({rest} bytes more)"),
+        }
+    }
+}
+
+/// Returns a hint to the loaders that listen elsewhere.
+fn beside(others: &[PathBuf]) -> String {
+    match others {
+        [] => String::new(),
+        [first, ..] => format!(
+            "; the one at {} has another configuration: do both have the same file and --set?",
+            Escaped::new(first)
+        ),
+    }
 }
 
 impl Error {

@@ -1,8 +1,8 @@
 //! The consumer's side of the link, used by the trainer: connect, take groups in order, give them back.
 //!
-//! Plain blocking code. No wait is unbounded without somebody being named: [`Feed::connect`] says what it waits for and
-//! gives up after the caller's patience. [`Feed::next`] looks at the loader's socket between two waits, reports its
-//! death, and names a loader that lives but does not move.
+//! Plain blocking code. No wait is unbounded, and none goes on for long without somebody being named. [`Feed::connect`]
+//! gives up after the caller's patience, whatever the other side does. [`Feed::next`] looks at the loader's socket
+//! between two waits, reports its death, names a loader that lives but does not move, and gives that up as well.
 
 #[cfg(all(test, not(miri), not(loom)))]
 mod tests;
@@ -19,14 +19,29 @@ use super::connect::{Endpoint, introduce};
 use super::error::Error;
 use super::frames::{receive, send};
 use super::messages::{Hello, Reply, Request, Welcome};
+use super::patience::{Awaited, NAME_AFTER, NAME_AGAIN, Patience, Wait};
+use super::peer::Peer;
 use crate::memory::Mapping;
 use crate::ring::{self, Consumer, Geometry, SlotReader, Waited};
 
 /// Between two looks at the socket while the ring is empty: how late a death may be noticed.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the loader may keep us waiting before it is named, and then named again.
-const NAME_AFTER: Duration = Duration::from_secs(5);
-const NAME_AGAIN: Duration = Duration::from_secs(60);
+/// How long a peer that ends may take for its last words, or we for ours.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long the loader has kept us waiting. Only time in which this process was running and waiting counts.
+#[derive(Debug)]
+struct Silence {
+    lasted: Duration,
+    name_at: Duration,
+}
+
+impl Silence {
+    const NONE: Silence = Silence {
+        lasted: Duration::ZERO,
+        name_at: NAME_AFTER,
+    };
+}
 
 /// A connection to the loader and the ring that came with it.
 #[derive(Debug)]
@@ -37,20 +52,28 @@ pub struct Feed {
     /// Step and group of the next slot.
     next: (u64, u64),
     groups: Range<u64>,
-    /// Since when the loader keeps us waiting, and when to name it.
-    waiting: Option<(Instant, Instant)>,
+    /// The longest wait for a group.
+    patience: Duration,
+    silence: Silence,
 }
 
 impl Feed {
     /// Connects, introduces this rank, and opens the ring, giving up after `patience`. Emits an event if it has to
-    /// wait.
+    /// wait. A loader whose welcome is not `expected`, but for its process, is not trusted with our memory.
     ///
     /// # Errors
     /// That no loader answered, that it refused, or what is wrong with its answer.
-    pub fn connect(endpoint: &Endpoint, hello: &Hello, patience: Duration) -> Result<Feed, Error> {
+    pub fn connect<'a>(
+        endpoint: &Endpoint,
+        hello: &Hello,
+        expected: &Welcome,
+        patience: impl Into<Patience<'a>>,
+    ) -> Result<Feed, Error> {
+        let patience = patience.into();
         let (stream, welcome, fd) = introduce(endpoint, hello, patience)?;
+        welcome.check(expected)?;
         let len = welcome.geometry.total_len()?;
-        let memory = Mapping::open(fd, len).map_err(Error::io("mapping the ring"))?;
+        let memory = Mapping::open(fd, len)?;
         let consumer = ring::attach(Arc::new(memory))?;
         if *consumer.geometry() != welcome.geometry {
             return Err(Error::OtherRing {
@@ -66,7 +89,8 @@ impl Feed {
             welcome,
             next,
             groups,
-            waiting: None,
+            patience: patience.limit,
+            silence: Silence::NONE,
         })
     }
 
@@ -90,17 +114,14 @@ impl Feed {
         self.consumer.memory()
     }
 
-    /// Takes the next group of this rank, waiting as long as the loader lives.
+    /// Takes the next group of this rank, waiting as long as the loader lives and the patience lasts.
     ///
     /// # Errors
-    /// How the loader ended, or what is wrong with the slot.
+    /// How the loader ended, that it sends nothing, or that what it sent is at odds with its welcome.
     #[allow(
         clippy::should_implement_trait,
         reason = "an iterator could not report who died"
     )]
-    ///
-    /// # Errors
-    /// That the loader died, closed or failed, or that what it sent is at odds with its welcome.
     pub fn next(&mut self) -> Result<SlotReader, Error> {
         loop {
             if let Some(slot) = self.next_within(TICK)? {
@@ -116,15 +137,16 @@ impl Feed {
     pub fn next_within(&mut self, timeout: Duration) -> Result<Option<SlotReader>, Error> {
         let start = Instant::now();
         loop {
-            let rest = timeout.saturating_sub(start.elapsed());
+            let before = start.elapsed();
+            let rest = timeout.saturating_sub(before);
             match self.consumer.next(rest.min(TICK)) {
                 Ok(slot) => {
-                    self.waiting = None;
+                    self.silence = Silence::NONE;
                     self.check_order(&slot)?;
                     return Ok(Some(slot));
                 }
                 Err(ring::Error::TimedOut { .. }) => {
-                    self.look_at_loader()?;
+                    self.look_at_loader(start.elapsed() - before)?;
                     if start.elapsed() >= timeout {
                         return Ok(None);
                     }
@@ -157,7 +179,8 @@ impl Feed {
     pub fn goodbye(mut self) {
         self.consumer.leave();
         // A loader that has gone already needs no goodbye.
-        let _ = send(&mut self.stream, &Request::Goodbye);
+        let wait = &mut self.last_wait();
+        let _ = send(&self.stream, &Request::Goodbye, wait);
     }
 
     fn check_order(&mut self, slot: &SlotReader) -> Result<(), Error> {
@@ -179,8 +202,8 @@ impl Feed {
         Ok(())
     }
 
-    /// Looks why a wait brought nothing: the loader may be dead, closing, or only slow.
-    fn look_at_loader(&mut self) -> Result<(), Error> {
+    /// Looks why a wait of so long brought nothing: the loader may be dead, closing, or only slow.
+    fn look_at_loader(&mut self, waited: Duration) -> Result<(), Error> {
         match rustix::net::recv(
             &self.stream,
             &mut [0u8; 1][..],
@@ -191,35 +214,42 @@ impl Feed {
             _ if self.is_ready() => return Ok(()),
             _ => return Err(self.last_words()),
         }
-        let now = Instant::now();
-        let (since, name_at) = *self.waiting.get_or_insert((now, now + NAME_AFTER));
-        if now >= name_at {
-            let pid = self.welcome.pid;
-            tracing::warn!(
-                "waiting for the loader (process {pid}, {}) since {:.0?}: no group {} of step {} yet",
-                process_state(pid),
-                now - since,
-                self.next.1,
-                self.next.0
-            );
-            self.waiting = Some((since, now + NAME_AGAIN));
+        // A wait that took much longer than asked for is one in which this process was stopped.
+        self.silence.lasted += waited.min(2 * TICK);
+        let lasted = self.silence.lasted;
+        let is_over = lasted >= self.patience;
+        if !is_over && lasted < self.silence.name_at {
+            return Ok(());
         }
+        self.silence.name_at = lasted + NAME_AGAIN;
+        let (step, group) = self.next;
+        let error = Error::NoGroup {
+            loader: self.loader().to_string(),
+            step,
+            group,
+            waited: lasted,
+        };
+        if is_over {
+            return Err(error);
+        }
+        let most = self.patience.as_secs_f64();
+        tracing::warn!("still waiting, {most:.0} s at most: {error}");
         Ok(())
+    }
+
+    fn loader(&self) -> Peer {
+        Peer(self.welcome.pid)
+    }
+
+    /// Returns a wait for the end of the conversation.
+    fn last_wait(&self) -> Wait<'static> {
+        Wait::begin(LAST_WORDS.into(), Awaited::Answer(Some(self.loader())))
     }
 
     /// Returns why no slot will come any more: what the loader said, or that it said nothing.
     fn last_words(&mut self) -> Error {
-        let died = Error::LoaderDied {
-            pid: self.welcome.pid,
-        };
-        if self
-            .stream
-            .set_read_timeout(Some(Duration::from_secs(1)))
-            .is_err()
-        {
-            return died;
-        }
-        match receive::<Reply>(&mut self.stream) {
+        let wait = &mut self.last_wait();
+        match receive::<Reply>(&self.stream, wait) {
             Ok(Some((Reply::Closing { reason }, _))) => Error::LoaderClosed { reason },
             Ok(Some((Reply::Welcome(_), _))) => Error::OutOfPlace {
                 message: "a second welcome",
@@ -228,23 +258,9 @@ impl Feed {
                 message: "a refusal in the middle of a run",
             },
             Err(error @ (Error::FrameLength { .. } | Error::Unreadable { .. })) => error,
-            Ok(None) | Err(_) => died,
+            Ok(None) | Err(_) => Error::LoaderDied {
+                pid: self.welcome.pid,
+            },
         }
-    }
-}
-
-/// Returns what the kernel says about a process, in a word.
-fn process_state(pid: u32) -> &'static str {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The state follows the command in parentheses, which may itself contain anything.
-    match stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.chars().next())
-    {
-        Some('T' | 't') => "stopped",
-        Some('Z' | 'X') => "dead but not reaped",
-        Some('D') => "blocked on a device",
-        Some(_) => "alive",
-        None => "not visible from here",
     }
 }

@@ -8,7 +8,7 @@ use crate::share::RankShare;
 /// Version of the messages below. Any change to them raises it.
 pub const PROTOCOL: u32 = 1;
 /// Length of the longest frame that is read; a length beyond it is a stranger on the socket.
-pub(super) const MAX_FRAME: usize = 1 << 20;
+pub(super) const MAX_FRAME: usize = 1 << 16;
 
 /// What a rank says first: what it is configured for, and where it wants to start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

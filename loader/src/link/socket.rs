@@ -8,12 +8,19 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use shardtool::Escaped;
 
 use super::error::Error;
 use crate::private_dir::{self, Others};
+use crate::span::Span;
+
+/// How long another process may hold the lock of the socket's directory: its holders need it for milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Returns where loader and trainer meet unless told otherwise: both derive it from the same configuration.
 pub fn default_socket_path(sampling_hash: u64) -> PathBuf {
@@ -40,6 +47,11 @@ impl NamedSocket {
     /// # Errors
     /// If another loader listens there, if the place is not safely ours, or if the system refuses.
     pub fn bind(path: &Path) -> Result<NamedSocket, Error> {
+        NamedSocket::bind_within(path, LOCK_PATIENCE)
+    }
+
+    /// Listens at `path` as [`NamedSocket::bind`] does, waiting so long for a directory that somebody else has locked.
+    fn bind_within(path: &Path, patience: Duration) -> Result<NamedSocket, Error> {
         let failed = |what| {
             move |cause| Error::Socket {
                 path: path.to_owned(),
@@ -55,13 +67,7 @@ impl NamedSocket {
             private_dir::make(directory, Others::Excluded)?;
         }
         // One starter at a time looks for stale sockets. The lock is on the directory, so it leaves no file behind.
-        let lock = rustix::fs::open(
-            directory,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .and_then(|lock| rustix::fs::flock(&lock, FlockOperation::LockExclusive).map(|()| lock))
-        .map_err(|error| failed("opening its directory")(error.into()))?;
+        let lock = lock(directory, patience).map_err(failed("opening its directory"))?;
         remove_stale(path)?;
         let listener = listen(path).map_err(failed("listening"))?;
         let inode = std::fs::symlink_metadata(path)
@@ -98,9 +104,46 @@ impl Drop for NamedSocket {
     }
 }
 
+/// Connects to a socket without waiting: [`io::ErrorKind::WouldBlock`] says that its queue of connections is full.
+pub(super) fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
 /// Tells if the directory is the default one, which we make; directories of the user's choice are the user's.
-fn is_private_directory(directory: &Path) -> bool {
+pub(super) fn is_private_directory(directory: &Path) -> bool {
     default_socket_path(0).parent() == Some(directory)
+}
+
+/// Locks a directory, or goes on without after `patience`: whoever can read a directory of the user's choice can hold
+/// its lock for ever, and all that it keeps apart is two loaders that start in the same moment.
+fn lock(directory: &Path, patience: Duration) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(directory, flags, Mode::empty())?;
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            // Not every file system has locks.
+            Err(error) => {
+                let directory = Escaped::new(directory);
+                tracing::debug!("{directory}: cannot be locked ({error}); going on without");
+                return Ok(None);
+            }
+        }
+        if start.elapsed() >= patience {
+            tracing::warn!(
+                "{}: another process has held its lock for {}; going on without",
+                Escaped::new(directory),
+                Span(start.elapsed())
+            );
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Removes the socket of a loader that was killed; refuses anything else of that name.
@@ -121,14 +164,19 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
             path: path.to_owned(),
         });
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(Error::SocketInUse {
-            path: path.to_owned(),
-        }),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(failed("removing the stale socket"))
-        }
-        Err(error) => Err(failed("looking for its loader")(error)),
+    let in_use = || Error::SocketInUse {
+        path: path.to_owned(),
+    };
+    match connect_now(path) {
+        Ok(_) => Err(in_use()),
+        Err(error) => match error.kind() {
+            // It listens, but is stopped or has too many connections.
+            io::ErrorKind::WouldBlock => Err(in_use()),
+            io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(failed("removing the stale socket"))
+            }
+            _ => Err(failed("looking for its loader")(error)),
+        },
     }
 }
 
@@ -169,5 +217,29 @@ mod tests {
         std::fs::write(&path, "a file").unwrap();
         let error = NamedSocket::bind(&path).unwrap_err();
         assert!(error.to_string().contains("not a socket"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_somebody_has_locked_is_not_waited_for_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("loader.sock");
+        let held = lock(directory.path(), Duration::ZERO).unwrap().unwrap();
+        let live = NamedSocket::bind_within(&path, Duration::from_millis(100)).unwrap();
+        assert!(path.exists());
+        drop((live, held));
+        assert!(lock(directory.path(), Duration::ZERO).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_loader_whose_queue_is_full_is_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("loader.sock");
+        let _live = NamedSocket::bind(&path).unwrap();
+        let mut queue = Vec::new();
+        while let Ok(stream) = connect_now(&path) {
+            queue.push(stream);
+        }
+        let error = NamedSocket::bind(&path).unwrap_err();
+        assert!(matches!(error, Error::SocketInUse { .. }), "{error}");
     }
 }

@@ -21,6 +21,11 @@ impl Attachment {
         self.wait_times.waited()
     }
 
+    /// Returns how many slots the consumer has given back, and whether all others wait for it.
+    pub fn released(&self) -> (u64, bool) {
+        self.wait_times.released()
+    }
+
     /// Returns the number of images published.
     pub fn images(&self) -> u64 {
         self.assembly.published() * self.images_per_slot

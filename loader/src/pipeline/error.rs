@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use shardtool::Escaped;
 
+use crate::memory;
 use crate::ring;
 
 /// The reason why a pipeline could not be started or attached to.
@@ -30,7 +31,10 @@ pub enum Error {
     /// The ring cannot be made.
     #[error(transparent)]
     Ring(#[from] ring::Error),
-    /// The system gave no memory, or no thread.
+    /// There is no memory for the ring.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    /// The system gave no thread.
     #[error("cannot make {what}: {cause}")]
     System {
         /// What was asked for.

@@ -56,7 +56,7 @@ pub(super) struct Layout {
 
 impl Geometry {
     /// Returns the dimensions in the order in which the ring's header holds them.
-    pub(super) fn to_words(self) -> [usize; 9] {
+    pub(crate) fn to_words(self) -> [usize; 9] {
         [
             self.slots,
             self.images_per_slot,
@@ -70,7 +70,7 @@ impl Geometry {
         ]
     }
 
-    pub(super) fn from_words(words: [usize; 9]) -> Geometry {
+    pub(crate) fn from_words(words: [usize; 9]) -> Geometry {
         let [
             slots,
             images_per_slot,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::block::Ring;
 use super::control::{WaitCounters, Waited};
 use super::error::Error;
-use crate::sync::Word;
+use crate::sync::{Ordering, Word};
 
 /// Repeats `look` until it finds something or `timeout` is over, sleeping on `word` in between; counts the waiting.
 pub(super) fn wait<T>(
@@ -43,7 +43,7 @@ pub(super) fn wait<T>(
     outcome
 }
 
-/// The times that the two sides of a ring have waited for each other, for threads that take no part in it.
+/// A ring as threads see it that take no part in it: who has waited for whom, and how far the consumer is.
 #[derive(Debug)]
 pub struct WaitTimes {
     pub(super) ring: Arc<Ring>,
@@ -55,5 +55,15 @@ impl WaitTimes {
     /// A wait counts when it ends or times out.
     pub fn waited(&self) -> (Waited, Waited) {
         self.ring.waited()
+    }
+
+    /// Returns how many slots the consumer has given back, and whether all others are published and wait for it.
+    pub fn released(&self) -> (u64, bool) {
+        let control = self.ring.control();
+        // Relaxed: numbers for people.
+        let released = control.consumer.released.load(Ordering::Relaxed);
+        let published = control.producer.published.load(Ordering::Relaxed);
+        let slots = self.ring.geometry.slots as u64;
+        (released, published.saturating_sub(released) >= slots)
     }
 }

@@ -11,50 +11,50 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::hello::{Arrival, Heard, named};
+use super::idle::Idle;
 use super::server::{Prepared, Server, Unserved};
-use crate::link::{
-    self, PROTOCOL, Reply, Request, Welcome, decode, encode, frame_len, send_with_fd,
-};
-use crate::pipeline::End;
+use crate::link::{self, Peer, Reply, Request, Welcome, decode, encode, frame_len, send_with_fd};
+use crate::pipeline::{Attachment, End, Failure};
 use crate::span::Span;
 
-/// Talks to one peer to its end. Returns whether it was served a ring.
+/// A peer that does not take what we write is not waited for longer. No message of ours fills a socket's buffer.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at what the consumer does.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The end of a connection.
+#[derive(Debug)]
+pub(super) enum Visit {
+    /// The peer got no ring.
+    NotServed,
+    /// It got one, and has left it.
+    Served,
+    /// Its ring failed, and it came from the launcher, which will start another loader for it.
+    Failed(Failure),
+}
+
+/// Talks to one peer to its end.
 pub(super) async fn connection(
     server: Arc<Server>,
     mut stream: UnixStream,
-    patience: Duration,
+    mut arrival: Arrival,
     mut stopping: watch::Receiver<bool>,
-) -> bool {
-    let hello = tokio::select! {
-        hello = timeout(patience, read_frame::<Request>(&mut stream)) => hello,
-        () = stopped(&mut stopping) => return false,
-    };
-    let hello = match hello {
-        Ok(Ok(Some(Request::Hello(hello)))) => hello,
-        // A loader that looks whether this socket is alive says nothing and goes.
-        Ok(Ok(None | Some(Request::Goodbye))) => return false,
-        Ok(Err(error)) => {
-            // Whoever it is speaks another version, or something else altogether; say what we speak.
-            let reason = format!("{error} (the loader speaks link version {PROTOCOL})");
-            refuse(&mut stream, "a peer", reason).await;
-            return false;
+) -> Visit {
+    let hello = match arrival.hello(&mut stream, &mut stopping).await {
+        Heard::Hello(hello) => hello,
+        Heard::Refused(reason) => {
+            let peer = format!("a peer ({})", named(arrival.peer));
+            refuse(&server, &mut stream, &peer, reason).await;
+            return Visit::NotServed;
         }
-        Err(_) => {
-            refuse(
-                &mut stream,
-                "a peer",
-                format!("no hello within {}", Span(patience)),
-            )
-            .await;
-            return false;
-        }
+        Heard::Nothing => return Visit::NotServed,
     };
-    let peer = format!(
-        "rank {} of {} (process {})",
-        hello.rank, hello.world, hello.pid
-    );
+    let process = arrival.peer.unwrap_or(Peer(hello.pid));
+    let rank = format!("rank {} of {}", hello.rank, hello.world);
+    let peer = format!("{rank} (process {})", process.0);
     let prepared = {
         let (server, hello) = (server.clone(), hello.clone());
         // Making the ring's memory takes as long as zeroing it.
@@ -70,19 +70,27 @@ pub(super) async fn connection(
     } = match prepared {
         Ok(prepared) => prepared,
         Err(reason) => {
-            refuse(&mut stream, &peer, reason.to_string()).await;
-            return false;
+            refuse(&server, &mut stream, &peer, reason.to_string()).await;
+            return Visit::NotServed;
         }
     };
     tracing::info!("serving {peer} from step {}", hello.first_step);
     server.attached().push(Arc::downgrade(&attachment));
-    let parting = match send_welcome(&mut stream, welcome, &memory).await {
+    let sent = within(send_welcome(&mut stream, welcome, &memory)).await;
+    // The consumer has its own mapping now; the descriptor would only keep the memory alive.
+    drop(memory);
+    let (parting, failure) = match sent {
         Ok(()) => {
-            // The consumer has its own mapping now; the descriptor would only keep the memory alive.
-            drop(memory);
-            accompany(&mut stream, ended, stopping).await
+            let mut companion = Companion {
+                server: &server,
+                attachment: &attachment,
+                rank,
+                process,
+                leave_on_failure: arrival.from_launcher,
+            };
+            companion.accompany(&mut stream, ended, stopping).await
         }
-        Err(error) => format!("is gone before its welcome ({error})"),
+        Err(error) => (format!("is gone before its welcome ({error})"), None),
     };
     let (ours, theirs) = attachment.waited();
     tracing::info!(
@@ -95,49 +103,99 @@ pub(super) async fn connection(
     );
     // Joins the assembler's thread; then workers that still hold parts are the last owners of the memory.
     let _ = spawn_blocking(move || drop(attachment)).await;
-    true
+    failure.map_or(Visit::Served, Visit::Failed)
 }
 
-/// Waits for the end of a served connection and says what it was.
-async fn accompany(
-    stream: &mut UnixStream,
-    ended: oneshot::Receiver<End>,
-    mut stopping: watch::Receiver<bool>,
-) -> String {
-    let (mut reader, mut writer) = stream.split();
-    // One reading for all rounds of the loop, so that no half-read frame is ever dropped.
-    let mut request = std::pin::pin!(read_frame::<Request>(&mut reader));
-    let mut ended = std::pin::pin!(ended);
-    let mut producing = true;
-    loop {
-        let reason = tokio::select! {
-            request = &mut request => return match request {
-                Ok(Some(Request::Goodbye)) => "has left".to_owned(),
-                Ok(None) => "is gone without a goodbye".to_owned(),
-                Ok(Some(Request::Hello(_))) => "introduced itself twice".to_owned(),
-                Err(error) => format!("is unreadable ({error})"),
-            },
-            end = &mut ended, if producing => {
-                producing = false;
-                match end {
-                    Ok(End::Finished) => "the last step asked for has been delivered".to_owned(),
-                    Ok(End::Failed(reason)) => {
-                        tracing::warn!("a ring failed: {reason}");
-                        reason.to_string()
-                    }
-                    // A consumer leaves the ring a moment before it says goodbye.
-                    Ok(End::Left | End::Stopped) | Err(_) => continue,
+/// Whoever looks after a served connection.
+struct Companion<'a> {
+    server: &'a Server,
+    attachment: &'a Attachment,
+    rank: String,
+    process: Peer,
+    /// End the connection when the ring fails, instead of waiting for the consumer to leave.
+    leave_on_failure: bool,
+}
+
+impl Companion<'_> {
+    /// Waits for the end of a served connection. Returns it in words, and the ring's failure if that ended it.
+    async fn accompany(
+        &mut self,
+        stream: &mut UnixStream,
+        ended: oneshot::Receiver<End>,
+        mut stopping: watch::Receiver<bool>,
+    ) -> (String, Option<Failure>) {
+        let (mut reader, mut writer) = stream.split();
+        // One reading for all rounds of the loop, so that no half-read frame is ever dropped.
+        let mut request = std::pin::pin!(read_frame::<Request>(&mut reader));
+        let mut ended = std::pin::pin!(ended);
+        let mut producing = true;
+        let mut looks = tokio::time::interval(LOOK);
+        let mut idle = Idle::new(Instant::now());
+        loop {
+            let (reason, failure) = tokio::select! {
+                request = &mut request => {
+                    let parting = match request {
+                        Ok(Some(Request::Goodbye)) => "has left".to_owned(),
+                        Ok(None) => "is gone without a goodbye".to_owned(),
+                        Ok(Some(Request::Hello(_))) => "introduced itself twice".to_owned(),
+                        Err(error) => format!("is unreadable ({error})"),
+                    };
+                    return (parting, None);
                 }
+                end = &mut ended, if producing => {
+                    producing = false;
+                    match end {
+                        Ok(End::Finished) => ("the last step asked for has been delivered".to_owned(), None),
+                        Ok(End::Failed(reason)) => {
+                            self.server.complaints.warn(&format!("a ring failed: {reason}"));
+                            (reason.to_string(), Some(reason))
+                        }
+                        // A consumer leaves the ring a moment before it says goodbye.
+                        Ok(End::Left | End::Stopped) | Err(_) => continue,
+                    }
+                }
+                now = looks.tick() => {
+                    let (released, is_full) = self.attachment.released();
+                    if let Some(lasted) = idle.look(now, released, is_full && producing) {
+                        self.name(lasted);
+                    }
+                    continue;
+                }
+                () = stopped(&mut stopping) => {
+                    let reason = "the loader was told to stop".to_owned();
+                    let _ = within(writer.write_all(&encode(&Reply::Closing { reason }))).await;
+                    return ("was sent away".to_owned(), None);
+                }
+            };
+            // If that fails, the reading says why.
+            let _ = within(writer.write_all(&encode(&Reply::Closing { reason }))).await;
+            if failure.is_some() && self.leave_on_failure {
+                return ("is left to another loader".to_owned(), failure);
             }
-            () = stopped(&mut stopping) => {
-                let reason = "the loader was told to stop".to_owned();
-                let _ = writer.write_all(&encode(&Reply::Closing { reason })).await;
-                return "was sent away".to_owned();
-            }
-        };
-        // If that fails, the reading says why.
-        let _ = writer.write_all(&encode(&Reply::Closing { reason })).await;
+        }
     }
+
+    /// Says that the consumer keeps a full ring waiting.
+    fn name(&self, lasted: Duration) {
+        let (rank, process) = (&self.rank, self.process);
+        let text = format!(
+            "{rank} ({process}) has not taken a group for {}",
+            Span(lasted)
+        );
+        // One that lives is in a long step, or writes a checkpoint.
+        if process.state() == "alive" {
+            tracing::info!("{text}");
+        } else {
+            tracing::warn!("{text}");
+        }
+    }
+}
+
+/// Ends a writing that lasts too long.
+async fn within(writing: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    timeout(WRITE_PATIENCE, writing)
+        .await
+        .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
 
 /// Returns what a task that did not end in good order has said.
@@ -149,15 +207,15 @@ fn said(error: JoinError) -> String {
 }
 
 /// Waits until the loader is told to stop.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // An error means that the main loop has gone, which is a stop as well.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// Tells the peer, and emits as an event, why it is not served.
-async fn refuse(stream: &mut UnixStream, peer: &str, reason: String) {
-    tracing::warn!("refused {peer}: {reason}");
-    let _ = stream.write_all(&encode(&Reply::Refused { reason })).await;
+async fn refuse(server: &Server, stream: &mut UnixStream, peer: &str, reason: String) {
+    server.complaints.warn(&format!("refused {peer}: {reason}"));
+    let _ = within(stream.write_all(&encode(&Reply::Refused { reason }))).await;
 }
 
 /// Sends a welcome with the ring's memory.
@@ -176,7 +234,7 @@ async fn send_welcome(
 }
 
 /// Reads one frame; none at end-of-file before it.
-async fn read_frame<T: DeserializeOwned>(
+pub(super) async fn read_frame<T: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<T>, link::Error> {
     let failed = |cause| link::Error::Io {

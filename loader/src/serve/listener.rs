@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::link::{NamedSocket, receive_stream};
+use crate::link::{NamedSocket, Peer, receive_stream};
 
 /// A source of connections.
 #[derive(Debug)]
@@ -50,22 +50,26 @@ impl Acceptor {
         }
     }
 
-    /// Waits for the next connection; none if there will be no more.
-    pub(super) async fn accept(&self) -> io::Result<Option<UnixStream>> {
+    /// Waits for the next connection, with the process at its other end; none if there will be no more.
+    pub(super) async fn accept(&self) -> io::Result<Option<(UnixStream, Option<Peer>)>> {
         match self {
-            Acceptor::Named { socket, .. } => Ok(Some(socket.accept().await?.0)),
+            Acceptor::Named { socket, .. } => {
+                let stream = socket.accept().await?.0;
+                let peer = Peer::of(&stream);
+                Ok(Some((stream, peer)))
+            }
             Acceptor::Inherited(channel) => {
                 let received = channel
                     .async_io(Interest::READABLE, || receive_stream(channel.as_fd()))
                     .await;
-                let Some(stream) = (match received {
+                let Some((stream, peer)) = (match received {
                     Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
                     received => received?,
                 }) else {
                     return Ok(None);
                 };
                 stream.set_nonblocking(true)?;
-                Ok(Some(UnixStream::from_std(stream)?))
+                Ok(Some((UnixStream::from_std(stream)?, Some(peer))))
             }
             Acceptor::Shut => std::future::pending().await,
         }

@@ -1,18 +1,22 @@
 //! What the loader serves, and the rings that it makes for ranks.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
 
 use shardtool::Escaped;
 use tokio::sync::oneshot;
 
+use super::complaints::Complaints;
 use crate::config::LoaderConfig;
-use crate::link::{Hello, PROTOCOL, Refusal, Served, Welcome};
-use crate::memory::Mapping;
+use crate::link::{Hello, Refusal, Served, Welcome};
+use crate::memory::{self, Mapping};
 use crate::pipeline::{self, Attachment, End, Pipeline, geometry};
 use crate::ring;
 use crate::sampler::PretrainingSampler;
+
+/// How long the memory of a ring may be in use after its consumer has gone.
+const RING_ENDS: Duration = Duration::from_secs(3);
 
 /// A ring that was made for a rank, and the answer to its hello.
 pub(super) struct Prepared {
@@ -35,8 +39,8 @@ pub(super) enum Unserved {
     Config(#[from] crate::Error),
     #[error(transparent)]
     Geometry(#[from] ring::Error),
-    #[error("no memory for a ring of {len} bytes: {cause}")]
-    Memory { len: usize, cause: io::Error },
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
     #[error("preparing the ring panicked: {}", Escaped::new(.0))]
@@ -46,6 +50,8 @@ pub(super) enum Unserved {
 /// What all connections share.
 pub(super) struct Server {
     pub(super) pipeline: Arc<Pipeline>,
+    /// Warnings about peers.
+    pub(super) complaints: Complaints,
     config: LoaderConfig,
     /// For the statistics only; connections own their attachments.
     attached: Mutex<Vec<Weak<Attachment>>>,
@@ -55,6 +61,7 @@ impl Server {
     pub(super) fn new(pipeline: Arc<Pipeline>, config: LoaderConfig) -> Server {
         Server {
             pipeline,
+            complaints: Complaints::default(),
             config,
             attached: Mutex::default(),
         }
@@ -83,8 +90,8 @@ impl Server {
         let sampler = Arc::new(PretrainingSampler::new(config, samples, global_batch)?);
         let geometry = geometry(config, &sampler);
         let len = geometry.total_len()?;
-        let (mapping, memory) =
-            Mapping::create(len).map_err(|cause| Unserved::Memory { len, cause })?;
+        self.room(hello.world, len)?;
+        let (mapping, memory) = Mapping::create(len)?;
         let (ended, end) = oneshot::channel();
         let attachment = self.pipeline.attach(
             Arc::new(mapping),
@@ -93,20 +100,31 @@ impl Server {
             hello.share(),
             |end| drop(ended.send(end)),
         )?;
-        let welcome = Welcome {
-            protocol: PROTOCOL,
-            pid: std::process::id(),
-            geometry,
-            epoch_len: sampler.epoch_len(),
-            samples,
-            classes: manifest.classes.len() as u64,
-            groups: sampler.groups(),
-        };
+        let welcome = Welcome::of(config, manifest, samples, &sampler);
         Ok(Prepared {
             welcome,
             memory,
             attachment: Arc::new(attachment),
             ended: end,
         })
+    }
+
+    /// Makes sure that there is memory for a ring of `len` bytes for each rank that has none yet.
+    fn room(&self, world: u32, len: usize) -> Result<(), memory::Error> {
+        let start = Instant::now();
+        loop {
+            let attached = {
+                let rings = self.attached();
+                rings.iter().filter(|ring| ring.strong_count() > 0).count() as u64
+            };
+            let missing = u64::from(world).saturating_sub(attached).max(1);
+            match memory::check(missing, len) {
+                // A rank that comes back may be faster than the end of the ring that it had.
+                Err(_) if attached > 0 && start.elapsed() < RING_ENDS => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Server and feed in one process, over real sockets.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 use crate::config::Loader;
-use crate::link::{Endpoint, Error, Feed, Hello, NamedSocket, PROTOCOL, send_stream};
+use crate::link::{self, Endpoint, Feed, Hello, NamedSocket, PROTOCOL, Welcome, send_stream};
 use crate::testing::{Copied, Fixture};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -19,7 +20,7 @@ const QUIET: ServeOptions = ServeOptions {
 struct Running {
     fixture: Fixture,
     socket: PathBuf,
-    thread: JoinHandle<io::Result<()>>,
+    thread: JoinHandle<Result<(), super::Error>>,
 }
 
 fn start(sets: &[&str]) -> Running {
@@ -38,7 +39,7 @@ fn spawn(
     fixture: &Fixture,
     listener: Listener,
     options: ServeOptions,
-) -> JoinHandle<io::Result<()>> {
+) -> JoinHandle<Result<(), super::Error>> {
     let pipeline = Arc::new(Pipeline::start(fixture.source(), 2, &Loader::default()).unwrap());
     let config = fixture.config.clone();
     std::thread::spawn(move || serve(pipeline, config, listener, options))
@@ -56,6 +57,13 @@ fn hello(fixture: &Fixture) -> Hello {
         first_step: 0,
         end_step: None,
     }
+}
+
+/// Connects as a rank of the fixture's run.
+fn connect(fixture: &Fixture, endpoint: &Endpoint, hello: &Hello) -> Result<Feed, link::Error> {
+    let source = fixture.source();
+    let expected = Welcome::expected(&fixture.config, source.dataset().manifest(), 1).unwrap();
+    Feed::connect(endpoint, hello, &expected, LONG)
 }
 
 fn at(path: &Path) -> Endpoint {
@@ -78,7 +86,7 @@ fn take(feed: &mut Feed, count: usize) -> Vec<Copied> {
 fn groups_arrive_and_the_loader_ends_with_its_last_consumer() {
     let running = start(&[]);
     let hello = hello(&running.fixture);
-    let mut feed = Feed::connect(&at(&running.socket), &hello, LONG).unwrap();
+    let mut feed = connect(&running.fixture, &at(&running.socket), &hello).unwrap();
     assert_eq!(
         (
             feed.epoch_len(),
@@ -93,7 +101,7 @@ fn groups_arrive_and_the_loader_ends_with_its_last_consumer() {
         first_step: 2,
         ..hello
     };
-    let mut second = Feed::connect(&at(&running.socket), &later, LONG).unwrap();
+    let mut second = connect(&running.fixture, &at(&running.socket), &later).unwrap();
     assert_eq!(take(&mut second, 6), all[4..]);
     second.goodbye();
     assert!(feed.next().is_ok());
@@ -105,7 +113,12 @@ fn groups_arrive_and_the_loader_ends_with_its_last_consumer() {
 #[test]
 fn a_consumer_that_vanishes_with_slots_in_its_hands_ends_the_loader_too() {
     let running = start(&[]);
-    let mut feed = Feed::connect(&at(&running.socket), &hello(&running.fixture), LONG).unwrap();
+    let mut feed = connect(
+        &running.fixture,
+        &at(&running.socket),
+        &hello(&running.fixture),
+    )
+    .unwrap();
     let held = (feed.next().unwrap(), feed.next().unwrap());
     drop(feed);
     running.thread.join().unwrap().unwrap();
@@ -116,8 +129,8 @@ fn a_consumer_that_vanishes_with_slots_in_its_hands_ends_the_loader_too() {
 fn refusals_reach_the_trainer_and_cost_the_loader_nothing() {
     let running = start(&[]);
     let good = hello(&running.fixture);
-    let refused = |hello: Hello| match Feed::connect(&at(&running.socket), &hello, LONG) {
-        Err(Error::Refused { reason }) => reason,
+    let refused = |hello: Hello| match connect(&running.fixture, &at(&running.socket), &hello) {
+        Err(link::Error::Refused { reason }) => reason,
         other => panic!("{other:?}"),
     };
     let reason = refused(Hello {
@@ -148,7 +161,7 @@ fn refusals_reach_the_trainer_and_cost_the_loader_nothing() {
     let mut answer = Vec::new();
     io::Read::read_to_end(&mut stranger, &mut answer).unwrap();
     assert!(String::from_utf8_lossy(&answer[4..]).contains("speaks link version 1"));
-    let mut feed = Feed::connect(&at(&running.socket), &good, LONG).unwrap();
+    let mut feed = connect(&running.fixture, &at(&running.socket), &good).unwrap();
     take(&mut feed, 1);
     feed.goodbye();
     running.thread.join().unwrap().unwrap();
@@ -162,11 +175,11 @@ fn the_end_step_ends_the_feed_with_a_reason() {
         end_step: Some(3),
         ..hello(&running.fixture)
     };
-    let mut feed = Feed::connect(&at(&running.socket), &hello, LONG).unwrap();
+    let mut feed = connect(&running.fixture, &at(&running.socket), &hello).unwrap();
     take(&mut feed, 4);
     let error = feed.next().unwrap_err();
     assert!(
-        matches!(&error, Error::LoaderClosed { reason } if reason.contains("last step")),
+        matches!(&error, link::Error::LoaderClosed { reason } if reason.contains("last step")),
         "{error}"
     );
     feed.goodbye();
@@ -181,30 +194,88 @@ fn a_launcher_connects_its_children_and_connects_them_again() {
     let (to_trainer, trainers_end) = StdStream::pair().unwrap();
     let thread = spawn(&fixture, Listener::Inherited(loaders_end.into()), QUIET);
     let endpoint = Endpoint::Inherited(trainers_end.into());
-    let connect = || {
+    let again = || {
         let (one, other) = StdStream::pair().unwrap();
-        send_stream(to_loader.as_fd(), one.into()).unwrap();
-        send_stream(to_trainer.as_fd(), other.into()).unwrap();
-        Feed::connect(&endpoint, &hello, LONG).unwrap()
+        send_stream(to_loader.as_fd(), one.into(), 1).unwrap();
+        send_stream(to_trainer.as_fd(), other.into(), 1).unwrap();
+        connect(&fixture, &endpoint, &hello).unwrap()
     };
-    let mut feed = connect();
+    let mut feed = again();
     let first = take(&mut feed, 2);
     drop(feed);
     // The loader outlives its consumer: the launcher may start another.
-    let mut feed = connect();
+    let mut feed = again();
     assert_eq!(take(&mut feed, 2), first);
     drop(to_loader);
     let error = (0..5)
         .find_map(|_| feed.next().map(|group| feed.release(group)).err())
         .unwrap();
     assert!(
-        matches!(&error, Error::LoaderClosed { reason } if reason.contains("told to stop")),
+        matches!(&error, link::Error::LoaderClosed { reason } if reason.contains("told to stop")),
         "{error}"
     );
     thread.join().unwrap().unwrap();
     drop(to_trainer);
     assert!(matches!(
-        Feed::connect(&endpoint, &hello, LONG),
-        Err(Error::LauncherDied)
+        connect(&fixture, &endpoint, &hello),
+        Err(link::Error::LauncherDied)
     ));
+}
+
+#[test]
+fn a_ring_that_fails_ends_a_loader_that_can_be_replaced() {
+    let fixture = Fixture::new(&[]);
+    let hello = hello(&fixture);
+    fixture.damage(0..24);
+    let (to_loader, loaders_end) = StdStream::pair().unwrap();
+    let (to_trainer, trainers_end) = StdStream::pair().unwrap();
+    let thread = spawn(&fixture, Listener::Inherited(loaders_end.into()), QUIET);
+    let (one, other) = StdStream::pair().unwrap();
+    send_stream(to_loader.as_fd(), one.into(), 1).unwrap();
+    send_stream(to_trainer.as_fd(), other.into(), 1).unwrap();
+    let endpoint = Endpoint::Inherited(trainers_end.into());
+    let mut feed = connect(&fixture, &endpoint, &hello).unwrap();
+    let error = feed.next().unwrap_err();
+    assert!(
+        matches!(&error, link::Error::LoaderClosed { reason } if reason.contains("all damaged")),
+        "{error}"
+    );
+    // Neither the launcher nor the trainer has closed anything.
+    let error = thread.join().unwrap().unwrap_err();
+    assert!(
+        matches!(error, super::Error::RingFailed(_)) && error.is_midway(),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_ring_that_fails_costs_a_loader_with_a_name_nothing_else() {
+    let running = start(&[]);
+    running.fixture.damage(0..24);
+    let hello = hello(&running.fixture);
+    let mut feed = connect(&running.fixture, &at(&running.socket), &hello).unwrap();
+    assert!(feed.next().is_err());
+    assert!(!running.thread.is_finished(), "its consumer is still there");
+    feed.goodbye();
+    running.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn silent_connections_make_room_for_others() {
+    let running = start(&[]);
+    let mut silent: Vec<StdStream> = Vec::new();
+    while silent.len() < 3 * SILENT as usize {
+        // The queue is short, and emptied in its own time.
+        silent.push(StdStream::connect(&running.socket).unwrap());
+    }
+    // Closed without the refusal that it would have got after its patience.
+    let mut answer = Vec::new();
+    let ended = io::Read::read_to_end(&mut silent[0], &mut answer);
+    assert!(matches!(ended, Ok(0)) && answer.is_empty(), "{answer:?}");
+    let hello = hello(&running.fixture);
+    let mut feed = connect(&running.fixture, &at(&running.socket), &hello).unwrap();
+    take(&mut feed, 1);
+    drop(silent);
+    feed.goodbye();
+    running.thread.join().unwrap().unwrap();
 }

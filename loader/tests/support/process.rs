@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use loader::LoaderConfig;
-use loader::link::{Endpoint, Feed, Hello, PROTOCOL};
+use loader::link::{Endpoint, Feed, Hello, PROTOCOL, Welcome};
 use rustix::process::{Pid, Signal, kill_process};
 use shardtool::{Codec, Manifest};
 
@@ -79,20 +79,21 @@ impl Place {
 /// Connects to the loader at `socket`, which may not be there yet.
 pub fn connect(config: &Path, socket: &Path, first_step: u64) -> Feed {
     let config = LoaderConfig::load(config, &[], None).unwrap();
+    let manifest = Manifest::read(&config.shards_dir().unwrap()).unwrap();
+    let expected = Welcome::expected(&config, &manifest, 1).unwrap();
     let hello = Hello {
         protocol: PROTOCOL,
         pid: std::process::id(),
         sampling_hash: config.sampling_hash(),
-        manifest_checksum: Manifest::read(&config.shards_dir().unwrap())
-            .unwrap()
-            .checksum(),
+        manifest_checksum: manifest.checksum(),
         rank: 0,
         world: 1,
         global_batch: 8,
         first_step,
         end_step: None,
     };
-    Feed::connect(&Endpoint::Path(socket.to_owned()), &hello, PATIENCE).unwrap()
+    let endpoint = Endpoint::Path(socket.to_owned());
+    Feed::connect(&endpoint, &hello, &expected, PATIENCE).unwrap()
 }
 
 /// Takes the next group and gives it back. Returns its step, sample numbers and pixels.

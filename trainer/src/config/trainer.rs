@@ -21,7 +21,7 @@ pub struct Trainer {
     pub reproduces_global_batch: Option<u64>,
     /// Step before which to end the run with a checkpoint; schedules stay those of the whole run. By default the last.
     pub stop_at_step: Option<u64>,
-    /// Seconds to wait for a loader, at the start and after one died.
+    /// Seconds to wait for a loader's welcome, at the start and after one died, and then for each group.
     pub loader_patience: u64,
     /// Compute each block a second time in the backward pass instead of keeping it: much less memory, longer steps.
     ///

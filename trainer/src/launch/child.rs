@@ -116,9 +116,14 @@ impl Program {
 }
 
 impl Child {
-    /// Sends it one end of a connection; one that is gone already is found by who waits for it.
-    pub(super) fn connect(&self, end: UnixStream) {
-        let _ = send_stream(self.channel.as_fd(), end.into());
+    /// Sends it one end of a connection with the process `peer`; one that is gone already is found by who waits for it.
+    pub(super) fn connect(&self, end: UnixStream, peer: u32) {
+        let _ = send_stream(self.channel.as_fd(), end.into(), peer);
+    }
+
+    /// Returns its process number.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Has its end stand in `events`.

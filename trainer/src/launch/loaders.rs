@@ -47,8 +47,8 @@ impl<'a> Loaders<'a> {
         let child = self.program.start(Tie::Killed)?;
         child.watch(events)?;
         let (one, other) = pair()?;
-        child.connect(one);
-        trainer.connect(other);
+        child.connect(one, trainer.id());
+        trainer.connect(other, child.id());
         self.running = Some(child);
         self.started = Instant::now();
         Ok(())
@@ -112,10 +112,10 @@ impl OwnLoader {
     pub fn start(program: &Program) -> Result<(OwnLoader, Endpoint), Error> {
         let child = program.start(Tie::Killed)?;
         let (one, other) = pair()?;
-        child.connect(one);
+        child.connect(one, std::process::id());
         // A single connection waits in this channel: when the loader dies, the next one is not waited for.
         let (ours, theirs) = pair()?;
-        send_stream(ours.as_fd(), other.into())
+        send_stream(ours.as_fd(), other.into(), child.id())
             .map_err(Error::system("cannot pass a connection on"))?;
         let loader = OwnLoader { child: Some(child) };
         Ok((loader, Endpoint::Inherited(theirs.into())))

@@ -92,11 +92,6 @@ impl DeviceBuffers {
         })
     }
 
-    /// Returns the ring's dimensions for which it was made.
-    pub fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
     /// Tells whether a group has been begun and not finished.
     pub fn has_begun(&self) -> bool {
         self.begun.is_some()

@@ -37,14 +37,8 @@ fn hello() -> Hello {
     }
 }
 
-/// Accepts one hello and answers it with a ring.
-fn welcome(listener: &UnixListener) -> (UnixStream, Claimer, Publisher) {
-    let (mut stream, _) = listener.accept().unwrap();
-    let (request, _) = receive::<Request>(&mut stream).unwrap().unwrap();
-    assert_eq!(request, Request::Hello(hello()));
-    let (memory, file) = Mapping::create(GEOMETRY.total_len().unwrap()).unwrap();
-    let (claimer, publisher) = ring::create(Arc::new(memory), GEOMETRY).unwrap();
-    let welcome = Welcome {
+fn expected() -> Welcome {
+    Welcome {
         protocol: PROTOCOL,
         pid: 4321,
         geometry: GEOMETRY,
@@ -52,8 +46,31 @@ fn welcome(listener: &UnixListener) -> (UnixStream, Claimer, Publisher) {
         samples: 10,
         classes: 0,
         groups: 1,
-    };
-    let frame = encode(&Reply::Welcome(welcome));
+    }
+}
+
+fn connect(endpoint: &Endpoint, patience: Duration) -> Result<Feed, Error> {
+    Feed::connect(endpoint, &hello(), &expected(), patience)
+}
+
+fn wait() -> Wait<'static> {
+    Wait::begin(PATIENCE.into(), Awaited::Answer(None))
+}
+
+/// Accepts one hello.
+fn accept(listener: &UnixListener) -> UnixStream {
+    let (stream, _) = listener.accept().unwrap();
+    let (request, _) = receive::<Request>(&stream, &mut wait()).unwrap().unwrap();
+    assert_eq!(request, Request::Hello(hello()));
+    stream
+}
+
+/// Accepts one hello and answers it with a ring.
+fn welcome(listener: &UnixListener) -> (UnixStream, Claimer, Publisher) {
+    let stream = accept(listener);
+    let (memory, file) = Mapping::create(GEOMETRY.total_len().unwrap()).unwrap();
+    let (claimer, publisher) = ring::create(Arc::new(memory), GEOMETRY).unwrap();
+    let frame = encode(&Reply::Welcome(expected()));
     assert_eq!(
         send_with_fd(stream.as_fd(), &frame, file.as_fd()).unwrap(),
         frame.len()
@@ -77,7 +94,7 @@ fn with_loader<T: Send>(loader: impl FnOnce(UnixListener) -> T + Send, trainer: 
     let listener = UnixListener::bind(&path).unwrap();
     thread::scope(|scope| {
         let loader = scope.spawn(|| loader(listener));
-        trainer(Feed::connect(&Endpoint::Path(path), &hello(), PATIENCE).unwrap());
+        trainer(connect(&Endpoint::Path(path), PATIENCE).unwrap());
         // What the loader returns is dropped here, after the feed.
         loader.join().unwrap();
     });
@@ -160,7 +177,7 @@ fn a_bounded_wait_ends_without_a_group() {
 #[test]
 fn an_absent_loader_is_named_after_the_patience() {
     let endpoint = Endpoint::Path("/nonexistent/loader.sock".into());
-    let error = Feed::connect(&endpoint, &hello(), Duration::from_millis(60)).unwrap_err();
+    let error = connect(&endpoint, Duration::from_millis(60)).unwrap_err();
     assert!(
         error
             .to_string()
@@ -169,21 +186,149 @@ fn an_absent_loader_is_named_after_the_patience() {
     );
 }
 
+/// Returns why no feed could be had, and who was waited for, of a loader that is played by hand.
+fn failure<T: Send>(loader: impl FnOnce(UnixListener) -> T + Send, patience: Duration) -> Error {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("loader.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::scope(|scope| {
+        let loader = scope.spawn(|| loader(listener));
+        let error = connect(&Endpoint::Path(path), patience).unwrap_err();
+        loader.join().unwrap();
+        error
+    })
+}
+
 #[test]
-fn a_stopped_process_is_recognised() {
-    assert_eq!(process_state(std::process::id()), "alive");
-    assert_eq!(process_state(u32::MAX), "not visible from here");
-    let mut child = std::process::Command::new("sleep")
-        .arg("60")
-        .spawn()
-        .unwrap();
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
-    let state = (0..200).map(|_| {
-        thread::sleep(Duration::from_millis(10));
-        process_state(child.id())
+fn a_loader_that_does_not_answer_is_named() {
+    // Nobody accepts: the connection waits in the queue, as with a loader that is stopped.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("loader.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let error = connect(&Endpoint::Path(path), Duration::from_millis(200)).unwrap_err();
+    let process = format!("(process {}, alive)", std::process::id());
+    assert!(
+        matches!(error, Error::NoAnswer { .. }) && error.to_string().contains(&process),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_full_queue_ends_the_wait_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("loader.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let mut queue = Vec::new();
+    while let Ok(stream) = crate::link::socket::connect_now(&path) {
+        queue.push(stream);
+    }
+    let error = connect(&Endpoint::Path(path), Duration::from_millis(200)).unwrap_err();
+    assert!(matches!(error, Error::NoRoom { .. }), "{error}");
+}
+
+#[test]
+fn a_welcome_that_drips_ends_with_the_patience() {
+    let error = failure(
+        |listener| {
+            let mut stream = accept(&listener);
+            let frame = encode(&Reply::Refused {
+                reason: " ".repeat(6000),
+            });
+            // Ten minutes of it, each byte well within the patience.
+            for byte in frame {
+                if std::io::Write::write_all(&mut stream, &[byte]).is_err() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        },
+        Duration::from_secs(1),
+    );
+    assert!(matches!(error, Error::NoAnswer { .. }), "{error}");
+}
+
+#[test]
+fn a_wait_for_the_welcome_can_be_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("loader.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    for endpoint in [path, "/nonexistent/loader.sock".into()] {
+        let patience = Patience {
+            limit: PATIENCE,
+            given_up: &|| true,
+        };
+        let endpoint = Endpoint::Path(endpoint);
+        let error = Feed::connect(&endpoint, &hello(), &expected(), patience).unwrap_err();
+        assert!(matches!(error, Error::GivenUp), "{error}");
+    }
+}
+
+#[test]
+fn another_ring_than_expected_is_not_mapped() {
+    let error = failure(
+        |listener| {
+            let stream = accept(&listener);
+            // Two hundred gigabytes that nobody has.
+            let memory = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+            rustix::fs::ftruncate(&memory, 200 << 30).unwrap();
+            let geometry = Geometry {
+                slots: 50_000_000,
+                ..GEOMETRY
+            };
+            let frame = encode(&Reply::Welcome(Welcome {
+                geometry,
+                ..expected()
+            }));
+            send_with_fd(stream.as_fd(), &frame, memory.as_fd()).unwrap();
+        },
+        PATIENCE,
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains("50000000") && text.contains("gives 2"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_loader_that_sends_nothing_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("loader.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::scope(|scope| {
+        let loader = scope.spawn(|| welcome(&listener));
+        let mut feed = connect(&Endpoint::Path(path), PATIENCE).unwrap();
+        feed.patience = Duration::from_millis(300);
+        let error = feed.next().unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::NoGroup {
+                    step: 4,
+                    group: 0,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        drop(loader.join().unwrap());
     });
-    assert!(state.take(200).any(|state| state == "stopped"));
-    child.kill().unwrap();
-    child.wait().unwrap();
+}
+
+#[test]
+fn what_a_loader_says_is_cut_and_escaped() {
+    let error = failure(
+        |listener| {
+            let reason = format!("\x1b[2J{}", "é".repeat(20_000));
+            let frame = encode(&Reply::Refused { reason });
+            std::io::Write::write_all(&mut accept(&listener), &frame).unwrap();
+        },
+        PATIENCE,
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains(r"\u{1b}[2J") && !text.contains('\x1b'),
+        "{text}"
+    );
+    assert!(text.len() < 1100 && text.contains("bytes more"), "{text}");
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use loader::link::Welcome;
 use shardtool::Manifest;
 use tch::Device;
 
@@ -26,7 +27,9 @@ pub fn start(
     let (loader, endpoint) = OwnLoader::start(program)?;
     let hello = session::hello(config, &manifest, World::alone(), 0);
     let patience = Duration::from_secs(config.trainer.loader_patience);
-    let source = LoaderSource::connect(endpoint, hello, patience, device, Stop::default())?
+    let expected = Welcome::expected(&config.loader, &manifest, hello.world)?;
+    let stop = Stop::default();
+    let source = LoaderSource::connect(endpoint, hello, expected, patience, device, stop)?
         .context("no loader")?;
     Ok((loader, source))
 }
