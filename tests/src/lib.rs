@@ -6,9 +6,12 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use shardtool::Dataset;
 
 /// No wait in these tests is longer: a hang becomes a failure that says what was awaited.
 pub const PATIENCE: Duration = Duration::from_secs(900);
@@ -160,6 +163,49 @@ impl Site {
         text.lines()
             .map(|line| serde_json::from_str(line).expect("a JSON object a line"))
             .collect()
+    }
+
+    /// Damages every sample of the shards by changing a byte of each; done twice, it mends them.
+    pub fn flip_samples(&self) {
+        let dataset = Dataset::open(Path::new(&self.path("shards"))).expect("shards");
+        let split = &dataset.splits()[0];
+        for id in 0..split.len() {
+            let sample = split.sample(id);
+            let at = sample.entry().offset + u64::from(sample.entry().length) / 2;
+            let mut byte = [0];
+            let mut options = File::options();
+            options.read(true).write(true);
+            let file = options.open(sample.shard().path()).expect("a shard");
+            file.read_exact_at(&mut byte, at).expect("a payload");
+            file.write_all_at(&[!byte[0]], at).expect("room");
+        }
+    }
+
+    /// Tells whether the run has a checkpoint after so many steps.
+    pub fn has_checkpoint(&self, run: &str, steps: usize) -> bool {
+        let file = format!("{run}/checkpoints/test-step{steps:08}/checkpoint.json");
+        Path::new(&self.path(&file)).is_file()
+    }
+
+    /// Starts a loader by hand at `socket`, and returns when that is there.
+    pub fn start_loader(&self, socket: &str, more: &[&str]) -> Running {
+        let (config, shards) = (self.path("config.yaml"), self.path("shards"));
+        let mut arguments = vec!["run", "--config", &config, "--shards", &shards];
+        arguments.extend(["--socket", socket]);
+        arguments.extend(more);
+        let arguments: Vec<String> = arguments.into_iter().map(String::from).collect();
+        let running = Running::start("loader", &arguments, &format!("{socket}.log"));
+        wait_until("the loader's socket", || Path::new(socket).exists());
+        running
+    }
+
+    /// Starts a trainer by hand that looks for its loader at `socket`.
+    pub fn start_trainer(&self, run: &str, socket: &str, more: &[&str]) -> Running {
+        let mut arguments = vec!["train".to_owned()];
+        arguments.extend(self.training_arguments(run));
+        arguments.extend(["--device", "cpu", "--socket", socket].map(String::from));
+        arguments.extend(more.iter().map(ToString::to_string));
+        Running::start("trainer", &arguments, &self.path(&format!("{run}.log")))
     }
 
     /// Waits until the run has logged `rows` steps.
@@ -339,6 +385,12 @@ pub fn signal(process: u32, signal: rustix::process::Signal) {
         .expect("not zero");
     rustix::process::kill_process(id, signal)
         .unwrap_or_else(|error| panic!("signal to {process}: {error}"));
+}
+
+/// Returns the state of a process as the kernel tells it: `T` for one that is stopped, `Z` for one that has ended.
+pub fn state(process: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Returns the child of `parent` that runs the program `name`.

@@ -21,7 +21,7 @@ fn a_loader_that_is_gone_for_good_costs_no_step() {
     let mut train = vec!["train".to_owned()];
     train.extend(site.training_arguments("run"));
     train.extend(["--device", "cpu", "--socket", &socket].map(String::from));
-    train.extend(["--set", "trainer.loader_patience=2"].map(String::from));
+    train.extend(["--set", "trainer.loader_patience=20"].map(String::from));
 
     let mut loader = Running::start("loader", &serve, &site.path("loader.log"));
     wait_until("the loader's socket", || {
