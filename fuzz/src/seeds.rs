@@ -203,7 +203,7 @@ fn checkpoint() -> Node {
         dtype: Dtype::F32,
         shape: vec![1, 2],
     };
-    let network = |storage| Node::Ordered(vec![("module.pos_embed".into(), tensor(storage))]);
+    let network = |storage| Node::Ordered(vec![("norm.any".into(), tensor(storage))]);
     let moments = Node::Dict(vec![
         ("step".into(), Node::Float(1.0)),
         ("exp_avg".into(), tensor(3)),

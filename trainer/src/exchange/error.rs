@@ -23,6 +23,15 @@ pub enum Error {
     /// A file of weights is damaged, unsafe to read, or not what it should be; or one could not be written.
     #[error(transparent)]
     File(#[from] ::exchange::Error),
+    /// The source is a file of another kind.
+    #[error(
+        "{}: neither a file of PyTorch nor a safetensors file",
+        Escaped::new(path)
+    )]
+    NoWeights {
+        /// The file.
+        path: PathBuf,
+    },
     /// The source is a directory without a model.
     #[error(
         "{}: a directory with neither config.json nor a checkpoint; give a file of weights (.pth.tar, .safetensors), \

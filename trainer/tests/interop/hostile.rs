@@ -122,6 +122,16 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
         looked_at += 1;
     }
     assert_eq!(looked_at, 6);
+
+    // A file of another kind, or of nothing.
+    for content in ["", "hello"] {
+        fs::write(&source, content).unwrap();
+        let said = refused(&["import", &source, "--out", &out]);
+        assert!(
+            said.contains("neither a file of PyTorch nor a safetensors file"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

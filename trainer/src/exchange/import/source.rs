@@ -57,11 +57,18 @@ impl Files {
             path: source.to_owned(),
             cause,
         })?;
-        // A safetensors file begins with the length of its header, which is JSON.
-        if file.bytes().get(8) == Some(&b'{') && !file.bytes().starts_with(b"PK") {
+        let bytes = file.bytes();
+        // A zip archive, or the pickle that files of old versions begin with.
+        if bytes.starts_with(b"PK") || bytes.starts_with(b"\x80\x02") {
+            return Ok(Files::Torch(file));
+        }
+        // The length of a header, which is JSON.
+        if bytes.get(8) == Some(&b'{') {
             return Ok(Files::Safetensors([file]));
         }
-        Ok(Files::Torch(file))
+        Err(Error::NoWeights {
+            path: source.to_owned(),
+        })
     }
 
     fn ours(path: &Path) -> Result<Files, Error> {
