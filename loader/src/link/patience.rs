@@ -103,8 +103,10 @@ impl<'a> Wait<'a> {
             tv_nsec: i64::from(TICK.subsec_nanos()),
         };
         loop {
+            // Each time: a peer that is always ready with one more byte must not get around it.
+            self.look()?;
             match poll(&mut [PollFd::new(&fd, flags)], Some(&tick)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => self.look()?,
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
                 Ok(_) => return Ok(()),
                 Err(error) => return Err(Error::io("waiting for the link")(error.into())),
             }

@@ -51,6 +51,7 @@ fn faults_name_their_key() {
         ("optimization.lr=-1", "optimization.lr"),
         ("checkpoint.keep=0", "checkpoint.keep"),
         ("trainer.log_every=0", "trainer.log_every"),
+        ("trainer.loader_patience=0", "trainer.loader_patience"),
         ("logging.write_tag=a/b", "logging.write_tag"),
         ("logging.write_tag=", "logging.write_tag"),
         ("logging.write_tag=..", "logging.write_tag"),

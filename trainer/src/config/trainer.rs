@@ -88,6 +88,10 @@ impl Trainer {
             let reason = "0; give the number of steps between two lines";
             return Err(Error::value("trainer.log_every", reason));
         }
+        if self.loader_patience == 0 {
+            let reason = "0; give the seconds that a loader may take, at least 1";
+            return Err(Error::value("trainer.loader_patience", reason));
+        }
         match self.threads {
             Some(threads) => between("trainer.threads", threads, 1, MAX_THREADS),
             None => Ok(()),

@@ -232,14 +232,14 @@ fn a_welcome_that_drips_ends_with_the_patience() {
         |listener| {
             let mut stream = accept(&listener);
             let frame = encode(&Reply::Refused {
-                reason: " ".repeat(6000),
+                reason: " ".repeat(60_000),
             });
             // Ten minutes of it, each byte well within the patience.
             for byte in frame {
                 if std::io::Write::write_all(&mut stream, &[byte]).is_err() {
                     break;
                 }
-                thread::sleep(Duration::from_millis(100));
+                thread::sleep(Duration::from_millis(10));
             }
         },
         Duration::from_secs(1),
