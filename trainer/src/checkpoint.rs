@@ -16,6 +16,7 @@
 
 mod error;
 mod files;
+mod lineage;
 mod part;
 #[cfg(test)]
 pub(crate) mod power_cut;
@@ -36,6 +37,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use files::member;
 
 pub use error::Error;
+pub use lineage::{Change, Turn, epoch_lengths};
 pub use snapshot::{Snapshot, write_tensors};
 pub use state::{FileDigest, State, read_state};
 pub use store::{Store, find};

@@ -67,6 +67,10 @@ pub struct RunArgs {
     /// with meta.load_checkpoint, what the file says]
     #[arg(long, value_name = "auto|last-good|never|DIR")]
     resume: Option<Resume>,
+    /// Keys that may differ from those of the checkpoint to continue, as in optimization.epochs,optimization.lr;
+    /// loader.shards stands for other images
+    #[arg(long, value_name = "KEY", num_args = 1.., value_delimiter = ',')]
+    allow: Vec<String>,
 }
 
 /// Has libtorch compute with `threads` threads; by default one per CPU that this process may use.

@@ -9,9 +9,9 @@ mod checkpoint;
 mod logging;
 mod meta;
 mod optimization;
+pub mod resume;
 mod trainer;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use ::loader::LoaderConfig;
@@ -27,6 +27,7 @@ pub use checkpoint::Checkpoint;
 pub use logging::Logging;
 pub use meta::Meta;
 pub use optimization::Optimization;
+pub use resume::OnResume;
 pub use trainer::{MAX_THREADS, OnNonfinite, Trainer};
 
 /// A fault of a configuration.
@@ -42,6 +43,14 @@ pub enum Error {
         /// The key with its section.
         key: &'static str,
         /// What is wrong with its value.
+        reason: String,
+    },
+    /// A key that `--allow` names and that cannot differ.
+    #[error("--allow {}: {reason}", shardtool::Escaped::new(key))]
+    Allow {
+        /// What was named.
+        key: String,
+        /// What is wrong with it.
         reason: String,
     },
     /// A fault of a key, with the place that gave its value.
@@ -79,18 +88,6 @@ pub struct Config {
     /// The sections that the loader reads of the same file: `data`, `mask` and `loader`.
     pub loader: LoaderConfig,
 }
-
-/// The keys of each section that may differ between a checkpoint and the run that continues it.
-const FREE_ON_RESUME: [(&str, &[&str]); 8] = [
-    ("checkpoint", Checkpoint::FREE_ON_RESUME),
-    ("data", ::loader::config::Data::FREE_ON_RESUME),
-    ("loader", ::loader::config::Loader::FREE_ON_RESUME),
-    ("logging", Logging::FREE_ON_RESUME),
-    ("mask", ::loader::config::Mask::FREE_ON_RESUME),
-    ("meta", Meta::FREE_ON_RESUME),
-    ("optimization", Optimization::FREE_ON_RESUME),
-    ("trainer", Trainer::FREE_ON_RESUME),
-];
 
 impl Config {
     /// Reads and checks a file. `sets` are `path.to.key=value` overrides; `shards` stands for `loader.shards`.
@@ -273,23 +270,6 @@ impl Config {
         }
     }
 
-    /// Returns a line for each key in which `self` and `earlier` would give different results.
-    pub fn differences(&self, earlier: &Config) -> Vec<String> {
-        let leaves = |config: &Config| {
-            let mut leaves = BTreeMap::new();
-            flatten("", &Value::Object(config.resolved()), &mut leaves);
-            leaves
-        };
-        let (mine, theirs) = (leaves(self), leaves(earlier));
-        // Defaults are filled in on both sides, so that a key is missing on neither.
-        let differing = mine
-            .iter()
-            .filter(|(key, value)| !is_free(key) && theirs.get(*key) != Some(value));
-        differing
-            .map(|(key, value)| format!("{key}: {value} now, {} then", theirs[key]))
-            .collect()
-    }
-
     /// Returns what a user may expect from this file and does not get, a line each. `world` is the number of ranks.
     pub fn warnings(&self, device: Device, world: u64) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -347,33 +327,6 @@ fn between<T: PartialOrd + std::fmt::Display>(
     }
     let reason = format!("{value} is outside {low}..={high}");
     Err(Error::value(key, reason))
-}
-
-/// Tells whether the key `section.key` may differ on resume.
-fn is_free(key: &str) -> bool {
-    FREE_ON_RESUME.iter().any(|(section, keys)| {
-        let rest = key
-            .strip_prefix(section)
-            .and_then(|rest| rest.strip_prefix('.'));
-        rest.is_some_and(|rest| keys.contains(&rest))
-    })
-}
-
-/// Collects the leaves of `value` with their dotted keys; lists count as leaves.
-fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                let key = if prefix.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{prefix}.{key}")
-                };
-                flatten(&key, value, into);
-            }
-        }
-        leaf => drop(into.insert(prefix.to_owned(), leaf.clone())),
-    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use serde_json::Map;
 use shardtool::{Escaped, Manifest};
 use tch::Device;
 
-use crate::checkpoint::State;
+use crate::checkpoint::{State, epoch_lengths};
 use crate::config::{self, Config};
 use crate::distributed::World;
 use crate::observe::{Log, Report};
-use crate::run::{self, Begin, Keeper, Resume, RunDir};
+use crate::run::{self, Begin, Keeper, Resume, RunDir, Terms};
 use crate::source::{self, LoaderSource};
 use crate::stop::Stop;
 use crate::train::{self, Outcome, Run};
@@ -28,6 +28,8 @@ pub struct Start {
     pub endpoint: Option<Endpoint>,
     /// Where to begin; by default what the configuration says.
     pub resume: Option<Resume>,
+    /// The keys that may differ from those of the checkpoint to begin with.
+    pub allowed: Vec<String>,
     /// When the program started.
     pub started: Instant,
 }
@@ -73,8 +75,8 @@ pub enum Opened {
         checkpoint: PathBuf,
         /// Steps done.
         step: u64,
-        /// Whole epochs done.
-        epoch: u64,
+        /// Steps of an epoch.
+        epoch_len: u64,
     },
 }
 
@@ -129,28 +131,30 @@ impl Session {
             .first()
             .map(|first| RunDir::open(config, first))
             .transpose()?;
+        let global_batch = config.loader.global_batch(world.world.into());
+        let terms = Terms {
+            data: Some(data(config, &manifest, global_batch)),
+            allowed: start.allowed.clone(),
+        };
         let found = match &dir {
-            Some(dir) => dir.begin(config, start.resume.as_ref())?,
+            Some(dir) => dir.begin(config, start.resume.as_ref(), &terms)?,
             // Only rank 0 knows; there is no way to tell others yet, and there are no others yet.
             None => None,
         };
         let first_step = found.as_ref().map_or(0, |(_, state)| state.step);
         let hello = hello(config, &manifest, world, first_step);
+        if let Some((path, state)) = &found
+            && state.step >= config.last_step(state.epoch_len)
+        {
+            return Ok(Opened::NothingToDo {
+                checkpoint: path.clone(),
+                step: state.step,
+                epoch_len: state.epoch_len,
+            });
+        }
         announce(config, dir.as_ref(), &start, &hello)?;
         if let Some((path, state)) = &found {
-            same_samples(path, state, &hello)?;
-            if state.step >= config.last_step(state.epoch_len) {
-                return Ok(Opened::NothingToDo {
-                    checkpoint: path.clone(),
-                    step: state.step,
-                    epoch: state.epoch,
-                });
-            }
-            tracing::info!(
-                "continuing at step {} from {}",
-                state.step,
-                Escaped::new(path)
-            );
+            continuing(path, state, start.device);
         }
 
         let endpoint = start
@@ -241,37 +245,31 @@ fn announce(
     Ok(())
 }
 
-/// Refuses a checkpoint that has seen other samples than this run would have. An imported one has seen none.
-fn same_samples(path: &Path, state: &State, hello: &Hello) -> Result<(), run::Error> {
-    let hex = |sum: u64| format!("{sum:016x}");
-    let pairs = [
-        (
-            "a manifest checksum of",
-            state.manifest_checksum.map(hex),
-            hex(hello.manifest_checksum),
-        ),
-        (
-            "a sampling hash of",
-            state.sampling_hash.map(hex),
-            hex(hello.sampling_hash),
-        ),
-        (
-            "a global batch of",
-            Some(state.global_batch.to_string()),
-            hello.global_batch.to_string(),
-        ),
-    ];
-    for (what, then, now) in pairs {
-        if let Some(then) = then.filter(|then| *then != now) {
-            return Err(run::Error::OtherSamples {
-                path: path.to_owned(),
-                what,
-                then,
-                now,
-            });
-        }
+/// Returns what a run sees: the data set's images, in steps of `global_batch`.
+fn data(config: &Config, manifest: &Manifest, global_batch: u64) -> run::Data {
+    let split = manifest.split(&config.loader.loader.split);
+    let samples = split.map_or(0, |split| split.samples);
+    run::Data {
+        manifest_checksum: manifest.checksum(),
+        global_batch,
+        epoch_len: samples.checked_div(global_batch).unwrap_or(0),
     }
-    Ok(())
+}
+
+/// Says where the run continues, and what may keep it from doing so bit by bit.
+fn continuing(path: &Path, state: &State, device: Device) {
+    let (step, path) = (state.step, Escaped::new(path));
+    tracing::info!("continuing at step {step} from {path}");
+    let now = tch::get_num_threads() as u64;
+    if let Some(then) = state
+        .threads
+        .filter(|&then| then != now && device == Device::Cpu)
+    {
+        tracing::warn!(
+            "{path}: computed with {then} thread(s) of libtorch, and now there are {now}: sums on a CPU are rounded \
+             otherwise, so the run will not be bit by bit what it would have been; trainer.threads={then} makes it so"
+        );
+    }
 }
 
 /// Returns the state that the run begins with: the checkpoint's, under the configuration of now.
@@ -301,7 +299,7 @@ fn keep(config: &Config, dir: RunDir, run: &Run, started: Instant) -> Result<Kee
         dir.path(),
         &config.logging.write_tag,
         run.step,
-        run.epoch_len,
+        &epoch_lengths(&run.identity.lineage, run.epoch_len),
         config.trainer.log_every,
         started,
     )?;

@@ -23,7 +23,7 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
-use crate::checkpoint::State;
+use crate::checkpoint::{State, Turn};
 use crate::config::{Config, OnNonfinite};
 use crate::method::hooks::NoHooks;
 use crate::method::ijepa::{self, IJepa};
@@ -73,6 +73,8 @@ pub struct Identity {
     pub manifest_checksum: Option<u64>,
     /// The resolved configuration.
     pub config: Map<String, Value>,
+    /// Where it went on under other values or in another directory.
+    pub lineage: Vec<Turn>,
 }
 
 /// A run in training: what it changes, and what it needs to know.
@@ -163,6 +165,7 @@ impl Run {
                 sampling_hash: state.sampling_hash,
                 manifest_checksum: state.manifest_checksum,
                 config: state.config.clone(),
+                lineage: state.lineage.clone(),
             },
             clock: Clock::off(),
             is_moving: false,

@@ -55,6 +55,9 @@ impl Data {
     /// Keys that may differ between a checkpoint and the run that continues it.
     pub const FREE_ON_RESUME: &[&str] = &["image_folder", "num_workers", "pin_mem", "root_path"];
 
+    /// Keys that cannot: they decide the sizes of the networks.
+    pub const FIXED_ON_RESUME: &[&str] = &["crop_size"];
+
     /// Checks every value against its limits.
     pub(super) fn check(&self) -> Result<(), Error> {
         between("data.batch_size", self.batch_size, 1, MAX_BATCH_SIZE)?;

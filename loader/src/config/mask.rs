@@ -40,6 +40,9 @@ impl Mask {
     /// Keys that may differ between a checkpoint and the run that continues it.
     pub const FREE_ON_RESUME: &[&str] = &[];
 
+    /// Keys that cannot: they decide the sizes of the networks.
+    pub const FIXED_ON_RESUME: &[&str] = &["patch_size"];
+
     /// Checks every value against its limits, and the patches against the crop.
     pub(super) fn check(&self, crop_size: u32) -> Result<(), Error> {
         between("mask.patch_size", self.patch_size, 1, crop_size)?;

@@ -9,7 +9,7 @@ use shardtool::regular;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::files::member;
-use super::{CHECKSUM, Error, STATE, VERSION};
+use super::{CHECKSUM, Error, STATE, Turn, VERSION};
 
 /// Longest `checkpoint.json` that is read, in bytes; one of ours has some ten thousand.
 const MAX_BYTES: u64 = 16 << 20;
@@ -42,6 +42,12 @@ pub struct State {
     /// Updates left out in a row, up to this step, because something in them was not finite.
     #[serde(default)]
     pub skipped: u64,
+    /// Threads that computed it on a CPU, where sums of another number of threads round otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u64>,
+    /// Where the run went on under other values or in another directory, oldest first.
+    #[serde(default)]
+    pub lineage: Vec<Turn>,
     /// The other files by name, filled in when they are written. Empty in checkpoints of the first trainers, which
     /// are not verified.
     #[serde(default)]
@@ -72,6 +78,8 @@ impl State {
             trainer: env!("CARGO_PKG_VERSION").to_owned(),
             config,
             skipped: 0,
+            threads: None,
+            lineage: Vec::new(),
             files: BTreeMap::new(),
         }
     }

@@ -56,20 +56,17 @@ impl Store {
 
     /// Returns steps and directories of all checkpoints, oldest first.
     ///
+    /// A directory holds one run, whatever its `logging.write_tag` was in the meantime.
+    ///
     /// # Errors
     /// What the file system says.
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>, Error> {
-        let prefix = format!("{}-step", self.tag);
         let mut found: Vec<(u64, PathBuf)> = entries(&self.folder)?
             .into_iter()
+            .filter(|path| !begins(path, TEMPORARY) && !begins(path, DAMAGED))
             .filter_map(|path| {
-                let step = path
-                    .file_name()?
-                    .to_str()?
-                    .strip_prefix(&prefix)?
-                    .parse()
-                    .ok()?;
-                Some((step, path))
+                let (_, step) = path.file_name()?.to_str()?.rsplit_once("-step")?;
+                Some((step.parse().ok()?, path))
             })
             .collect();
         found.sort();
@@ -242,13 +239,14 @@ impl Store {
 
     /// Removes all but the `keep` latest checkpoints and those at multiples of `epochs` whole epochs (0: none).
     ///
-    /// An epoch has `epoch_len` steps.
+    /// An epoch has `epoch_len` steps, unless a checkpoint says otherwise: data may have changed since.
     ///
     /// # Errors
     /// What the file system says.
     pub fn prune(&self, keep: usize, epochs: u64, epoch_len: u64) -> Result<(), Error> {
         let all = self.list()?;
         for (step, path) in &all[..all.len().saturating_sub(keep)] {
+            let epoch_len = read_state(path).map_or(epoch_len, |state| state.epoch_len);
             if is_milestone(*step, epochs, epoch_len) {
                 continue;
             }

@@ -33,6 +33,7 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
     // Faults that both programs would find are told once, before there are processes.
     device::parse(device)?;
     let config = Config::load(&args.run.config, &args.run.sets, args.run.shards.as_deref())?;
+    config.check_allowed(&args.run.allow)?;
     config.folder()?;
     config.model()?;
     // The loader would copy the shards as well, but the trainer's patience with a loader does not last that long.
@@ -65,6 +66,9 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
             Resume::From(path) => path.clone(),
         };
         trainer.args(["--resume".into(), resume.into_os_string()]);
+    }
+    if !args.run.allow.is_empty() {
+        trainer.args(["--allow", &args.run.allow.join(",")]);
     }
     match (Job { loader, trainer }).run(&events) {
         Err(error) if error.is_midway() => {

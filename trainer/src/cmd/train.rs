@@ -45,6 +45,7 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
         .map(|_| std::os::unix::process::parent_id());
     let stop = Stop::on_signals(launcher).context("cannot listen to signals")?;
     let config = Config::load(&args.run.config, &args.run.sets, args.run.shards.as_deref())?;
+    config.check_allowed(&args.run.allow)?;
     let folder = config.folder()?.to_owned();
     super::set_threads(config.trainer.threads)?;
     let endpoint = match (channel, &args.socket) {
@@ -57,6 +58,7 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
         world: World::alone(),
         endpoint,
         resume: args.run.resume.clone(),
+        allowed: args.run.allow.clone(),
         started,
     };
     program::set_rank(start.world.rank, start.world.world);
@@ -69,12 +71,12 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
         Opened::NothingToDo {
             checkpoint,
             step,
-            epoch,
+            epoch_len,
         } => {
             let at = format!("{} stands at step {step}", Escaped::new(&checkpoint));
             out.announce(format_args!(
                 "nothing to do: {at}, {}",
-                why_nothing(&config, &args.run, &checkpoint, step, epoch)
+                why_nothing(&config, &args.run, &checkpoint, step, epoch_len)
             ));
             return Ok(exit::FINE);
         }
@@ -91,20 +93,28 @@ fn why_nothing(
     args: &RunArgs,
     checkpoint: &Path,
     step: u64,
-    epoch: u64,
+    epoch_len: u64,
 ) -> String {
-    let epochs = config.optimization.epochs;
-    match config.trainer.stop_at_step {
-        Some(stop) if step >= stop && epoch < epochs => {
-            format!("and trainer.stop_at_step is {stop}; a later one, or none, goes on from there")
-        }
-        _ => format!(
-            "epoch {epoch} of {epochs} (optimization.epochs). To begin anew with its weights:\n  \
-             trainer import {} --config {} --start-over --out DIR",
-            Escaped::new(checkpoint),
-            Escaped::new(&args.config)
-        ),
+    let (end, total) = (config.last_step(epoch_len), config.total_steps(epoch_len));
+    if step < total {
+        return format!(
+            "and trainer.stop_at_step is {end}. For the rest of the run, add to the command: \
+             --set trainer.stop_at_step=null"
+        );
     }
+    let (epoch, epochs) = (step / epoch_len.max(1), config.optimization.epochs);
+    let more = epoch.max(epochs) + 1;
+    let stop = match end < total {
+        true => " --set trainer.stop_at_step=null",
+        false => "",
+    };
+    format!(
+        "epoch {epoch} of {epochs} (optimization.epochs).\nFor another epoch, add to the command: \
+         --set optimization.epochs={more} --allow optimization.epochs{stop}\n\
+         To begin anew with its weights:\n  trainer import {} --config {} --start-over --out DIR",
+        Escaped::new(checkpoint),
+        Escaped::new(&args.config)
+    )
 }
 
 /// Says what became of a run, and returns the exit code for it.

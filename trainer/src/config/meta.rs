@@ -42,6 +42,9 @@ impl Meta {
     /// Keys that may differ between a checkpoint and the run that continues it.
     pub const FREE_ON_RESUME: &[&str] = &["copy_data", "load_checkpoint", "read_checkpoint"];
 
+    /// Keys that cannot: they decide the sizes of the networks.
+    pub const FIXED_ON_RESUME: &[&str] = &["model_name", "pred_depth", "pred_emb_dim"];
+
     /// Checks sizes against their limits. The encoder's are those of a name.
     pub(super) fn check(&self) -> Result<(), Error> {
         between("meta.pred_depth", self.pred_depth, 1, MAX_DEPTH as i64)?;

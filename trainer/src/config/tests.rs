@@ -156,23 +156,55 @@ fn only_differences_that_matter_are_listed() {
         ],
     )
     .unwrap();
-    assert_eq!(moved.differences(&one), Vec::<String>::new());
+    assert_eq!(moved.differences(&one), []);
     // A default that is written down is no difference.
     let written = parse(OFFICIAL, &["trainer.seed=0", "loader.split=train"]).unwrap();
-    assert_eq!(written.differences(&one), Vec::<String>::new());
+    assert_eq!(written.differences(&one), []);
     let changed = parse(
         OFFICIAL,
         &["optimization.lr=0.002", "mask.min_keep=4", "loader.seed=1"],
     )
     .unwrap();
+    let differences = changed.differences(&one);
+    let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
     assert_eq!(
-        changed.differences(&one),
+        lines,
         [
             "loader.seed: 1 now, 0 then",
             "mask.min_keep: 4 now, 10 then",
             "optimization.lr: 0.002 now, 0.001 then"
         ]
     );
+}
+
+#[test]
+fn only_keys_that_can_differ_are_allowed() {
+    let config = parse(OFFICIAL, &[]).unwrap();
+    let allow = |key: &str| config.check_allowed(&[key.to_owned()]);
+    for key in [
+        "optimization.epochs",
+        "mask.min_keep",
+        "loader.shards",
+        "trainer.threads",
+    ] {
+        allow(key).unwrap();
+    }
+    for (key, reason) in [
+        ("meta.model_name", "sizes of the networks"),
+        ("mask.patch_size", "sizes of the networks"),
+        ("optimization.epoch", "optimization.epochs, "),
+        ("optimization", "optimization.epochs, "),
+        ("optimization.epochs=4", "optimization.epochs, "),
+        ("epochs", "is no key; one has a section"),
+        ("", "is no key"),
+    ] {
+        let message = allow(key).unwrap_err().to_string();
+        let start = format!("--allow {key}: ");
+        assert!(
+            message.starts_with(&start) && message.contains(reason),
+            "{message}"
+        );
+    }
 }
 
 #[test]

@@ -37,7 +37,8 @@ pub struct Log {
 impl Log {
     /// Continues the logs in the run directory `folder` at step `first`.
     ///
-    /// `every` is the interval of the console's lines, in steps; `started` is when the program did.
+    /// `epochs` are the steps up to which epochs had a length, and that length. `every` is the interval of the
+    /// console's lines, in steps; `started` is when the program did.
     ///
     /// # Errors
     /// If a file of rows cannot be opened.
@@ -45,12 +46,12 @@ impl Log {
         folder: &Path,
         tag: &str,
         first: u64,
-        epoch_len: u64,
+        epochs: &[(u64, u64)],
         every: u64,
         started: Instant,
     ) -> Result<Log, Error> {
         Ok(Log {
-            csv: Csv::open(folder, tag, first, epoch_len)?,
+            csv: Csv::open(folder, tag, first, epochs)?,
             jsonl: Jsonl::open(folder, tag, first)?,
             console: Console::new(every),
             observers: Vec::new(),
@@ -122,7 +123,17 @@ mod tests {
     #[test]
     fn resuming_cuts_rows_beyond_the_checkpoint_and_a_torn_line() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |first| Log::open(folder.path(), "jepa", first, 5, 10, Instant::now()).unwrap();
+        let open = |first| {
+            Log::open(
+                folder.path(),
+                "jepa",
+                first,
+                &[(u64::MAX, 5)],
+                10,
+                Instant::now(),
+            )
+            .unwrap()
+        };
         let mut log = open(0);
         (0..9).for_each(|step| log.step(&record(step)));
         let mut files = log.files().unwrap();
@@ -160,7 +171,15 @@ mod tests {
     #[test]
     fn observers_follow_each_step_and_the_end() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(folder.path(), "jepa", 0, 5, 10, Instant::now()).unwrap();
+        let mut log = Log::open(
+            folder.path(),
+            "jepa",
+            0,
+            &[(u64::MAX, 5)],
+            10,
+            Instant::now(),
+        )
+        .unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
         log.add(Box::new(Told(told.clone())));
         log.step(&record(0));

@@ -31,7 +31,7 @@ impl Rows {
     pub(super) fn open(
         path: PathBuf,
         header: &str,
-        keep: impl Fn(&str) -> bool,
+        keep: impl FnMut(&str) -> bool,
     ) -> Result<Rows, super::Error> {
         let opened =
             cut(&path, header, keep).and_then(|()| OpenOptions::new().append(true).open(&path));
@@ -93,7 +93,7 @@ impl Rows {
 ///
 /// The new content is written aside and renamed over, so that a crash here loses nothing. A line that is no text is not
 /// accepted either.
-fn cut(path: &Path, header: &str, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+fn cut(path: &Path, header: &str, mut keep: impl FnMut(&str) -> bool) -> io::Result<()> {
     let old = match std::fs::read(path) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == ErrorKind::NotFound => None,

@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use serde_json::{Map, Value};
 use shardtool::Escaped;
 
-use super::Error;
+use super::{Error, Terms, changes};
 use crate::checkpoint::{self, State, Store};
 use crate::config::Config;
 use crate::distributed::First;
@@ -115,15 +115,20 @@ impl RunDir {
 
     /// Returns the checkpoint to begin with, after refusing everything that would mix two runs.
     ///
+    /// The state is that of the checkpoint, with what changes from there on.
+    ///
     /// # Errors
     /// [`Error::OtherRun`], [`Error::HoldsRun`], [`Error::WentOn`] and others: what is at odds, and the cure.
-    pub fn begin(&self, config: &Config, resume: Option<&Resume>) -> Result<Begin, Error> {
+    pub fn begin(
+        &self,
+        config: &Config,
+        resume: Option<&Resume>,
+        terms: &Terms,
+    ) -> Result<Begin, Error> {
         let found = match (resume, config.meta.load_checkpoint) {
             (Some(Resume::Never), _) => {
-                if self.path.join(PARAMS).exists() {
-                    return Err(Error::HoldsRun {
-                        path: self.path.clone(),
-                    });
+                if self.store.latest()?.is_some() || self.has_steps()? {
+                    return Err(self.holds_run());
                 }
                 None
             }
@@ -138,7 +143,7 @@ impl RunDir {
         };
         let Some(path) = found else {
             // A run that died before its first checkpoint begins at step 0 again, if it is the same run.
-            self.check_params(config)?;
+            self.check_params(config, terms)?;
             return Ok(None);
         };
         let state = checkpoint::read_state(&path)?;
@@ -148,21 +153,49 @@ impl RunDir {
         let earlier = ConfigFile::parse(&path, &json(&state.config), &[])
             .map_err(Into::into)
             .and_then(|file| Config::from_file(&file));
-        same(stored(&path, earlier)?, config, &path)?;
-        if path.parent() != Some(&self.path.join("checkpoints")) {
-            self.check_params(config)?;
+        let earlier = stored(&path, earlier)?;
+        let changes = changes::differences(&path, &state, &earlier, config, terms)?;
+        changes::accept(&path, &changes, terms)?;
+        let moves = path.parent() != Some(&self.path.join("checkpoints"));
+        if moves {
+            self.check_params(config, terms)?;
         }
-        if let Some((newest, checkpoint)) = self.store.list()?.pop()
-            && newest > state.step
-        {
-            return Err(Error::WentOn {
-                path: self.path.clone(),
-                newest,
-                checkpoint,
-                step: state.step,
-            });
+        if let Some((newest, checkpoint)) = self.store.list()?.pop() {
+            if moves {
+                return Err(self.holds_run());
+            }
+            if newest > state.step {
+                return Err(Error::WentOn {
+                    path: self.path.clone(),
+                    newest,
+                    checkpoint,
+                    step: state.step,
+                });
+            }
         }
+        let state = match moves || !changes.is_empty() {
+            true => changes::turn(&path, state, changes, terms),
+            false => state,
+        };
         Ok(Some((path, state)))
+    }
+
+    /// Tells whether a step of a run is in a log here.
+    fn has_steps(&self) -> Result<bool, Error> {
+        for entry in named(&self.path, fs::read_dir(&self.path))? {
+            let entry = named(&self.path, entry)?;
+            let is_log = entry.file_name().to_string_lossy().ends_with("_r0.jsonl");
+            if is_log && entry.metadata().is_ok_and(|log| log.len() > 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn holds_run(&self) -> Error {
+        Error::HoldsRun {
+            path: self.path.clone(),
+        }
     }
 
     /// Returns the checkpoint that the official keys `load_checkpoint: true` and `read_checkpoint` mean.
@@ -195,13 +228,16 @@ impl RunDir {
 
     /// Returns the checkpoint that `path` means.
     ///
-    /// One of the official code is imported into this run directory, once: a run that has gone on from it continues
-    /// where it stands.
+    /// One of the official code is imported into this run directory, once. A run that has gone on from it, or from one
+    /// of another run directory, continues where it stands: the same command begins it and goes on.
     fn take(&self, path: &Path, config: &Config) -> Result<PathBuf, Error> {
+        let latest = self.store.latest()?;
         if !import::is_official(path) {
-            return Ok(checkpoint::find(path)?);
+            let found = checkpoint::find(path)?;
+            let begun = latest.filter(|latest| came_from(latest, path));
+            return Ok(begun.unwrap_or(found));
         }
-        if let Some(latest) = self.store.latest()? {
+        if let Some(latest) = latest {
             tracing::info!(
                 "{}: was begun already; going on from {}",
                 Escaped::new(&self.path),
@@ -216,16 +252,17 @@ impl RunDir {
         Ok(imported.path)
     }
 
-    /// Refuses a directory whose stored configuration belongs to another run.
-    fn check_params(&self, config: &Config) -> Result<(), Error> {
+    /// Refuses a directory whose stored configuration belongs to another run. One that made no step is none.
+    fn check_params(&self, config: &Config, terms: &Terms) -> Result<(), Error> {
         let path = self.path.join(PARAMS);
-        if !path.exists() {
+        if !path.exists() || !self.has_steps()? {
             return Ok(());
         }
         let earlier = ConfigFile::load(&path, &[])
             .map_err(Into::into)
             .and_then(|file| Config::from_file(&file));
-        same(stored(&path, earlier)?, config, &path)
+        let changes = changes::params_differences(&stored(&path, earlier)?, config, terms);
+        changes::accept(&path, &changes, terms)
     }
 
     /// Stores the resolved configuration and returns it as text.
@@ -265,16 +302,12 @@ fn json(config: &Map<String, Value>) -> String {
     serde_json::to_string(config).expect("a JSON value always serialises")
 }
 
-/// Refuses a configuration that would give other results than an earlier one.
-fn same(earlier: Config, config: &Config, source: &Path) -> Result<(), Error> {
-    let differences = config.differences(&earlier);
-    if differences.is_empty() {
-        return Ok(());
-    }
-    Err(Error::OtherRun {
-        path: source.to_owned(),
-        differences,
-    })
+/// Tells whether the run of the checkpoint `latest` once went on from `path`: a checkpoint, or a directory of one.
+fn came_from(latest: &Path, path: &Path) -> bool {
+    let whole = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let lineage = checkpoint::read_state(latest).map_or(Vec::new(), |state| state.lineage);
+    let mut from = lineage.iter().map(|turn| PathBuf::from(&turn.checkpoint));
+    from.any(|from| from.starts_with(whole(path)))
 }
 
 #[cfg(test)]

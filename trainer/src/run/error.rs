@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use shardtool::Escaped;
 
+use crate::checkpoint::Change;
 use crate::{checkpoint, config, exchange, observe};
 
 /// The reason why a run cannot begin or continue in a directory, or can keep nothing there any more.
@@ -40,32 +41,32 @@ pub enum Error {
         /// The run directory.
         path: PathBuf,
     },
-    /// The configuration is that of another run.
+    /// The configuration or the data are not those of the run.
     #[error(
-        "{}: this is another run; they differ in\n  {}\nGive another logging.folder, or set these keys as they were.",
+        "{}: this run was begun with other values:\n  {}\n{advice}",
         Escaped::new(path),
-        differences.join("\n  ")
+        lines(changes)
     )]
     OtherRun {
         /// The checkpoint or the stored configuration that disagrees.
         path: PathBuf,
-        /// A line for each key that differs.
-        differences: Vec<String>,
+        /// What differs.
+        changes: Vec<Change>,
+        /// How the run can go on.
+        advice: String,
     },
-    /// The checkpoint to continue from saw other samples than this run would.
+    /// The program that wrote the checkpoint drew other samples from the same configuration.
     #[error(
-        "{}: the checkpoint has {what} {then}, this run {now}: it would see other samples",
+        "{}: made under another sampling law: the hash of its configuration was {then:016x} and is {now:016x}",
         Escaped::new(path)
     )]
-    OtherSamples {
+    OtherLaw {
         /// The checkpoint.
         path: PathBuf,
-        /// What differs.
-        what: &'static str,
-        /// Its value in the checkpoint.
-        then: String,
-        /// Its value now.
-        now: String,
+        /// The hash in the checkpoint.
+        then: u64,
+        /// The hash that this program makes of the checkpoint's configuration.
+        now: u64,
     },
     /// The run went on beyond the checkpoint to continue from.
     #[error(
@@ -134,6 +135,11 @@ pub enum Error {
     /// The log.
     #[error(transparent)]
     Log(#[from] observe::Error),
+}
+
+/// Returns a line for each change, indented but for the first.
+fn lines(changes: &[Change]) -> String {
+    Vec::from_iter(changes.iter().map(ToString::to_string)).join("\n  ")
 }
 
 // Written out, because the derive would make it the source as well, and so a cause that is said twice.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::Run;
 use crate::checkpoint::{self, PARTS, Parts, State};
@@ -21,6 +21,8 @@ impl Run {
             manifest_checksum: self.identity.manifest_checksum,
             loss: self.loss,
             skipped: self.skipped,
+            threads: (self.device == Device::Cpu).then(|| tch::get_num_threads() as u64),
+            lineage: self.identity.lineage.clone(),
             ..State::new(self.step, self.epoch_len, self.identity.config.clone())
         }
     }

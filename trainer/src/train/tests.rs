@@ -13,7 +13,7 @@ use crate::checkpoint::Store;
 use crate::checkpoint::power_cut::PowerCut;
 use crate::distributed::World;
 use crate::observe::{Log, Record};
-use crate::run::RunDir;
+use crate::run::{RunDir, Terms};
 use crate::source;
 
 mod checkpoints;
@@ -127,7 +127,7 @@ fn run_until(
         .unwrap_or_default();
     let mut dir = RunDir::open(config, World::alone().first().unwrap()).unwrap();
     dir.store = power.under(&dir.store);
-    let found = dir.begin(config, None).unwrap();
+    let found = dir.begin(config, None, &Terms::default()).unwrap();
     let state = found.as_ref().map_or_else(
         || State::new(0, EPOCH_LEN, config.resolved()),
         |(_, state)| state.clone(),
@@ -135,7 +135,15 @@ fn run_until(
     let checkpoint = found.as_ref().map(|(path, _)| path.as_path());
     let mut run = Run::of(&model(), config, &state, checkpoint, Device::Cpu).unwrap();
     change(&mut run);
-    let log = Log::open(dir.path(), "jepa", run.step, EPOCH_LEN, 10, Instant::now()).unwrap();
+    let log = Log::open(
+        dir.path(),
+        "jepa",
+        run.step,
+        &[(u64::MAX, EPOCH_LEN)],
+        10,
+        Instant::now(),
+    )
+    .unwrap();
     let keeper = Keeper::new(dir, log, config.checkpoint.clone(), run.step, &run.parts());
     let outcome = run.train(source, &mut Some(keeper.unwrap()), &stop);
     (run, outcome)

@@ -18,7 +18,7 @@ use trainer::config::Config;
 use trainer::distributed::World;
 use trainer::method::encoder::Encoder;
 use trainer::method::model::ModelConfig;
-use trainer::run::{Resume, RunDir};
+use trainer::run::{Resume, RunDir, Terms};
 use trainer::train::Run;
 
 mod hostile;
@@ -171,7 +171,7 @@ fn an_official_checkpoint_goes_in_and_comes_out_again() {
     .unwrap();
     let dir = RunDir::open(&config, World::alone().first().unwrap()).unwrap();
     let message = dir
-        .begin(&config, Some(&Resume::From(back)))
+        .begin(&config, Some(&Resume::From(back)), &Terms::default())
         .unwrap_err()
         .to_string();
     assert!(
@@ -203,7 +203,10 @@ fn the_official_keys_load_an_official_file() {
     ] {
         let config = Config::load(&path, &sets(read), Some(&golden)).unwrap();
         let dir = RunDir::open(&config, World::alone().first().unwrap()).unwrap();
-        let (found, state) = dir.begin(&config, None).unwrap().unwrap();
+        let (found, state) = dir
+            .begin(&config, None, &Terms::default())
+            .unwrap()
+            .unwrap();
         assert_eq!((state.epoch, state.step), (EPOCH, EPOCH * state.epoch_len));
         assert!(state.epoch_len > 0 && found.starts_with(dir.path().join("checkpoints")));
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
-use super::super::{Config, is_free};
+use super::super::{Config, OnResume};
 use super::{OFFICIAL, parse};
 
 /// Sections in the order of the page, with the types that hold their keys.
@@ -92,7 +92,11 @@ fn generated() -> String {
                 Value::String(text) => format!("`{text}`"),
                 value => format!("`{}`", value.to_string().replace(',', ", ")),
             };
-            let resume = if is_free(&key) { "free" } else { "fixed" };
+            let resume = match OnResume::of(&key) {
+                OnResume::Free => "free",
+                OnResume::Allowed => "if allowed",
+                OnResume::Fixed => "fixed",
+            };
             let mut meaning = field.doc.clone();
             if let Some((_, variants)) = types.get(&field.kind) {
                 let names: Vec<String> = variants

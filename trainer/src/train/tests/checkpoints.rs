@@ -147,7 +147,10 @@ fn a_damaged_checkpoint_is_refused_and_last_good_goes_on_from_the_one_before() {
     std::fs::write(&file, bytes).unwrap();
 
     let dir = RunDir::open(&config, World::alone().first().unwrap()).unwrap();
-    let (path, state) = dir.begin(&config, None).unwrap().unwrap();
+    let (path, state) = dir
+        .begin(&config, None, &Terms::default())
+        .unwrap()
+        .unwrap();
     let refused = Run::of(&model(), &config, &state, Some(&path), Device::Cpu);
     let message = format!("{:#}", refused.err().unwrap());
     for part in [
@@ -159,7 +162,7 @@ fn a_damaged_checkpoint_is_refused_and_last_good_goes_on_from_the_one_before() {
     // A file that is gone is damage as well.
     for gone in ["optimizer.safetensors", "checkpoint.json"] {
         std::fs::remove_file(newest.join(gone)).unwrap();
-        let message = match dir.begin(&config, None) {
+        let message = match dir.begin(&config, None, &Terms::default()) {
             Ok(found) => {
                 let (path, state) = found.unwrap();
                 let run = Run::of(&model(), &config, &state, Some(&path), Device::Cpu);
@@ -170,7 +173,9 @@ fn a_damaged_checkpoint_is_refused_and_last_good_goes_on_from_the_one_before() {
         let missing = format!("{gone}: it is missing; --resume=last-good");
         assert!(message.contains(&missing), "{message}");
     }
-    let found = dir.begin(&config, Some(&Resume::LastGood)).unwrap();
+    let found = dir
+        .begin(&config, Some(&Resume::LastGood), &Terms::default())
+        .unwrap();
     assert_eq!(found.unwrap().1.step, 4);
     drop(dir);
     let (resumed, outcome) = run(&config, &mut source(1, 2));
