@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use shardtool::program::{Results, Verbosity};
-use trainer::config::MAX_THREADS;
+use trainer::config::{MAX_THREADS, default_threads};
 use trainer::run::Resume;
 use trainer::stop;
 use trainer::torch::threads;
@@ -73,9 +73,12 @@ pub struct RunArgs {
     allow: Vec<String>,
 }
 
-/// Has libtorch compute with `threads` threads; by default one per CPU that this process may use.
+/// Has libtorch compute with `threads` threads; by default those of `$OMP_NUM_THREADS`, else one per CPU that this
+/// process may use.
 fn set_threads(threads: Option<usize>) -> Result<()> {
-    let threads = threads.unwrap_or_else(|| shardtool::cpus::count().min(MAX_THREADS));
+    let omp = std::env::var("OMP_NUM_THREADS").ok();
+    let threads =
+        threads.unwrap_or_else(|| default_threads(omp.as_deref(), shardtool::cpus::count()));
     ensure!(
         (1..=MAX_THREADS).contains(&threads),
         "{threads} is outside 1..={MAX_THREADS}"

@@ -4,12 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
+/// The largest `epochs`: far beyond any use, and small enough that steps can be counted.
+const MAX_EPOCHS: u64 = 1_000_000;
+
 /// The official `optimization` section, and `global_batch`: how long a run is, and its schedules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Optimization {
     /// Momentum of the target encoder at the start and at the end of its schedule.
     pub ema: [f64; 2],
-    /// Number of epochs of the run.
+    /// Number of epochs of the run, at most 1000000.
     pub epochs: u64,
     /// Learning rate at the end of the schedule.
     pub final_lr: f64,
@@ -47,6 +50,10 @@ impl Optimization {
                 "optimization.epochs",
                 "0 epochs train nothing",
             ));
+        }
+        if self.epochs > MAX_EPOCHS {
+            let reason = format!("{} is above {MAX_EPOCHS}", self.epochs);
+            return Err(Error::value("optimization.epochs", reason));
         }
         if !self
             .ema

@@ -47,6 +47,10 @@ fn faults_name_their_key() {
         ("optimization.warm_up=3", "optimization.warmup"),
         ("meta.model_nam=x", "meta.model_name"),
         ("optimization.epochs=0", "optimization.epochs"),
+        (
+            "optimization.epochs=18446744073709551615",
+            "optimization.epochs: 18446744073709551615 is above 1000000",
+        ),
         ("optimization.ema=[0.9, 1.1]", "optimization.ema"),
         ("optimization.lr=-1", "optimization.lr"),
         ("checkpoint.keep=0", "checkpoint.keep"),
@@ -204,6 +208,22 @@ fn only_keys_that_can_differ_are_allowed() {
             message.starts_with(&start) && message.contains(reason),
             "{message}"
         );
+    }
+}
+
+#[test]
+fn openmp_says_how_many_threads_there_are_by_default() {
+    for (omp, expected) in [
+        (None, 8),
+        (Some("3"), 3),
+        (Some(" 4,2"), 4),
+        (Some("0"), 8),
+        (Some("-1"), 8),
+        (Some("many"), 8),
+        (Some(""), 8),
+        (Some("99999"), MAX_THREADS),
+    ] {
+        assert_eq!(default_threads(omp, 8), expected, "{omp:?}");
     }
 }
 

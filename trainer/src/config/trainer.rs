@@ -13,7 +13,7 @@ pub const MAX_THREADS: usize = 4096;
 pub struct Trainer {
     /// Seed of the initial weights; that of order, crops and masks is `loader.seed`.
     pub seed: u64,
-    /// Threads of libtorch on the CPU, 1 to 4096. By default one per CPU that this process may run on.
+    /// Threads of libtorch on the CPU, 1 to 4096. By default `$OMP_NUM_THREADS`, else one per CPU of this process.
     pub threads: Option<usize>,
     /// Steps between two lines on the console.
     pub log_every: u64,
@@ -65,6 +65,16 @@ impl Default for Trainer {
             max_skipped: 10,
         }
     }
+}
+
+/// Returns the threads of libtorch where nothing sets them: those of `$OMP_NUM_THREADS`, else `cpus`.
+///
+/// Of a list, which OpenMP takes for levels inside each other, the first counts. What is no number is passed by, as
+/// OpenMP does.
+pub fn default_threads(omp: Option<&str>, cpus: usize) -> usize {
+    let first = omp.and_then(|list| list.split(',').next()?.trim().parse().ok());
+    let threads = first.filter(|&threads| threads > 0).unwrap_or(cpus);
+    threads.min(MAX_THREADS)
 }
 
 impl Trainer {

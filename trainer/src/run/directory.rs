@@ -156,7 +156,7 @@ impl RunDir {
         let earlier = stored(&path, earlier)?;
         let changes = changes::differences(&path, &state, &earlier, config, terms)?;
         changes::accept(&path, &changes, terms)?;
-        let moves = path.parent() != Some(&self.path.join("checkpoints"));
+        let moves = path.parent().map(whole) != Some(whole(&self.path.join("checkpoints")));
         if moves {
             self.check_params(config, terms)?;
         }
@@ -302,9 +302,13 @@ fn json(config: &Map<String, Value>) -> String {
     serde_json::to_string(config).expect("a JSON value always serialises")
 }
 
+/// Returns a path that does not depend on how it was written.
+fn whole(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Tells whether the run of the checkpoint `latest` once went on from `path`: a checkpoint, or a directory of one.
 fn came_from(latest: &Path, path: &Path) -> bool {
-    let whole = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let lineage = checkpoint::read_state(latest).map_or(Vec::new(), |state| state.lineage);
     let mut from = lineage.iter().map(|turn| PathBuf::from(&turn.checkpoint));
     from.any(|from| from.starts_with(whole(path)))

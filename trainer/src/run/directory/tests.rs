@@ -233,6 +233,19 @@ fn a_run_that_made_no_step_holds_no_directory() {
 }
 
 #[test]
+fn a_run_is_its_own_however_its_directory_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = config(folder.path(), &[]);
+    let dir = open(&one).unwrap();
+    save(&dir, &one, 20);
+    let name = folder.path().file_name().unwrap();
+    let written = folder.path().join("checkpoints/../..").join(name);
+    let found = dir.begin(&one, Some(&Resume::From(written)), &Terms::default());
+    let (_, state) = found.unwrap().unwrap();
+    assert_eq!((state.step, state.lineage.len()), (20, 0));
+}
+
+#[test]
 fn what_is_allowed_changes_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let one = config(folder.path(), &[]);
