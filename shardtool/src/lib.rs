@@ -32,8 +32,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! What the three programs have in common stands here, too: [`exit`] codes, [`Escaped`] text, and how they speak and
-//! end ([`program`], feature `program`).
+//! What the three programs have in common stands here, too: [`exit`] codes, [`Escaped`] text, files on all kinds of
+//! [`disk`], and how they speak and end ([`program`], feature `program`).
 //!
 //! The specification, which the code follows and a stranger could read alone:
 #![doc = include_str!("../FORMAT.md")]
@@ -48,6 +48,7 @@ mod corrupt;
 pub mod cpus;
 pub mod dataset;
 pub mod dct;
+pub mod disk;
 mod error;
 mod escaped;
 pub mod exit;

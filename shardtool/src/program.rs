@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-pub use console::{Verbosity, progress_bar, set_rank};
+pub use console::{Verbosity, faulty_variable, progress_bar, set_rank};
 pub use results::Results;
 
 use crate::{exit, panics};

@@ -4,13 +4,14 @@
 //! does not see lies behind a veil. The target blocks, which the predictor must fill in, are outlined, each in its own
 //! colour.
 
+use std::io::Cursor;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use image::{ImageFormat, Rgb, RgbImage};
 use loader::ring::SlotReader;
 use shardtool::program::Results;
-use shardtool::{Escaped, exit};
+use shardtool::{Escaped, disk, exit};
 
 use super::{PATIENCE, Selection, Session};
 
@@ -69,9 +70,11 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         drawn += images;
         consumer.release(slot);
     }
-    let sheet = sheet(&tiles);
-    sheet
-        .save_with_format(&args.out, ImageFormat::Png)
+    let mut png = Cursor::new(Vec::new());
+    sheet(&tiles)
+        .write_to(&mut png, ImageFormat::Png)
+        .context("encode a PNG")?;
+    disk::write_output(&args.out, png.get_ref())
         .with_context(|| Escaped::new(&args.out).to_string())?;
     let targets = session.config.mask.num_pred_masks;
     let colours: Vec<&str> = (0..targets)

@@ -47,6 +47,12 @@ pub enum Error {
         /// The system's answer.
         cause: io::Error,
     },
+    /// Other processes cannot be kept away while shards are copied.
+    #[error("{cause}")]
+    Lock {
+        /// Why.
+        cause: shardtool::disk::LockError,
+    },
     /// A file of the data set cannot be copied.
     #[error(
         "{}: cannot copy {}: {cause}",

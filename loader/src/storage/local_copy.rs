@@ -18,7 +18,7 @@
 //! they are read: the pipeline takes a sample that is damaged in the copy alone from the source, and removes the copy
 //! of its shard, which the next start then makes again.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
 use shardtool::dataset::{MANIFEST_FILE, ShardRecord};
+use shardtool::disk::{self, Lock, LockError};
 use shardtool::memory::Size;
 use shardtool::{Escaped, Manifest, Shard};
 
@@ -38,6 +39,8 @@ use crate::private_dir::{self, Others};
 const STREAMS: usize = 4;
 /// Between two lines of progress.
 const REPORT: Duration = Duration::from_secs(5);
+/// Between two looks at a lock that another process holds.
+const LOOK: Duration = Duration::from_millis(100);
 const LOCK: &str = "staging.lock";
 
 /// Returns `loader.local_dir`, else what the job's environment names.
@@ -127,26 +130,26 @@ fn make_private(target: &Path) -> Result<(), Error> {
 }
 
 /// Waits until no other process copies to `target`.
-fn lock(target: &Path) -> Result<File, Error> {
+fn lock(target: &Path) -> Result<Lock, Error> {
     let path = target.join(LOCK);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed(&path, "opening it"))?;
-    match file.try_lock() {
-        Ok(()) => return Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            tracing::info!(
-                "waiting for another process that copies the shards to {}",
-                Escaped::new(target)
-            );
+    let mut is_said = false;
+    loop {
+        match Lock::take(&path) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held { holder, .. }) => {
+                if !is_said {
+                    is_said = true;
+                    tracing::info!(
+                        "waiting for another process that copies the shards to {} ({})",
+                        Escaped::new(target),
+                        Escaped::new(&holder)
+                    );
+                }
+                std::thread::sleep(LOOK);
+            }
+            Err(cause) => return Err(Error::Lock { cause }),
         }
-        Err(TryLockError::Error(error)) => return Err(failed(&path, "locking it")(error)),
     }
-    file.lock().map_err(failed(&path, "locking it"))?;
-    Ok(file)
 }
 
 /// Copies what is missing, and the manifest last.
@@ -249,7 +252,11 @@ fn copy_shard(source: &Path, target: &Path, record: &ShardRecord) -> Result<(), 
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
-    fs::copy(from, to).map(drop).map_err(|cause| Error::Copy {
+    let copied = File::open(from).and_then(|mut original| {
+        // Under a name of its own, and with the mode that the umask asks for.
+        io::copy(&mut original, &mut disk::create(to)?)
+    });
+    copied.map(drop).map_err(|cause| Error::Copy {
         path: to.to_owned(),
         original: from.to_owned(),
         cause,

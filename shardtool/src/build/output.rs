@@ -20,7 +20,7 @@ use crate::source::Source;
 
 pub use journal::{Done, Journal, finished};
 pub use splits::SplitWriter;
-pub use staging::{Staging, sync};
+pub use staging::Staging;
 
 /// Where the output goes.
 pub enum Destination {

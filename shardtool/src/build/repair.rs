@@ -6,7 +6,7 @@
 //! with it. A shard is written beside the damaged one and takes its place when it is complete and on the disk.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -17,6 +17,7 @@ use super::{Error, Note, OnError, Options, REPORT_FILE, Report, pool};
 use crate::dataset::{Manifest, ShardRecord, SplitRecord};
 use crate::dct::encode::Coding;
 use crate::dct::tables::Tables;
+use crate::disk::{self, Tried};
 use crate::format::{NewSample, Shard, ShardWriter, checksum};
 use crate::rans::EncodeTable;
 use crate::source::{Source, SourceFile, SourceSplit};
@@ -42,7 +43,7 @@ pub struct Repair<'a> {
     /// Paths of images that the build could not keep.
     rejected: HashSet<String>,
     /// The directory, locked.
-    lock: File,
+    _lock: File,
 }
 
 impl<'a> Repair<'a> {
@@ -57,8 +58,7 @@ impl<'a> Repair<'a> {
         workers: usize,
     ) -> Result<Repair<'a>, Error> {
         let lock = File::open(dir).map_err(DatasetError::io(dir, "open"))?;
-        // Some network file systems cannot lock; then two repairs at once are the user's care.
-        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        if disk::try_lock(&lock, dir) == Tried::Held {
             return Err(Error::Busy(dir.to_owned()));
         }
         let mut by_path: HashMap<&str, Vec<&SourceFile>> = HashMap::new();
@@ -84,7 +84,7 @@ impl<'a> Repair<'a> {
             memory: Memory::available(),
             by_path,
             rejected: report.rejected.into_iter().map(|note| note.path).collect(),
-            lock,
+            _lock: lock,
         })
     }
 
@@ -296,7 +296,7 @@ impl<'a> Repair<'a> {
         let path = self.dir.join(&record.file);
         fs::rename(aside, &path)
             .map_err(DatasetError::io(&path, "rename the repaired shard to"))?;
-        super::output::sync(&self.lock).map_err(DatasetError::io(self.dir, "write"))?;
+        disk::sync_dir(self.dir).map_err(DatasetError::io(self.dir, "write"))?;
         tracing::info!("{}: repaired", Escaped::new(&path));
         Ok(())
     }
@@ -305,7 +305,7 @@ impl<'a> Repair<'a> {
 /// Writes a copy of a shard with other payloads for some samples, and waits until it is on the disk. What stays damaged
 /// is copied as far as it can be read.
 fn patch(shard: &Shard, whole: &HashMap<u32, Vec<u8>>, aside: &Path) -> std::io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(aside)?);
+    let mut out = BufWriter::with_capacity(1 << 20, disk::create(aside)?);
     let mut buffer = Vec::new();
     out.write_all(shard.raw(0..shard.entry(0).offset, &mut buffer)?)?;
     for (sample, entry) in (0..).zip(shard.entries()) {
@@ -322,5 +322,5 @@ fn patch(shard: &Shard, whole: &HashMap<u32, Vec<u8>>, aside: &Path) -> std::io:
     let index = last.offset + u64::from(last.length);
     out.write_all(shard.raw(index..shard.bytes(), &mut buffer)?)?;
     out.flush()?;
-    out.get_ref().sync_all()
+    disk::sync(out.get_ref())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use shardtool::codec::{Decoder, Region};
 use shardtool::program::Results;
-use shardtool::{Codec, Dataset, Escaped, exit, turbo};
+use shardtool::{Codec, Dataset, Escaped, disk, exit, turbo};
 
 /// Write one sample to a file: the JPEG file (jpeg), one with the same coefficients (dct), or a PNG (raw)
 #[derive(Debug, clap::Args)]
@@ -82,7 +82,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
             png.into_inner()
         }
     };
-    std::fs::write(&args.out, &bytes)
+    disk::write_output(&args.out, &bytes)
         .with_context(|| format!("{}: cannot write", Escaped::new(&args.out)))?;
     let (codec, width, height) = (entry.codec, entry.stored_width, entry.stored_height);
     let class = match entry.class {

@@ -9,7 +9,7 @@ use super::{
     Codec, FIXED_BYTES, HEADER_LENGTH, MAGIC, MAX_CODEC_DATA, MAX_INDEX_LENGTH, MAX_LABELS,
     MAX_SAMPLES, NO_CLASS, VERSION, at, checksum, fits,
 };
-use crate::Error;
+use crate::{Error, disk};
 
 /// Index compression: the index is small and written once, so it may cost time.
 const INDEX_LEVEL: i32 = 9;
@@ -89,7 +89,7 @@ impl ShardWriter {
             let reason = "label columns need distinct names of 1 to 255 bytes, 256 columns at most";
             return Err(unwritable(path, 0, reason.to_owned()));
         }
-        let file = File::create(path).map_err(Error::io(path, "create"))?;
+        let file = disk::create(path).map_err(Error::io(path, "create"))?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         let header = [0; HEADER_LENGTH as usize];
         let write = file
@@ -265,7 +265,7 @@ impl ShardWriter {
             self.file.seek(SeekFrom::Start(0))?;
             self.file.write_all(&header)?;
             self.file.flush()?;
-            self.file.get_ref().sync_all()
+            disk::sync(self.file.get_ref())
         };
         write().map_err(Error::io(&path, "write"))?;
         Ok(Written {

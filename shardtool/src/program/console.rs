@@ -96,6 +96,8 @@ struct Identity {
 static IDENTITY: OnceLock<Identity> = OnceLock::new();
 /// The rank of this process, where there are several.
 static RANK: OnceLock<u32> = OnceLock::new();
+/// The variable that says nothing usable, if it does.
+static FAULTY: OnceLock<&str> = OnceLock::new();
 static BAR: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
 /// Where in the source the last panic happened.
 static PANIC: Mutex<String> = Mutex::new(String::new());
@@ -116,6 +118,7 @@ pub(super) fn install(name: &'static str, verbosity: &Verbosity) {
         .try_init();
     if let Some(fault) = fault {
         tracing::warn!("{fault}");
+        let _ = FAULTY.set(VARIABLE);
     }
     std::panic::set_hook(Box::new(note_panic));
 }
@@ -142,6 +145,11 @@ pub fn set_rank(rank: u32, world: u32) {
     if world > 1 {
         let _ = RANK.set(rank);
     }
+}
+
+/// Returns the variable that was said to be of no use: programs that this one starts need not say so again.
+pub fn faulty_variable() -> Option<&'static str> {
+    FAULTY.get().copied()
 }
 
 /// Returns a progress bar on standard error that messages are written above.

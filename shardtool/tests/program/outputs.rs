@@ -293,6 +293,53 @@ fn what_is_no_dataset_is_never_deleted() {
 }
 
 #[test]
+fn nothing_is_written_or_removed_through_links_beside_the_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write_classes(&root.join("photos"), 0..3);
+    write_classes(&root.join("others"), 3..6);
+    expect(0, root, &["build", "others", "--out", "precious"]);
+    let precious = files(&root.join("precious"));
+    let victim = root.join("victim");
+    let is_whole = || {
+        assert_eq!(fs::read(&victim).unwrap(), b"victim");
+        assert_eq!(files(&root.join("precious")), precious);
+    };
+    fs::write(&victim, "victim").unwrap();
+    // Among the files of an unfinished build.
+    fs::create_dir(root.join("out.building")).unwrap();
+    for name in [
+        "journal.jsonl",
+        "report.json",
+        "dataset.json",
+        "train-00000.shard",
+    ] {
+        symlink("../victim", root.join("out.building").join(name)).unwrap();
+    }
+    expect(0, root, &["build", "photos", "--out", "out"]);
+    is_whole();
+    for (name, _) in files(&root.join("out")) {
+        assert!(!root.join("out").join(&name).is_symlink(), "{name}");
+    }
+    // In the place of a data set that was moved aside.
+    symlink("precious", root.join("out.replaced")).unwrap();
+    run(root, &["build", "others", "--out", "out", "--force"]);
+    is_whole();
+    assert!(root.join("out.replaced").is_symlink());
+    fs::remove_file(root.join("out.replaced")).unwrap();
+    // In the place of the directory that is written, and of a single result.
+    symlink("precious", root.join("third.building")).unwrap();
+    expect(2, root, &["build", "photos", "--out", "third"]);
+    is_whole();
+    symlink("victim", root.join("image.png")).unwrap();
+    fs::hard_link(&victim, root.join("image.jpg")).unwrap();
+    for out in ["image.png", "image.jpg"] {
+        expect(0, root, &["extract", "out", "--sample", "0", "--out", out]);
+        is_whole();
+    }
+}
+
+#[test]
 fn other_labels_are_another_dataset() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();

@@ -16,7 +16,7 @@ use super::staging::Staging;
 use crate::dataset::{CodecOptions, Order, ShardRecord, SourceRecord};
 use crate::format::{Shard, VERSION};
 use crate::source::Source;
-use crate::{Error as DatasetError, Escaped};
+use crate::{Error as DatasetError, Escaped, disk};
 
 /// Name of the journal in the directory being written.
 pub const JOURNAL_FILE: &str = "journal.jsonl";
@@ -97,7 +97,7 @@ impl Journal {
             ..head
         };
         let mut journal = Journal {
-            file: File::create(&path).map_err(DatasetError::io(&path, "create"))?,
+            file: disk::create(&path).map_err(DatasetError::io(&path, "create"))?,
             done: Vec::new(),
         };
         journal.write(staging, &head)?;
@@ -125,7 +125,7 @@ impl Journal {
         let written = self
             .file
             .write_all(line.as_bytes())
-            .and_then(|()| self.file.sync_data());
+            .and_then(|()| disk::sync(&self.file));
         written.map_err(DatasetError::io(&staging.dir().join(JOURNAL_FILE), "write"))?;
         Ok(())
     }
@@ -179,6 +179,9 @@ fn vouched_for(dir: &Path, lines: Vec<Done>, codec_data: &[u8]) -> Vec<Done> {
 
 /// Checks all of a shard.
 fn check(path: &Path, done: &Done, codec_data: &[u8]) -> Result<(), String> {
+    if disk::is_link(path) {
+        return Err("a link".to_owned());
+    }
     let shard = Shard::open(path).map_err(|error| error.to_string())?;
     let got = (shard.len(), shard.bytes(), shard.checksum());
     if got != (done.shard.samples, done.shard.bytes, done.shard.checksum) {

@@ -4,7 +4,7 @@
 //! it stands inside, and its files move up one by one, the manifest last. So do those of a directory that the file
 //! system refuses to rename (one of an overlay's lower layer).
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,18 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use super::super::{Error, Outcome, REPORT_FILE};
 use super::journal::JOURNAL_FILE;
 use crate::dataset::{FORMAT_NAME, MANIFEST_FILE};
+use crate::disk::{self, Holder, Tried};
 use crate::{Error as DatasetError, Escaped};
+
+/// Name of the file that says who builds, where the file system has no locks.
+const HOLDER_FILE: &str = "builder.lock";
 
 /// A dataset that is being written.
 pub struct Staging {
     out: PathBuf,
     dir: PathBuf,
     /// The directory, opened and locked: a second build sees that it is alive.
-    lock: File,
+    _lock: File,
 }
 
 impl Staging {
@@ -35,21 +39,28 @@ impl Staging {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // just finished or removed
                 opened => opened.map_err(DatasetError::io(&dir, "open"))?,
             };
-            match lock.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(Error::Busy(dir)),
-                // Some network file systems cannot lock; then two builds at once are the user's care.
-                Err(TryLockError::Error(_)) => {}
+            let tried = disk::try_lock(&lock, &dir);
+            if tried == Tried::Held || tried == Tried::NoLocks && has_builder(&dir) {
+                return Err(Error::Busy(dir));
             }
             // Whoever held the lock may have moved the directory away meanwhile.
             let (held, named) = (lock.metadata(), fs::metadata(&dir));
             if let (Ok(held), Ok(named)) = (held, named)
                 && (held.dev(), held.ino()) == (named.dev(), named.ino())
             {
-                if !names(&dir).iter().all(|name| is_ours(name)) || dir.is_symlink() {
+                if !names(&dir).iter().all(|name| is_ours(name)) || disk::is_link(&dir) {
                     return Err(Error::Foreign { path: dir });
                 }
-                let staging = Staging { out, dir, lock };
+                if tried == Tried::NoLocks {
+                    let path = dir.join(HOLDER_FILE);
+                    let written = disk::write(&path, Holder::this().to_string().as_bytes());
+                    written.map_err(DatasetError::io(&path, "write"))?;
+                }
+                let staging = Staging {
+                    out,
+                    dir,
+                    _lock: lock,
+                };
                 staging.take_back()?;
                 return Ok(staging);
             }
@@ -83,7 +94,7 @@ impl Staging {
     /// Removes all files but these.
     pub fn keep_only(&self, kept: &[String]) -> Result<(), Error> {
         for name in names(&self.dir) {
-            if !kept.contains(&name) {
+            if !kept.contains(&name) && name != HOLDER_FILE {
                 let path = self.dir.join(name);
                 remove(&path).map_err(DatasetError::io(&path, "remove"))?;
             }
@@ -104,7 +115,7 @@ impl Staging {
             .open(&manifest)
             .and_then(|file| file.set_modified(began));
         dated.map_err(DatasetError::io(&manifest, "date"))?;
-        sync(&self.lock).map_err(DatasetError::io(&self.dir, "write"))?;
+        disk::sync_dir(&self.dir).map_err(DatasetError::io(&self.dir, "write"))?;
 
         let moved = if self.dir.starts_with(&self.out) {
             self.move_files()
@@ -118,19 +129,15 @@ impl Staging {
             }
         };
         moved?;
-        let parent = match self.out.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let synced = File::open(parent).and_then(|parent| sync(&parent));
-        synced.map_err(DatasetError::io(parent, "write"))?;
+        let parent = disk::parent(&self.out);
+        disk::sync_dir(parent).map_err(DatasetError::io(parent, "write"))?;
         Ok(())
     }
 
     /// Renames the directory to its place, and removes the dataset that was there.
     fn move_directory(&self) -> io::Result<()> {
         let replaced = with_suffix(&self.out, ".replaced");
-        if is_dataset(&replaced) {
+        if is_own_dataset(&replaced) {
             remove_dataset(&replaced)?;
         }
         if self.out.exists() && !is_free(&self.out) {
@@ -139,14 +146,16 @@ impl Staging {
             fs::remove_dir(&self.out)?;
         }
         if let Err(error) = fs::rename(&self.dir, &self.out) {
-            if replaced.exists() && !self.out.exists() {
+            if is_own_dataset(&replaced) && !self.out.exists() {
                 fs::rename(&replaced, &self.out)?;
             }
             return Err(error);
         }
         // The manifest tells that all is there; the journal has served, and harms nobody if it stays.
-        let _ = fs::remove_file(self.out.join(JOURNAL_FILE));
-        if replaced.exists() {
+        for name in [JOURNAL_FILE, HOLDER_FILE] {
+            let _ = fs::remove_file(self.out.join(name));
+        }
+        if is_own_dataset(&replaced) {
             remove_dataset(&replaced)?;
         }
         Ok(())
@@ -163,7 +172,7 @@ impl Staging {
         }
         let mut files: Vec<String> = names(&self.dir)
             .into_iter()
-            .filter(|name| is_ours(name) && name != JOURNAL_FILE)
+            .filter(|name| is_ours(name) && ![JOURNAL_FILE, HOLDER_FILE].contains(&name.as_str()))
             .collect();
         files.sort_by_key(|name| name == MANIFEST_FILE);
         for name in files {
@@ -171,24 +180,24 @@ impl Staging {
             fs::rename(self.dir.join(&name), &to)
                 .map_err(DatasetError::io(&to, "rename the finished file to"))?;
         }
-        let synced = File::open(&self.out).and_then(|out| sync(&out));
-        synced.map_err(DatasetError::io(&self.out, "write"))?;
+        disk::sync_dir(&self.out).map_err(DatasetError::io(&self.out, "write"))?;
         let _ = fs::remove_dir_all(&self.dir);
         Ok(())
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), Error> {
         let path = self.dir.join(name);
-        let mut file = File::create(&path).map_err(DatasetError::io(&path, "create"))?;
+        let mut file = disk::create(&path).map_err(DatasetError::io(&path, "create"))?;
         let written = file
             .write_all(text.as_bytes())
-            .and_then(|()| file.sync_all());
+            .and_then(|()| disk::sync(&file));
         written.map_err(DatasetError::io(&path, "write"))?;
         Ok(())
     }
 
     /// Removes the directory if there is nothing in it.
     pub fn leave(self) {
+        let _ = fs::remove_file(self.dir.join(HOLDER_FILE));
         let _ = fs::remove_dir(&self.dir);
     }
 
@@ -212,7 +221,7 @@ fn place(out: &Path) -> PathBuf {
 /// Moves a dataset back that a build with `--force` had moved aside when it died.
 pub fn restore_replaced(out: &Path) -> Result<(), Error> {
     let replaced = with_suffix(out, ".replaced");
-    if is_dataset(&replaced) && !out.exists() {
+    if is_own_dataset(&replaced) && !out.exists() {
         rename(&replaced, out)?;
     }
     Ok(())
@@ -234,9 +243,15 @@ pub fn is_half_moved(out: &Path) -> bool {
 }
 
 fn is_ours(name: &str) -> bool {
-    [REPORT_FILE, MANIFEST_FILE, JOURNAL_FILE].contains(&name)
+    [REPORT_FILE, MANIFEST_FILE, JOURNAL_FILE, HOLDER_FILE].contains(&name)
         || name.ends_with(".shard")
         || name.ends_with(".shard.repair")
+}
+
+/// Tells if another build of this machine works in a directory whose file system has no locks.
+fn has_builder(dir: &Path) -> bool {
+    let text = fs::read_to_string(dir.join(HOLDER_FILE)).unwrap_or_default();
+    Holder::parse(&text).is_some_and(|holder| holder.is_alive_here())
 }
 
 /// Tells if a directory holds a dataset of this program, be it of another version: nothing else is ever replaced.
@@ -246,6 +261,11 @@ pub fn is_dataset(path: &Path) -> bool {
     manifest
         .get("format")
         .is_some_and(|format| format == FORMAT_NAME)
+}
+
+/// Tells if a name is that of a dataset itself, and no link to one somewhere else.
+fn is_own_dataset(path: &Path) -> bool {
+    !disk::is_link(path) && is_dataset(path)
 }
 
 /// Removes a dataset, and its directory if there is nothing else in it.
@@ -276,27 +296,19 @@ fn is_mount_point(path: &Path) -> bool {
 
 /// Tells if a file system refuses to rename a directory whose files it would rename.
 fn is_unmovable(error: &io::Error) -> bool {
-    use io::ErrorKind::{CrossesDevices, DirectoryNotEmpty, InvalidInput, ResourceBusy};
-    let kind = error.kind();
+    use io::ErrorKind::{
+        CrossesDevices, DirectoryNotEmpty, InvalidInput, PermissionDenied, ResourceBusy,
+        Unsupported,
+    };
     matches!(
-        kind,
-        CrossesDevices | DirectoryNotEmpty | InvalidInput | ResourceBusy
+        error.kind(),
+        CrossesDevices
+            | DirectoryNotEmpty
+            | InvalidInput
+            | PermissionDenied
+            | ResourceBusy
+            | Unsupported
     )
-}
-
-/// Waits until a directory's names are on the disk, where the file system knows how.
-pub fn sync(directory: &File) -> io::Result<()> {
-    match directory.sync_all() {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
-            ) =>
-        {
-            Ok(())
-        }
-        synced => synced,
-    }
 }
 
 /// Returns the names in a directory; those that are not UTF-8 are nobody's here, but names all the same.

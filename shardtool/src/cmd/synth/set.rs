@@ -25,6 +25,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
+use shardtool::disk::{self, Tried};
 use shardtool::source::LABELS_FILE;
 
 use scene::{Draw, Scene};
@@ -337,11 +338,15 @@ fn claim(out: &Path) -> Result<(PathBuf, File), Error> {
         }
         _ => {}
     }
+    if disk::is_link(&partial) {
+        return Err(Error::Occupied {
+            path: partial,
+            why: "it is a link".into(),
+        });
+    }
     let lock = File::open(&partial).map_err(at(&partial))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(Error::Busy { path: partial }),
-        Err(fs::TryLockError::Error(error)) => return Err(at(&partial)(error)),
+    if disk::try_lock(&lock, &partial) == Tried::Held {
+        return Err(Error::Busy { path: partial });
     }
     // Only what an earlier run wrote is cleared: it wrote its recipe first.
     let mut entries = fs::read_dir(&partial).map_err(at(&partial))?.peekable();
