@@ -5,6 +5,7 @@
 //! missing, replaced or cut-off shard is refused before the first sample is read.
 
 mod manifest;
+mod quarantine;
 
 #[cfg(feature = "build")]
 pub(crate) use manifest::is_plain;
@@ -12,6 +13,8 @@ pub use manifest::{
     Bound, CodecOptions, EntropyCoding, FORMAT_NAME, LabelColumn, MANIFEST_FILE, Manifest, Order,
     ShardRecord, SourceRecord, SplitRecord,
 };
+
+pub use quarantine::{MOST_QUARANTINED, QUARANTINE_FILE, Quarantine, Quarantined, today};
 
 use std::path::{Path, PathBuf};
 

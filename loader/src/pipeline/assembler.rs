@@ -58,11 +58,10 @@ pub(super) fn assemble(
             }
             for part in images {
                 let position = group * images_per_group + part.index() as u64;
-                shared
-                    .source
-                    .split()
-                    .sample(sampler.sample_id(step, position))
-                    .prefetch();
+                let id = sampler.sample_id(step, position);
+                if !shared.source.quarantined().contains(&id) {
+                    shared.source.split().sample(id).prefetch();
+                }
                 let job = Job::Image {
                     assembly: assembly.clone(),
                     part,

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::*;
+use shardtool::dataset::{Quarantine, Quarantined};
+
 use crate::ring::FLAG_REPLACED;
 use crate::storage::Shards;
 use crate::testing::{Copied, Fixture, SAMPLES};
@@ -122,6 +124,54 @@ fn a_shard_that_is_cut_short_while_it_is_read_costs_the_samples_behind_the_cut()
         assert_eq!(after.flags, flags);
         assert!(after.ids.iter().all(|&id| id < kept));
     }
+}
+
+#[test]
+fn a_quarantine_changes_no_draw() {
+    let fixture = Fixture::new(&[]);
+    let lost = [1, 5, 17];
+    let all = || RankShare::steps(0, 6);
+    let shard = fixture.directory.path().join("train-00000.shard");
+    let sound = std::fs::read(&shard).unwrap();
+    let whole = collect(&fixture, &fixture.pipeline(2), all());
+    fixture.damage(lost);
+    let damaged = fixture.pipeline(2);
+    let expected = collect(&fixture, &damaged, all());
+    assert_ne!(expected, whole);
+    assert_eq!(damaged.damaged(), 3);
+    let dir = fixture.directory.path();
+    let source = fixture.source();
+    let manifest = source.dataset().manifest();
+    let listed = lost.map(|sample| Quarantined {
+        shard: "train-00000.shard".to_owned(),
+        sample: sample as u32,
+        cause: "flipped".to_owned(),
+        date: "2026-11-26".to_owned(),
+    });
+    let few = Quarantine::new(manifest, 0.01, listed.to_vec());
+    few.write(dir).unwrap();
+    let error = OpenSplit::open(dir, "train").unwrap_err().to_string();
+    assert!(
+        error.contains("quarantine.json: samples is 3 of them, expected at most 1 % of the 24"),
+        "{error}"
+    );
+    Quarantine::new(manifest, 0.2, listed.to_vec())
+        .write(dir)
+        .unwrap();
+    for workers in [1, 3] {
+        let pipeline = fixture.pipeline(workers);
+        assert_eq!(collect(&fixture, &pipeline, all()), expected);
+        let late = collect(&fixture, &pipeline, RankShare::steps(4, 2));
+        assert_eq!(late, expected[8..]);
+        assert_eq!(pipeline.damaged(), 0, "none of them was read");
+    }
+    // It is the list that counts, not what a reader happens to find.
+    std::fs::write(&shard, sound).unwrap();
+    assert_eq!(collect(&fixture, &fixture.pipeline(2), all()), expected);
+    Quarantine::new(manifest, 0.2, Vec::new())
+        .write(dir)
+        .unwrap();
+    assert_eq!(collect(&fixture, &fixture.pipeline(2), all()), whole);
 }
 
 #[test]

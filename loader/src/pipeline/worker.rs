@@ -108,7 +108,8 @@ impl Worker {
         }
     }
 
-    /// Renders the sample of a place, or the first undamaged replacement.
+    /// Renders the sample of a place, or the first undamaged replacement. One in quarantine is as good as damaged: the
+    /// same replacement is drawn, without a word.
     fn fill_image(
         &mut self,
         assembly: &Assembly,
@@ -121,6 +122,11 @@ impl Worker {
         let mut id = sampler.sample_id(step, position);
         let mut last = String::new();
         for attempt in 0..=MAX_REPLACEMENTS {
+            if shared.source.quarantined().contains(&id) {
+                last = format!("sample {id} is in quarantine");
+                id = sampler.replacement(step, position, attempt);
+                continue;
+            }
             match self.render_whole(assembly, id, step, position, part.pixels()) {
                 Ok(label) => {
                     if attempt > 0 {

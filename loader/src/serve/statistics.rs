@@ -64,6 +64,14 @@ impl Statistics {
             server.pipeline.damaged(),
             per_image(&work)
         );
+        let source = server.pipeline.source();
+        if !source.quarantined().is_empty() {
+            tracing::info!(
+                "{} of {} samples are in quarantine; others stood in for them",
+                source.quarantined().len(),
+                source.split().len()
+            );
+        }
     }
 }
 

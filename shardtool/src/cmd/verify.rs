@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use shardtool::build::{Damage, Repair};
 use shardtool::codec::Decoder;
-use shardtool::dataset::ShardRecord;
+use shardtool::dataset::{MOST_QUARANTINED, Quarantine, Quarantined, ShardRecord, today};
 use shardtool::planes::{Area, Resolution};
 use shardtool::program::Results;
 use shardtool::source::{self, Request};
-use shardtool::{Codec, Error, Escaped, Manifest, Payload, Shard, cpus, exit};
+use shardtool::{Codec, Error, Escaped, Manifest, Payload, Sample, Shard, cpus, exit};
 
 use super::{Meter, count, size};
 
@@ -30,6 +30,19 @@ pub struct Args {
     /// Restore what is damaged from the images of a list that the dataset was built from
     #[arg(long, value_name = "FILE")]
     repair_list: Vec<PathBuf>,
+    /// List the samples that are damaged, and stay so, in quarantine.json, so that the loader leaves them out and says
+    /// how many there are
+    #[arg(long)]
+    quarantine: bool,
+    /// The largest share of a split's samples that may be in quarantine
+    #[arg(long, value_name = "SHARE", default_value_t = MOST_QUARANTINED, requires = "quarantine")]
+    at_most: f64,
+}
+
+impl Args {
+    fn repairs(&self) -> bool {
+        !self.repair.is_empty() || !self.repair_list.is_empty()
+    }
 }
 
 /// What was found.
@@ -46,7 +59,6 @@ struct Found {
 
 pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     let manifest = Manifest::read(&args.dataset)?;
-    let repairs = !args.repair.is_empty() || !args.repair_list.is_empty();
     let total = manifest.splits.iter().map(|split| split.samples).sum();
     let mut meter = Meter::new("verifying", total);
     let mut found = Found::default();
@@ -54,7 +66,7 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
     let seconds = meter.finish();
     let (images, bytes, damaged) = (found.images, size(found.bytes), found.damaged);
     let name = Escaped::new(&args.dataset);
-    if let Some(unusable) = found.unusable.filter(|_| !repairs) {
+    if let Some(unusable) = found.unusable.filter(|_| !args.repairs()) {
         // A missing or damaged shard means that the dataset cannot be used: an error, not a fault found.
         return Err(unusable.into());
     }
@@ -62,13 +74,92 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
         out,
         "{name}: {images} images, {bytes}, {damaged} damaged ({seconds:.1} s)"
     )?;
-    if found.damage.is_empty() {
-        return Ok(exit::FINE);
+    let code = match found.damage.is_empty() {
+        true => exit::FINE,
+        false if args.repairs() => repair(args, &manifest, &found.damage, out)?,
+        false => exit::FAULTS,
+    };
+    note(args, &manifest, &found.damage, out)?;
+    Ok(code)
+}
+
+/// Lists what stays damaged in the quarantine, if that is asked for; else takes out of it what is whole again.
+fn note(
+    args: &Args,
+    manifest: &Manifest,
+    damage: &[(usize, usize, Damage)],
+    out: &mut Results,
+) -> anyhow::Result<()> {
+    let before = match Quarantine::read(&args.dataset, manifest) {
+        // It is written anew.
+        Err(_) if args.quarantine => None,
+        read => read?,
+    };
+    let at_most = match (&before, args.quarantine) {
+        (None, false) => return Ok(()),
+        (Some(before), false) => before.at_most,
+        (_, true) => args.at_most,
+    };
+    let known = before.map_or(Vec::new(), |before| before.samples);
+    let (mut decoder, mut buffer) = (Decoder::new(), Vec::new());
+    let mut listed = Vec::new();
+    for (split, number, damage) in damage {
+        let record = &manifest.splits[*split].shards[*number];
+        let shard = Shard::open_listed(&args.dataset, record, manifest.classes.len(), None);
+        let shard = match shard {
+            Ok(shard) => shard,
+            Err(error) if args.quarantine => {
+                bail!(
+                    "{error}; a shard that cannot be opened cannot be in quarantine, only repaired"
+                )
+            }
+            Err(_) => continue,
+        };
+        let samples = match damage {
+            Damage::Samples(samples) => samples.clone(),
+            Damage::Whole => (0..shard.len()).collect(),
+        };
+        for sample in samples {
+            let checked = examine(args, &shard.sample(sample), &mut decoder, &mut buffer);
+            let Err(cause) = checked else { continue };
+            let same =
+                |listed: &&Quarantined| (&listed.shard, listed.sample) == (&record.file, sample);
+            match known.iter().find(same) {
+                Some(listed_before) => listed.push(listed_before.clone()),
+                None if args.quarantine => listed.push(Quarantined {
+                    shard: record.file.clone(),
+                    sample,
+                    cause: cause.to_string(),
+                    date: today(),
+                }),
+                None => {}
+            }
+        }
     }
-    if repairs {
-        return repair(args, &manifest, &found.damage, out);
+    let samples = listed.len();
+    let quarantine = Quarantine::new(manifest, at_most, listed);
+    quarantine.check(&args.dataset, manifest)?;
+    quarantine.write(&args.dataset)?;
+    let name = Escaped::new(&args.dataset);
+    writeln!(
+        out,
+        "{name}: {} in quarantine",
+        count(samples as u64, "sample")
+    )?;
+    Ok(())
+}
+
+/// Reads a sample, and decodes it if that is asked for.
+fn examine(
+    args: &Args,
+    sample: &Sample<'_>,
+    decoder: &mut Decoder,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Error> {
+    match sample.read(buffer) {
+        Ok(payload) if args.decode => decode(decoder, &payload),
+        read => read.map(drop),
     }
-    Ok(exit::FAULTS)
 }
 
 /// Reads all shards and names what is damaged.
@@ -94,11 +185,7 @@ fn check(
             let mut damaged = Vec::new();
             for index in 0..shard.len() {
                 let sample = shard.sample(index);
-                let checked = match sample.read(&mut buffer) {
-                    Ok(payload) if args.decode => decode(&mut decoder, &payload),
-                    read => read.map(drop),
-                };
-                if let Err(error) = checked {
+                if let Err(error) = examine(args, &sample, &mut decoder, &mut buffer) {
                     damaged.push(index);
                     found.damaged += 1;
                     let id = first + u64::from(index);
@@ -132,7 +219,7 @@ fn open(
         Ok(shard) => return Some(shard),
         Err(error) => error,
     };
-    if found.unusable.is_some() || !args.repair.is_empty() || !args.repair_list.is_empty() {
+    if found.unusable.is_some() || args.repairs() {
         tracing::warn!("{error}");
     }
     found.unusable.get_or_insert(error);

@@ -152,7 +152,7 @@ pub struct ShardRecord {
 }
 
 /// Checksums are texts of 16 hexadecimal digits: a JSON number loses digits beyond 2^53.
-mod hex {
+pub(super) mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {

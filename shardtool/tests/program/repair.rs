@@ -144,3 +144,50 @@ fn what_the_source_does_not_give_back_is_named_and_stays_as_it_is() {
             .all(|(name, _)| !name.ends_with(".repair"))
     );
 }
+
+#[test]
+fn damaged_samples_are_listed_in_quarantine_until_they_are_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    build(root, "dct");
+    let (dataset, sound) = (
+        root.join("photos.shards"),
+        files(&root.join("photos.shards")),
+    );
+    let file = dataset.join("quarantine.json");
+    let quarantine = ["verify", "photos.shards", "--quarantine"];
+    expect(0, root, &quarantine);
+    assert!(!file.exists(), "nothing is damaged");
+    damage(&dataset, &[0, 3]);
+    let (_, stderr) = expect(2, root, &quarantine);
+    assert!(stderr.contains("at most 1 % of the 24"), "{stderr}");
+    assert!(!file.exists());
+    let asked = [&quarantine[..], &["--at-most", "0.25"]].concat();
+    let (stdout, _) = expect(1, root, &asked);
+    assert!(stdout.contains("2 samples in quarantine"), "{stdout}");
+    let listed: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let first = &listed["samples"][0];
+    assert_eq!(
+        (&first["shard"], &first["sample"]),
+        (&"train-00000.shard".into(), &0.into())
+    );
+    assert!(first["cause"].as_str().unwrap().contains("checksum"));
+    // One comes back, the other does not.
+    let opened = Dataset::open(&dataset).unwrap();
+    let gone = opened.splits()[0].sample(3).name().unwrap().to_owned();
+    let image = root.join("photos").join(&gone);
+    fs::rename(&image, root.join("away")).unwrap();
+    let repair = ["verify", "photos.shards", "--repair", "photos"];
+    let (stdout, _) = expect(1, root, &repair);
+    assert!(stdout.contains("1 sample in quarantine"), "{stdout}");
+    fs::rename(root.join("away"), &image).unwrap();
+    expect(0, root, &repair);
+    assert!(files(&dataset) == sound, "the list is gone as well");
+    // A list of another dataset is refused.
+    let other = fs::read_to_string(dataset.join("dataset.json")).unwrap() + " ";
+    damage(&dataset, &[0]);
+    expect(1, root, &asked);
+    fs::write(dataset.join("dataset.json"), other).unwrap();
+    let (_, stderr) = expect(2, root, &["verify", "photos.shards"]);
+    assert!(stderr.contains("quarantine.json: dataset is"), "{stderr}");
+}

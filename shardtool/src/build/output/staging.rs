@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use super::super::{Error, Outcome, REPORT_FILE};
 use super::journal::JOURNAL_FILE;
-use crate::dataset::{FORMAT_NAME, MANIFEST_FILE};
+use crate::dataset::{FORMAT_NAME, MANIFEST_FILE, QUARANTINE_FILE};
 use crate::disk::{self, Holder, Tried};
 use crate::{Error as DatasetError, Escaped};
 
@@ -243,9 +243,14 @@ pub fn is_half_moved(out: &Path) -> bool {
 }
 
 fn is_ours(name: &str) -> bool {
-    [REPORT_FILE, MANIFEST_FILE, JOURNAL_FILE, HOLDER_FILE].contains(&name)
-        || name.ends_with(".shard")
-        || name.ends_with(".shard.repair")
+    let files = [
+        REPORT_FILE,
+        MANIFEST_FILE,
+        JOURNAL_FILE,
+        HOLDER_FILE,
+        QUARANTINE_FILE,
+    ];
+    files.contains(&name) || name.ends_with(".shard") || name.ends_with(".shard.repair")
 }
 
 /// Tells if another build of this machine works in a directory whose file system has no locks.
