@@ -63,7 +63,7 @@ pub fn verify(path: &Path) -> Result<State, Error> {
     let state = read_state(path)?;
     for part in PARTS {
         // Weights that were imported may come without moments or a predictor.
-        if state.files.is_empty() || state.files.contains_key(&file_name(part)) {
+        if state.files.contains_key(&file_name(part)) {
             read_part(path, part)?;
         }
     }
@@ -90,7 +90,10 @@ fn check_digest(path: &Path, part: &str, bytes: &[u8]) -> Result<(), Error> {
     let name = file_name(part);
     let file = path.join(&name);
     let Some(then) = read_state(path)?.files.remove(&name) else {
-        return Ok(());
+        return Err(Error::damaged(
+            &file,
+            format!("{STATE} knows nothing of it"),
+        ));
     };
     if bytes.len() as u64 != then.bytes {
         let reason = format!(

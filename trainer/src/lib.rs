@@ -50,7 +50,6 @@
 pub mod checkpoint;
 pub mod config;
 pub mod distributed;
-pub mod durable;
 mod error;
 pub mod evaluate;
 pub mod exchange;

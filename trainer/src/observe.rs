@@ -9,6 +9,7 @@
 
 mod console;
 mod csv;
+mod cut;
 mod jsonl;
 mod log;
 mod record;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use shardtool::Escaped;
 
+pub use csv::OfficialRow;
 pub use log::{Log, Observer};
 pub use record::{RECORD_VERSION, Record};
 pub use report::Report;
@@ -51,12 +53,12 @@ impl Error {
     }
 }
 
-/// Returns the JSONL logs in the run directory `folder`, in order of their names.
+/// Returns the logs of a form, `jsonl` or `csv`, in the run directory `folder`, in order of their names.
 ///
 /// # Errors
 /// If the directory cannot be read.
-pub fn logs_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let ending = format!("_r{RANK}.jsonl");
+pub fn logs_in(folder: &Path, form: &str) -> io::Result<Vec<PathBuf>> {
+    let ending = format!("_r{RANK}.{form}");
     let mut logs = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();

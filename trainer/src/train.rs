@@ -194,7 +194,7 @@ impl Run {
                 Ok(None) => break, // a stop was asked for: this step is left to the run that resumes
                 Err(error) => return Err(self.end_early(error, keeper)),
             };
-            if let Some(fault) = self.judge(&stats, keeper)? {
+            if let Some(fault) = self.judge(&stats, keeper) {
                 keeper.as_mut().map_or(Ok(()), Keeper::settle)?;
                 return Ok(fault);
             }

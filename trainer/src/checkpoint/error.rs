@@ -17,6 +17,16 @@ pub enum Error {
         /// What the system says.
         cause: io::Error,
     },
+    /// The directory of the checkpoints is a link, or no directory.
+    #[error(
+        "{}: is a link, or no directory; checkpoints are written and removed in the run directory itself: let \
+         logging.folder lead to where there is room",
+        Escaped::new(path)
+    )]
+    NotPlain {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is neither a checkpoint nor a run directory with one.
     #[error(
         "{}: neither a checkpoint (checkpoint.json is missing) nor a run directory with one",
@@ -112,6 +122,18 @@ impl Error {
         Error::Damaged {
             path: path.to_owned(),
             reason: reason.to_string(),
+        }
+    }
+
+    /// Tells whether the disk, or the user's share of it, is full.
+    pub(super) fn is_disk_full(&self) -> bool {
+        match self {
+            Error::Io { cause, .. } => matches!(
+                cause.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            Error::Unwritten { cause, .. } => cause.is_disk_full(),
+            _ => false,
         }
     }
 

@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use shardtool::disk;
+
 use super::Error;
 
 /// A function that fills a file.
@@ -41,13 +43,16 @@ impl Files for Disk {
     }
 
     fn write(&self, path: &Path, content: Content<'_>) -> io::Result<()> {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        let mut out = BufWriter::with_capacity(1 << 20, disk::create(path)?);
         content(&mut out)?;
         out.flush()
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        if fs::metadata(path)?.is_dir() {
+            return disk::sync_dir(path);
+        }
+        disk::sync(&File::options().append(true).open(path)?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -63,14 +68,14 @@ impl Files for Disk {
     }
 }
 
-/// Removes a directory of files, and the files. A link in its place is removed, and not followed.
+/// Removes a file, or a directory with all in it. A link is removed, and not followed.
 pub(super) fn remove_all(files: &dyn Files, folder: &Path) -> Result<(), Error> {
     let found = named(folder, fs::symlink_metadata(folder))?;
     if !found.is_dir() {
         return named(folder, files.remove_file(folder));
     }
     for path in entries(folder)? {
-        named(&path, files.remove_file(&path))?;
+        remove_all(files, &path)?;
     }
     named(folder, files.remove_dir(folder))
 }

@@ -8,9 +8,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use shardtool::disk::parent;
+
 use super::Store;
 use super::files::{Content, Disk, Files};
-use crate::durable::parent;
 
 /// The loss by a power cut.
 #[derive(Clone, Copy, Debug, PartialEq)]

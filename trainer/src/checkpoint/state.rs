@@ -48,9 +48,7 @@ pub struct State {
     /// Where the run went on under other values or in another directory, oldest first.
     #[serde(default)]
     pub lineage: Vec<Turn>,
-    /// The other files by name, filled in when they are written. Empty in checkpoints of the first trainers, which
-    /// are not verified.
-    #[serde(default)]
+    /// The other files by name, filled in when they are written.
     pub files: BTreeMap<String, FileDigest>,
 }
 
@@ -110,15 +108,19 @@ pub fn read_state(path: &Path) -> Result<State, Error> {
             known: VERSION,
         });
     }
-    // Absent in checkpoints of the first trainers.
-    if let Some(then) = value.as_object_mut().and_then(|keys| keys.remove(CHECKSUM)) {
-        let now = checksum(&value);
-        if then != *now {
-            return Err(Error::damaged(
-                &file,
-                format!("its checksum is {now}, and {then} was written"),
-            ));
-        }
+    let then = value.as_object_mut().and_then(|keys| keys.remove(CHECKSUM));
+    let Some(then) = then else {
+        return Err(Error::damaged(
+            &file,
+            format!("its checksum, the key {CHECKSUM}, is missing"),
+        ));
+    };
+    let now = checksum(&value);
+    if then != *now {
+        return Err(Error::damaged(
+            &file,
+            format!("its checksum is {now}, and {then} was written"),
+        ));
     }
     serde_json::from_value(value).map_err(|fault| Error::damaged(&file, fault))
 }

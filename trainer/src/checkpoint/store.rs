@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use exchange::weights::{self, Tensors};
 use shardtool::Escaped;
+use shardtool::disk::{TEMPORARY, parent};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::files::{Disk, Files, entries, named, remove_all};
 use super::part::Part;
 use super::{Error, FileDigest, STATE, Snapshot, State, file_name, read_state, verify};
-use crate::durable::{TEMPORARY, parent};
 
 /// Beginning of the names of checkpoints that turned out to be damaged.
 const DAMAGED: &str = "damaged-";
@@ -43,15 +43,35 @@ impl Store {
 
     /// Removes what an interrupted write or removal left. Only for the holder of the run's lock.
     ///
+    /// What cannot be removed is told, and stays: it only takes room.
+    ///
     /// # Errors
-    /// What the file system says.
+    /// [`Error::NotPlain`], or a directory that cannot be read.
     pub fn clean(&self) -> Result<(), Error> {
+        self.is_there()?;
         for entry in entries(&self.folder)? {
-            if begins(&entry, TEMPORARY) {
-                remove_all(&*self.files, &entry)?;
+            if begins(&entry, TEMPORARY)
+                && let Err(error) = remove_all(&*self.files, &entry)
+            {
+                tracing::warn!("what an interrupted write left cannot be removed: {error}");
             }
         }
         Ok(())
+    }
+
+    /// Tells whether the directory of the checkpoints is there.
+    ///
+    /// # Errors
+    /// [`Error::NotPlain`]: through a link, checkpoints would be written and removed somewhere else.
+    fn is_there(&self) -> Result<bool, Error> {
+        match fs::symlink_metadata(&self.folder) {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(Error::NotPlain {
+                path: self.folder.clone(),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => named(&self.folder, Err(error)),
+        }
     }
 
     /// Returns steps and directories of all checkpoints, oldest first.
@@ -132,7 +152,7 @@ impl Store {
         });
         let aside = names
             .into_iter()
-            .find(|aside| !aside.exists())
+            .find(|aside| fs::symlink_metadata(aside).is_err())
             .expect("the numbers do not end");
         named(path, self.files.rename(path, &aside))?;
         named(&self.folder, self.files.sync(&self.folder))?;
@@ -166,8 +186,6 @@ impl Store {
         state: &State,
         parts: &[(&'static str, Tensors<'_>)],
     ) -> Result<PathBuf, Error> {
-        let run = parent(&self.folder);
-        named(run, fs::create_dir_all(run))?;
         let parts = parts.iter().map(|(part, tensors)| -> Part<'_> {
             let fill = |out: &mut dyn Write| {
                 let tensors = tensors
@@ -204,10 +222,12 @@ impl Store {
 
     fn write(&self, aside: &Path, state: &State, parts: &[Part<'_>]) -> Result<u64, Error> {
         let files = &*self.files;
-        if !self.folder.exists() {
+        if !self.is_there()? {
+            // The run directory may have been moved or deleted meanwhile.
+            let run = parent(&self.folder);
+            named(run, fs::create_dir_all(run))?;
             named(&self.folder, files.create_dir(&self.folder))?;
             // The new directory's own name must survive too.
-            let run = parent(&self.folder);
             named(run, files.sync(run))?;
         }
         if fs::symlink_metadata(aside).is_ok() {
@@ -244,12 +264,9 @@ impl Store {
     /// # Errors
     /// What the file system says.
     pub fn prune(&self, keep: usize, epochs: u64, epoch_len: u64) -> Result<(), Error> {
-        let all = self.list()?;
-        for (step, path) in &all[..all.len().saturating_sub(keep)] {
-            let epoch_len = read_state(path).map_or(epoch_len, |state| state.epoch_len);
-            if is_milestone(*step, epochs, epoch_len) {
-                continue;
-            }
+        self.is_there()?;
+        for path in self.superseded(keep, epochs, epoch_len)? {
+            let path = &path;
             // Renamed first, durably: a half-removed checkpoint must not have a checkpoint's name.
             let aside = self.aside(path);
             named(path, self.files.rename(path, &aside))?;
@@ -257,6 +274,36 @@ impl Store {
             remove_all(&*self.files, &aside)?;
         }
         Ok(())
+    }
+
+    /// Returns all but the `keep` latest checkpoints and those at multiples of `epochs` whole epochs.
+    fn superseded(&self, keep: usize, epochs: u64, epoch_len: u64) -> Result<Vec<PathBuf>, Error> {
+        let mut all = self.list()?;
+        all.truncate(all.len().saturating_sub(keep));
+        all.retain(|(step, path)| {
+            let epoch_len = read_state(path).map_or(epoch_len, |state| state.epoch_len);
+            !is_milestone(*step, epochs, epoch_len)
+        });
+        Ok(all.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Makes room for a checkpoint on a full disk: removes what [`Store::prune`] would remove after it. True if there
+    /// was something to remove.
+    ///
+    /// The latest one stays, and is read first: unless it is whole, nothing is removed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn make_room(&self, keep: usize, epochs: u64, epoch_len: u64) -> Result<bool, Error> {
+        let keep = keep.saturating_sub(1).max(1);
+        let Some(latest) = self.latest()? else {
+            return Ok(false);
+        };
+        if self.superseded(keep, epochs, epoch_len)?.is_empty() || verify(&latest).is_err() {
+            return Ok(false);
+        }
+        self.prune(keep, epochs, epoch_len)?;
+        Ok(true)
     }
 
     fn aside(&self, path: &Path) -> PathBuf {

@@ -263,18 +263,104 @@ fn damage_is_an_error_that_names_the_file() {
     );
 }
 
-/// As trainers wrote them that knew no checksums.
 #[test]
-fn checkpoints_without_checksums_are_read() {
+fn a_checkpoint_whose_own_checksum_is_gone_is_refused_by_name() {
     let (_run, store) = made_up();
     let path = save(&store, 5, 1.0);
     let file = path.join(STATE);
-    let mut value: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-    for key in ["files", "skipped", CHECKSUM] {
+    let text = fs::read_to_string(&file).unwrap();
+    let whole: Value = serde_json::from_str(&text).unwrap();
+    let without = |key: &str| {
+        let mut value = whole.clone();
         value.as_object_mut().unwrap().remove(key).unwrap();
+        value.to_string()
+    };
+    for (text, said) in [
+        (
+            without(CHECKSUM),
+            "checkpoint.json: its checksum, the key xxh3, is missing",
+        ),
+        (text.replace("\"xxh3\":", "\"xxh2\":"), "is missing"),
+        (without("files"), "checkpoint.json: its checksum is"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let message = read_state(&path).unwrap_err().to_string();
+        assert!(message.contains(said), "{message}");
+        assert!(verify(&path).is_err());
+        assert!(read_part(&path, "encoder").is_err());
     }
-    fs::write(&file, value.to_string()).unwrap();
-    assert_eq!(verify(&path).unwrap(), state(5));
+}
+
+#[test]
+fn a_file_that_the_checkpoint_knows_nothing_of_is_not_read() {
+    let (_run, store) = made_up();
+    let path = save(&store, 5, 1.0);
+    let other = State {
+        files: BTreeMap::new(),
+        ..read_state(&path).unwrap()
+    };
+    fs::write(path.join(STATE), other.to_json()).unwrap();
+    let message = read_part(&path, "encoder").unwrap_err().to_string();
+    assert!(
+        message.contains("encoder.safetensors: checkpoint.json knows nothing of it"),
+        "{message}"
+    );
+}
+
+#[test]
+fn nothing_is_written_or_removed_through_links() {
+    let victim = tempfile::tempdir().unwrap();
+    let precious = victim.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::new(run.path(), "jepa");
+    // In the place of whatever the store makes, renames or removes.
+    save(&store, 1, 0.0);
+    let folder = run.path().join("checkpoints");
+    for name in [
+        ".tmp-x",
+        ".tmp-jepa-step00000003",
+        "jepa-step00000002",
+        "damaged-jepa-step00000001",
+    ] {
+        std::os::unix::fs::symlink(victim.path(), folder.join(name)).unwrap();
+    }
+    let inner = folder.join(".tmp-y");
+    fs::create_dir(&inner).unwrap();
+    std::os::unix::fs::symlink(victim.path(), inner.join("link")).unwrap();
+    fs::create_dir(inner.join("directory")).unwrap();
+    save(&store, 3, 0.0);
+    store.clean().unwrap();
+    flip(&store.path(1).join("encoder.safetensors"), 100);
+    store.prune(1, 0, 10).unwrap();
+    assert_eq!(steps(&store), [3]);
+    assert!(!inner.exists());
+    // In the place of the directory itself.
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(victim.path().join("jepa-step00000001")).unwrap();
+    fs::create_dir(victim.path().join(".tmp-z")).unwrap();
+    std::os::unix::fs::symlink(victim.path(), &folder).unwrap();
+    let snapshot = Snapshot::of(&parts(0.0)).unwrap();
+    let messages = [
+        store.clean().unwrap_err(),
+        store.save(&state(9), &snapshot).unwrap_err(),
+        store.prune(1, 0, 10).unwrap_err(),
+    ];
+    for message in messages.map(|error| error.to_string()) {
+        assert!(message.contains("checkpoints: is a link"), "{message}");
+    }
+    assert_eq!(fs::read_dir(victim.path()).unwrap().count(), 3);
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+#[test]
+fn a_run_directory_that_is_gone_is_made_again() {
+    let (run, store) = made_up();
+    save(&store, 1, 0.0);
+    fs::rename(run.path(), run.path().with_extension("moved")).unwrap();
+    let path = save(&store, 2, 0.0);
+    assert_eq!(verify(&path).unwrap().step, 2);
+    fs::remove_dir_all(run.path().with_extension("moved")).unwrap();
 }
 
 #[test]

@@ -4,13 +4,18 @@
 //! many times as long as the others, and too little memory is found out at once. Training pauses for the copy, and for
 //! the checkpoint before where that is still being written: one is in flight at most, so there is one snapshot.
 //!
-//! A write that fails is told at once, and tried again a minute later with a new snapshot. [`ATTEMPTS`] failures in a
+//! A full disk is given room first by removing what the new checkpoint supersedes, but never the last whole one. A
+//! write that fails is told at once, and tried again a minute later with a new snapshot. [`ATTEMPTS`] failures in a
 //! row end the run with the error: a run that goes on without checkpoints would lose everything in the end. A failure
 //! leaves the checkpoints before it as they are.
+//!
+//! A process that has run out of descriptors or threads can still write one: some descriptors are held in reserve, and
+//! without a thread it is written in between.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,6 +28,9 @@ const ATTEMPTS: u32 = 3;
 /// Time between a failure and the next attempt: other writers may make room on a full disk.
 const RETRY: Duration = Duration::from_secs(60);
 
+/// Descriptors held in reserve: a checkpoint has a file, a directory and the two logs open at a time.
+const RESERVE: usize = 4;
+
 /// A writer of a run's checkpoints, one after the other.
 #[derive(Debug)]
 pub struct Writer {
@@ -32,9 +40,25 @@ pub struct Writer {
     last: (Instant, Option<u64>),
     /// The snapshot, unless it is being written.
     snapshot: Option<Snapshot>,
-    in_flight: Option<JoinHandle<(Snapshot, Result<Written, Error>)>>,
+    in_flight: Option<InFlight>,
     failures: u32,
     retry_at: Option<Instant>,
+    /// When a checkpoint that is kept for good was begun last.
+    kept: Instant,
+    /// Descriptors that are closed for the time of a checkpoint.
+    reserve: Vec<File>,
+}
+
+/// The snapshot, to be used again, and what became of its checkpoint.
+type Outcome = (Snapshot, Result<Written, Error>);
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+enum InFlight {
+    /// By a thread of its own.
+    Thread(JoinHandle<Outcome>),
+    /// Written already, since no thread could be started.
+    Done(Box<Outcome>),
 }
 
 /// The cost of a checkpoint.
@@ -60,6 +84,8 @@ impl Writer {
             store,
             when,
             last: (Instant::now(), there.then_some(step)),
+            kept: Instant::now(),
+            reserve: reserve(),
             snapshot: Some(Snapshot::of(parts).map_err(Error::Snapshot)?),
             in_flight: None,
             failures: 0,
@@ -73,14 +99,20 @@ impl Writer {
             every_epochs,
             every_steps,
             every_minutes,
+            min_minutes,
             keep_every_epochs,
+            keep_min_minutes,
             ..
         } = self.when;
-        is_milestone(step, every_epochs, epoch_len)
-            || is_milestone(step, keep_every_epochs, epoch_len)
+        let passed = |since: Instant, minutes: f64| since.elapsed().as_secs_f64() >= minutes * 60.0;
+        let is_kept = is_milestone(step, keep_every_epochs, epoch_len);
+        // One for which the time has not come is not written for another reason either: it would be kept.
+        is_kept && passed(self.kept, keep_min_minutes)
+            || is_milestone(step, every_epochs, epoch_len)
+                && !is_kept
+                && passed(self.last.0, min_minutes)
             || every_steps.is_some_and(|steps| step.is_multiple_of(steps))
-            || every_minutes
-                .is_some_and(|minutes| self.last.0.elapsed().as_secs_f64() >= minutes * 60.0)
+            || every_minutes.is_some_and(|minutes| passed(self.last.0, minutes))
             || self.retry_at.is_some_and(|at| Instant::now() >= at)
     }
 
@@ -95,7 +127,7 @@ impl Writer {
         &mut self,
         state: State,
         parts: &Parts,
-        logs: io::Result<Vec<File>>,
+        logs: impl FnOnce() -> io::Result<Vec<File>>,
     ) -> Result<Option<Duration>, Error> {
         let start = Instant::now();
         self.settle()?;
@@ -108,6 +140,11 @@ impl Writer {
             return Err(Error::Snapshot(error));
         }
         self.last = (Instant::now(), Some(state.step));
+        if is_milestone(state.step, self.when.keep_every_epochs, state.epoch_len) {
+            self.kept = self.last.0;
+        }
+        self.reserve.clear();
+        let logs = logs();
         let (store, when) = (self.store.clone(), self.when.clone());
         self.retry_at = None;
         let paused = start.elapsed();
@@ -117,9 +154,19 @@ impl Writer {
                 tracing::warn!("the log cannot be synchronised with the disk: {error}");
             }
             let written = (|| {
-                let bytes = store.save(&state, &snapshot)?;
+                let (keep, epochs) = (when.keep, when.keep_every_epochs);
+                let mut bytes = store.save(&state, &snapshot);
+                if bytes.as_ref().is_err_and(Error::is_disk_full)
+                    && store.make_room(keep, epochs, state.epoch_len)?
+                {
+                    tracing::warn!(
+                        "the disk is full: superseded checkpoints were removed before the next"
+                    );
+                    bytes = store.save(&state, &snapshot);
+                }
+                let bytes = bytes?;
                 let writing = start.elapsed() - paused;
-                store.prune(when.keep, when.keep_every_epochs, state.epoch_len)?;
+                store.prune(keep, epochs, state.epoch_len)?;
                 Ok(Written {
                     step: state.step,
                     paused,
@@ -129,12 +176,7 @@ impl Writer {
             })();
             (snapshot, written)
         };
-        let thread = std::thread::Builder::new().name("checkpoint".to_owned());
-        let path = self.store.path(self.last.1.unwrap_or_default());
-        let handle = thread
-            .spawn(write)
-            .map_err(|cause| Error::io(&path, cause))?;
-        self.in_flight = Some(handle);
+        self.in_flight = Some(start_thread(write));
         Ok(Some(paused))
     }
 
@@ -144,8 +186,9 @@ impl Writer {
     /// [`Error::GaveUp`].
     pub fn poll(&mut self) -> Result<(), Error> {
         match &self.in_flight {
-            Some(thread) if thread.is_finished() => self.settle(),
-            _ => Ok(()),
+            Some(InFlight::Thread(thread)) if !thread.is_finished() => Ok(()),
+            Some(_) => self.settle(),
+            None => Ok(()),
         }
     }
 
@@ -154,12 +197,14 @@ impl Writer {
     /// # Errors
     /// [`Error::GaveUp`].
     pub fn settle(&mut self) -> Result<(), Error> {
-        let Some(thread) = self.in_flight.take() else {
-            return Ok(());
+        let (snapshot, outcome) = match self.in_flight.take() {
+            None => return Ok(()),
+            Some(InFlight::Done(outcome)) => *outcome,
+            Some(InFlight::Thread(thread)) => thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
         };
-        let (snapshot, outcome) = thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        self.reserve = reserve();
         self.snapshot = Some(snapshot);
         match outcome {
             Ok(written) => {
@@ -194,9 +239,33 @@ impl Drop for Writer {
     /// Waits for the checkpoint in flight, after an error too: the run directory must not be given free while it is
     /// written to.
     fn drop(&mut self) {
-        if let Some(thread) = self.in_flight.take() {
+        if let Some(InFlight::Thread(thread)) = self.in_flight.take() {
             // The run has an error to tell already.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Opens descriptors to hold in reserve, as far as there are any.
+fn reserve() -> Vec<File> {
+    let opened = (0..RESERVE).map(|_| File::open("/dev/null"));
+    opened.map_while(Result::ok).collect()
+}
+
+/// Has a thread write a checkpoint; without one it is written before this returns.
+fn start_thread(write: impl FnOnce() -> Outcome + Send + 'static) -> InFlight {
+    let write = Arc::new(Mutex::new(Some(write)));
+    let take = |write: &Mutex<Option<_>>| {
+        let write = write.lock().unwrap_or_else(PoisonError::into_inner).take();
+        write.expect("taken once")
+    };
+    let theirs = Arc::clone(&write);
+    let thread = std::thread::Builder::new().name("checkpoint".to_owned());
+    match thread.spawn(move || take(&theirs)()) {
+        Ok(handle) => InFlight::Thread(handle),
+        Err(error) => {
+            tracing::warn!("no thread can be started ({error}): training waits for the checkpoint");
+            InFlight::Done(Box::new(take(&write)()))
         }
     }
 }
@@ -213,3 +282,6 @@ impl fmt::Display for Written {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

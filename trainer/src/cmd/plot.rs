@@ -1,4 +1,4 @@
-//! `trainer plot RUN_DIR --out loss.png`
+//! `trainer plot RUN… --out loss.png`
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,29 +8,41 @@ use shardtool::program::Results;
 use shardtool::{Escaped, exit};
 use trainer::report::{self, curves};
 
-/// Draw the loss curve of a run
+/// Draw the loss curve of a run, or of several in one picture
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run directory (logging.folder), or a *_r0.jsonl log in it
-    run: PathBuf,
-    /// The picture to write
+    /// Run directories (logging.folder), *_r0.jsonl logs, or CSV logs of the official code
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// The picture to write, a PNG file
     #[arg(long, value_name = "FILE", default_value = "loss.png")]
     out: PathBuf,
 }
 
 pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
-    let records = report::steps(&args.run)?;
-    let name = args.run.canonicalize().unwrap_or_else(|_| args.run.clone());
-    let name = name
-        .file_name()
-        .map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
-    curves::draw(&records, &format!("I-JEPA pretraining: {name}"), &args.out)?;
-    writeln!(
-        results,
-        "{}: {} steps of {}",
-        Escaped::new(&args.out),
-        records.len(),
-        Escaped::new(&args.run)
-    )?;
+    curves::check_name(&args.out)?;
+    let drawn = args.runs.iter().map(|run| report::read(run));
+    let mut drawn = drawn.collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<String> = drawn.iter().map(|curve| curve.name.clone()).collect();
+    for (curve, run) in drawn.iter_mut().zip(&args.runs) {
+        // Runs of the same name, as seeds below different folders, go by their paths.
+        if names.iter().filter(|name| **name == curve.name).count() > 1 {
+            curve.name = Escaped::new(run).to_string();
+        }
+    }
+    let title = match &drawn[..] {
+        [curve] => format!("I-JEPA pretraining: {}", curve.name),
+        several => format!("I-JEPA pretraining: {} runs", several.len()),
+    };
+    curves::draw(&drawn, &title, &args.out)?;
+    for (curve, run) in drawn.iter().zip(&args.runs) {
+        writeln!(
+            results,
+            "{}: {} steps of {}",
+            Escaped::new(&args.out),
+            curve.points.len(),
+            Escaped::new(run)
+        )?;
+    }
     Ok(exit::FINE)
 }

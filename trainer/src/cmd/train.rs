@@ -152,11 +152,11 @@ fn tell(ended: Ended, folder: Escaped<'_>, out: &mut Results) -> u8 {
             samples,
             dump,
         }) => {
-            let dump = dump.unwrap_or_default();
+            let see = dump.map(|dump| format!("; see {}", Escaped::new(&dump)));
             tracing::error!(
                 "step {step} is not finite: losses {losses:?} (one per group), norm of the gradient {gradient_norm}; \
-                 samples {samples:?}; see {}",
-                Escaped::new(&dump)
+                 samples {samples:?}{}",
+                see.unwrap_or_default()
             );
             exit::FAULTS
         }

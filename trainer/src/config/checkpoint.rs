@@ -10,6 +10,8 @@ use super::Error;
 pub struct Checkpoint {
     /// Epochs between two checkpoints.
     pub every_epochs: u64,
+    /// Minutes between two checkpoints of `every_epochs` at least: those of very short epochs would fill a disk.
+    pub min_minutes: f64,
     /// Steps between two checkpoints, besides those of the epochs. By default none.
     pub every_steps: Option<u64>,
     /// Minutes after the last checkpoint at which another is written. By default none.
@@ -18,16 +20,20 @@ pub struct Checkpoint {
     pub keep: usize,
     /// Epochs between two checkpoints that are kept for good; 0 for none. The official code keeps every 50th as well.
     pub keep_every_epochs: u64,
+    /// Minutes between two checkpoints that are kept for good at least; a multiple that comes sooner is passed over.
+    pub keep_min_minutes: f64,
 }
 
 impl Default for Checkpoint {
     fn default() -> Self {
         Checkpoint {
             every_epochs: 1,
+            min_minutes: 1.0,
             every_steps: None,
             every_minutes: None,
             keep: 2,
             keep_every_epochs: 50,
+            keep_min_minutes: 5.0,
         }
     }
 }
@@ -36,10 +42,12 @@ impl Checkpoint {
     /// Keys that may differ between a checkpoint and the run that continues it.
     pub const FREE_ON_RESUME: &[&str] = &[
         "every_epochs",
+        "min_minutes",
         "every_steps",
         "every_minutes",
         "keep",
         "keep_every_epochs",
+        "keep_min_minutes",
     ];
 
     pub(super) fn check(&self) -> Result<(), Error> {
@@ -60,6 +68,15 @@ impl Checkpoint {
         {
             let reason = format!("{minutes} is not a number above 0; leave it out for none");
             return Err(Error::value("checkpoint.every_minutes", reason));
+        }
+        for (key, minutes) in [
+            ("checkpoint.min_minutes", self.min_minutes),
+            ("checkpoint.keep_min_minutes", self.keep_min_minutes),
+        ] {
+            if !(minutes.is_finite() && minutes >= 0.0) {
+                let reason = format!("{minutes} is not a number of at least 0");
+                return Err(Error::value(key, reason));
+            }
         }
         if self.keep == 0 {
             return Err(Error::value(

@@ -82,6 +82,9 @@ impl Program {
             .arg("--socket-fd")
             .arg(theirs.as_raw_fd().to_string())
             .stdin(Stdio::null());
+        if let Some(variable) = shardtool::program::faulty_variable() {
+            command.env_remove(variable);
+        }
         if tie == Tie::Killed {
             command.process_group(0);
         }

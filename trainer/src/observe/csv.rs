@@ -1,9 +1,11 @@
 //! The official log: `<write_tag>_r0.csv`, with exactly the official columns and formats.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::cut::Line;
 use super::rows::Rows;
 use super::{Error, Record, path_of};
 
@@ -24,16 +26,14 @@ impl Csv {
         first: u64,
         epochs: &[(u64, u64)],
     ) -> Result<Csv, Error> {
-        let mut last = None;
-        let is_kept = |line: &str| {
-            let step = step_of(line, epochs, last);
-            last = step.or(last);
-            step.is_some_and(|step| step < first)
+        let judge = || {
+            let mut last = None;
+            move |line: &str| judge(line, first, epochs, &mut last)
         };
         Ok(Csv(Rows::open(
             path_of(folder, tag, "csv"),
             COLUMNS,
-            is_kept,
+            judge,
         )?))
     }
 
@@ -41,10 +41,20 @@ impl Csv {
     pub(super) fn write(&mut self, record: &Record) {
         // The official column is the time of the computation alone.
         let compute_ms = (record.step_ms - record.wait_ms).max(0.0) as u64;
-        self.0.append(&format!(
-            "{},{},{:.5},{:.5},{:.5},{compute_ms}\n",
-            record.epoch, record.itr, record.loss, record.context_len, record.target_len
-        ));
+        let row = OfficialRow {
+            epoch: record.epoch,
+            itr: record.itr,
+            loss: record.loss,
+            context_len: record.context_len,
+            target_len: record.target_len,
+            compute_ms,
+        };
+        self.0.append(&format!("{row}\n"));
+    }
+
+    /// Returns the file of rows.
+    pub(super) fn rows(&mut self) -> &mut Rows {
+        &mut self.0
     }
 
     /// Returns a handle to the file.
@@ -53,25 +63,118 @@ impl Csv {
     }
 }
 
-/// Returns the 0-based step of a row of the official log, the first that it can be after step `last`.
+/// Says what becomes of a line of the official log in a run that goes on at step `first`.
 ///
-/// A row names an epoch and a step in it, and that is one step or another where the length of epochs changed.
-fn step_of(line: &str, epochs: &[(u64, u64)], last: Option<u64>) -> Option<u64> {
-    let mut fields = line.split(',');
-    let epoch: u64 = fields.next()?.parse().ok()?;
-    let itr: u64 = fields.next()?.parse().ok()?;
-    let mut begin = 0;
-    for &(end, epoch_len) in epochs {
-        let step = epoch
-            .checked_sub(1)?
-            .checked_mul(epoch_len)?
-            .checked_add(itr)?;
-        if (begin..end).contains(&step) && last.is_none_or(|last| step > last) {
-            return Some(step);
+/// A row may have been through a spreadsheet, which writes it its own way; it gets its form back.
+///
+/// `last` is the step of the row before it.
+fn judge(line: &str, first: u64, epochs: &[(u64, u64)], last: &mut Option<u64>) -> Line {
+    let Some(row) = OfficialRow::parse(line) else {
+        let is_header = OfficialRow::is_header(line);
+        return if is_header { Line::Drop } else { Line::Foreign };
+    };
+    let step = row.step(epochs, *last);
+    *last = step.or(*last);
+    match step {
+        Some(step) if step < first => {
+            let official = row.to_string();
+            if official == line {
+                Line::Keep
+            } else {
+                Line::As(official)
+            }
         }
-        begin = end;
+        Some(_) => Line::Drop,
+        None => Line::Foreign,
     }
-    None
+}
+
+/// Returns the fields of a line, whichever sign separates them, without the quotes around them.
+fn fields(line: &str) -> Vec<String> {
+    let separator = [';', '\t'].into_iter().find(|sign| line.contains(*sign));
+    let separator = separator.unwrap_or(',');
+    let mut is_quoted = false;
+    let fields = line.split(|sign| {
+        is_quoted ^= sign == '"';
+        sign == separator && !is_quoted
+    });
+    let plain = |field: &str| field.trim().trim_matches('"').trim().to_owned();
+    fields.map(plain).collect()
+}
+
+/// A row of the official log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OfficialRow {
+    /// 1-based.
+    pub epoch: u64,
+    /// 0-based number of the step in its epoch.
+    pub itr: u64,
+    /// Mean over the global batch.
+    pub loss: f64,
+    /// Context patches per image.
+    pub context_len: f64,
+    /// Patches per target block.
+    pub target_len: f64,
+    /// Time of the computation alone.
+    pub compute_ms: u64,
+}
+
+impl OfficialRow {
+    /// Reads a row as the official code, this program or a spreadsheet has written it.
+    pub fn parse(line: &str) -> Option<OfficialRow> {
+        let mut fields = fields(line).into_iter();
+        let mut number = || {
+            let field = fields.next()?;
+            // Where a comma separates no fields, it may stand for the point.
+            field.replace(',', ".").parse::<f64>().ok()
+        };
+        let whole = |value: f64| {
+            ((0.0..1e15).contains(&value) && value.fract() == 0.0).then_some(value as u64)
+        };
+        let row = OfficialRow {
+            epoch: whole(number()?)?,
+            itr: whole(number()?)?,
+            loss: number()?,
+            context_len: number()?,
+            target_len: number()?,
+            compute_ms: whole(number()?.round())?,
+        };
+        // A spreadsheet may have added empty columns; anything else is another log.
+        fields.all(|field| field.is_empty()).then_some(row)
+    }
+
+    /// Tells whether a line names the columns.
+    pub fn is_header(line: &str) -> bool {
+        let named = fields(line).into_iter().filter(|field| !field.is_empty());
+        named.eq(fields(COLUMNS.trim_end()))
+    }
+
+    /// Returns its 0-based step, the first that it can be after step `last`.
+    ///
+    /// A row names an epoch and a step in it, and that is one step or another where the length of epochs changed.
+    fn step(&self, epochs: &[(u64, u64)], last: Option<u64>) -> Option<u64> {
+        let mut begin = 0;
+        for &(end, epoch_len) in epochs {
+            let before = self.epoch.checked_sub(1)?.checked_mul(epoch_len)?;
+            let step = before.checked_add(self.itr)?;
+            let fits = self.itr < epoch_len && (begin..end).contains(&step);
+            if fits && last.is_none_or(|last| step > last) {
+                return Some(step);
+            }
+            begin = end;
+        }
+        None
+    }
+}
+
+impl fmt::Display for OfficialRow {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "{},{},{:.5},{:.5},{:.5},{}",
+            self.epoch, self.itr, self.loss, self.context_len, self.target_len, self.compute_ms
+        )
+    }
 }
 
 #[cfg(test)]
@@ -93,10 +196,19 @@ mod tests {
 
     #[test]
     fn a_row_of_absurd_numbers_is_no_row() {
-        let step_of = |line| step_of(line, &[(u64::MAX, 5)], None);
-        assert_eq!(step_of("2,2,0.5"), Some(7));
-        for line in ["", "0,1", "18446744073709551615,1,0.5", "epoch,itr"] {
-            assert_eq!(step_of(line), None, "{line}");
+        let judged = |line: &str| judge(line, 100, &[(u64::MAX, 5)], &mut None);
+        assert_eq!(judged("2,2,0.50000,1.00000,1.00000,20"), Line::Keep);
+        for line in [
+            "0,1,0.5,1,1,20",
+            "1,5,0.5,1,1,20",
+            "18446744073709551615,1,0.5,1,1,20",
+            "1,-1,0.5,1,1,20",
+            "1,0.5,0.5,1,1,20",
+            "1,1,0.5",
+            "1,1,0.5,1,1,1,20",
+            "epoch,itr",
+        ] {
+            assert_eq!(judged(line), Line::Foreign, "{line}");
         }
     }
 
@@ -116,7 +228,7 @@ mod tests {
             (2, 2),
             (2, 3),
         ];
-        let rows = places.map(|(epoch, itr)| format!("{epoch},{itr},0.5,1.0,1.0,20\n"));
+        let rows = places.map(|(epoch, itr)| format!("{epoch},{itr},0.50000,1.00000,1.00000,20\n"));
         std::fs::write(&path, COLUMNS.to_owned() + &rows.concat()).unwrap();
         drop(Csv::open(folder.path(), "jepa", 7, &[(6, 2), (u64::MAX, 5)]).unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
@@ -124,19 +236,60 @@ mod tests {
     }
 
     #[test]
-    fn a_spreadsheets_line_ends_and_a_foreign_header_cost_nothing() {
+    fn a_spreadsheet_costs_no_row_and_no_column() {
+        let official = "1,0,0.50000,12.00000,9.50000,20";
+        for (header, row) in [
+            (
+                "epoch,itr,loss,mask-A,mask-B,time (ms)",
+                "1,0,0.50000,12.00000,9.50000,20",
+            ),
+            (
+                "epoch,itr,loss,mask-A,mask-B,time (ms)",
+                "1,0,0.5,12,9.5,20",
+            ),
+            (
+                "\"epoch\",\"itr\",\"loss\",\"mask-A\",\"mask-B\",\"time (ms)\"",
+                "\"1\",\"0\",\"0.5\",\"12\",\"9.5\",\"20\"",
+            ),
+            (
+                "epoch;itr;loss;mask-A;mask-B;time (ms)",
+                "1;0;0,5;12;9,5;20",
+            ),
+            (
+                "epoch\titr\tloss\tmask-A\tmask-B\ttime (ms)",
+                "1.0\t0\t5.00E-01\t12\t9.5\t20.0",
+            ),
+            (
+                "epoch,itr,loss,mask-A,mask-B,time (ms)",
+                "1,0,\"0,5\",12,\"9,5\",20",
+            ),
+            (
+                "epoch,itr,loss,mask-A,mask-B,time (ms),,",
+                "1,0,0.5,12,9.5,20,,",
+            ),
+        ] {
+            for (mark, end) in [("", "\n"), ("\u{feff}", "\r\n")] {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("jepa_r0.csv");
+                std::fs::write(&path, format!("{mark}{header}{end}{row}{end}")).unwrap();
+                drop(Csv::open(folder.path(), "jepa", 1, &[(u64::MAX, 5)]).unwrap());
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert_eq!(text, format!("{COLUMNS}{official}\n"), "{header:?}");
+                let files = std::fs::read_dir(folder.path()).unwrap().count();
+                assert_eq!(files, 1, "{header:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_log_of_that_name_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("jepa_r0.csv");
-        std::fs::write(
-            &path,
-            "epoch,itr,loss,mask-A,mask-B,time (ms)\r\n1,0,0.5,1.0,1.0,20\r\n",
-        )
-        .unwrap();
+        let other = "epoch,itr,loss,loss-jepa,loss-reg,enc-grad-norm\n1,0,0.5,0.4,0.1,x\n";
+        std::fs::write(&path, other).unwrap();
         drop(Csv::open(folder.path(), "jepa", 1, &[(u64::MAX, 5)]).unwrap());
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(
-            text,
-            "epoch,itr,loss,mask-A,mask-B,time (ms)\n1,0,0.5,1.0,1.0,20\r\n"
-        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), COLUMNS);
+        let kept = folder.path().join("jepa_r0.csv.before");
+        assert_eq!(std::fs::read_to_string(kept).unwrap(), other);
     }
 }

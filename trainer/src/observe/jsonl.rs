@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use super::cut::Line;
 use super::rows::Rows;
 use super::{Error, Record, path_of};
 
@@ -14,13 +15,15 @@ pub(super) struct Jsonl(Rows);
 impl Jsonl {
     /// Opens the log in `folder` for appending, after cutting the rows of step `first` and later.
     pub(super) fn open(folder: &Path, tag: &str, first: u64) -> Result<Jsonl, Error> {
-        let is_kept = |line: &str| {
-            serde_json::from_str::<Record>(line).is_ok_and(|record| record.step < first)
+        let judge = move |line: &str| match serde_json::from_str::<Record>(line) {
+            Ok(record) if record.step < first => Line::Keep,
+            Ok(_) => Line::Drop,
+            Err(_) => Line::Foreign,
         };
         Ok(Jsonl(Rows::open(
             path_of(folder, tag, "jsonl"),
             "",
-            is_kept,
+            || judge,
         )?))
     }
 
@@ -28,6 +31,11 @@ impl Jsonl {
     pub(super) fn write(&mut self, record: &Record) {
         let row = serde_json::to_string(record).expect("a record of numbers always serialises");
         self.0.append(&(row + "\n"));
+    }
+
+    /// Returns the file of rows.
+    pub(super) fn rows(&mut self) -> &mut Rows {
+        &mut self.0
     }
 
     /// Returns a handle to the file.

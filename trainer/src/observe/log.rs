@@ -99,8 +99,16 @@ impl Log {
         self.paused.push(pause);
     }
 
+    /// Sees to it that the files of rows are there and hold all rows.
+    pub fn settle(&mut self) {
+        self.csv.rows().settle();
+        self.jsonl.rows().settle();
+    }
+
     /// Tells the observers of the end, and sums the run up.
     pub fn finish(&mut self) -> Report {
+        self.csv.rows().finish();
+        self.jsonl.rows().finish();
         for observer in &mut self.observers {
             observer.finish();
         }

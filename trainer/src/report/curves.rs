@@ -1,10 +1,8 @@
-//! The picture of a run: its loss curve above, learning rate and momentum below, drawn from the run's JSONL log.
+//! The picture of runs: their loss curves above, learning rate and momentum below where a log has them.
 //!
 //! Used by `trainer plot`. Everything is pure Rust with an embedded font, so that it draws the same on a bare cluster
 //! node as on a laptop.
 
-use std::fs::File;
-use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::Once;
 
@@ -12,8 +10,9 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Error, named};
-use crate::observe::Record;
+use shardtool::disk;
+
+use super::{Curve, Error, More, named};
 
 /// Size of the picture in pixels; text and line widths below are chosen for it.
 const SIZE: (u32, u32) = (1440, 960);
@@ -25,79 +24,125 @@ const BLUE: RGBColor = RGBColor(33, 96, 196);
 const ORANGE: RGBColor = RGBColor(214, 106, 28);
 const GREEN: RGBColor = RGBColor(20, 136, 106);
 
-/// Draws `records` into the PNG file `out`.
+/// Colours of the curves where there are several, from the first on.
+const PALETTE: [RGBColor; 8] = [
+    BLUE,
+    ORANGE,
+    GREEN,
+    RGBColor(168, 50, 128),
+    RGBColor(196, 48, 48),
+    RGBColor(120, 92, 52),
+    RGBColor(92, 84, 190),
+    RGBColor(70, 150, 190),
+];
+
+/// Refuses a name that promises another kind of file than is written.
 ///
 /// # Errors
-/// If the file cannot be written.
-pub fn draw(records: &[Record], title: &str, out: &Path) -> Result<(), Error> {
+/// [`Error::NotPng`].
+pub fn check_name(out: &Path) -> Result<(), Error> {
+    let is_other = |ending: &std::ffi::OsStr| !ending.eq_ignore_ascii_case("png");
+    if out.extension().is_some_and(is_other) {
+        return Err(Error::NotPng {
+            path: out.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Draws runs into the PNG file `out`: one with each of its steps, several each as one line.
+///
+/// # Errors
+/// If the name is that of another kind of file, or it cannot be written.
+pub fn draw(curves: &[Curve], title: &str, out: &Path) -> Result<(), Error> {
+    check_name(out)?;
     load_font();
     let mut pixels = vec![0u8; (SIZE.0 * SIZE.1 * 3) as usize];
     {
         let root = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
-        paint(&root, records, title).map_err(|cause| Error::Draw { cause })?;
+        paint(&root, curves, title).map_err(|cause| Error::Draw { cause })?;
     }
-    named(out, write_png(out, &pixels))
+    let png = encode_png(&pixels).map_err(|cause| Error::Draw {
+        cause: Box::new(cause),
+    })?;
+    named(out, disk::write_output(out, &png))
 }
 
 /// The outcome of drawing. The library's own error type names the backend and says no more.
 type Drawn = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-fn paint(root: &DrawingArea<BitMapBackend, Shift>, records: &[Record], title: &str) -> Drawn {
+/// Points of a line, in the order of their steps.
+type Line = Vec<(f64, f64)>;
+
+fn paint(root: &DrawingArea<BitMapBackend, Shift>, curves: &[Curve], title: &str) -> Drawn {
     root.fill(&WHITE)?;
     let (head, body) = root.split_vertically(76);
-    let last = records.last().expect("never called without records");
     head.draw_text(
         title,
         &text(30).color(&INK).into_text_style(&head),
         (28, 22),
     )?;
-    let summary = format!(
-        "step {} of {}    loss {:.4}    {:.0} images/s",
-        last.step + 1,
-        last.total_steps,
-        mean(records.iter().rev().take(50).map(|record| record.loss)),
-        mean(
-            records
-                .iter()
-                .rev()
-                .take(50)
-                .map(|record| record.images_per_s)
-        ),
-    );
-    let right = text(22)
-        .color(&FAINT)
-        .into_text_style(&head)
-        .pos(Pos::new(HPos::Right, VPos::Top));
-    head.draw_text(&summary, &right, (SIZE.0 as i32 - 30, 30))?;
-
-    let (loss, schedule) = body.split_vertically(596);
-    paint_loss(&loss, records)?;
-    let (lr, momentum) = schedule.split_horizontally(SIZE.0 / 2);
-    let points = |value: fn(&Record) -> f64| {
-        records
-            .iter()
-            .map(|record| (record.step as f64, value(record)))
-            .collect()
+    if let [curve] = curves {
+        let right = text(22)
+            .color(&FAINT)
+            .into_text_style(&head)
+            .pos(Pos::new(HPos::Right, VPos::Top));
+        head.draw_text(&summary(curve), &right, (SIZE.0 as i32 - 30, 30))?;
+    }
+    let lines = |value: fn(&More) -> f64| -> Vec<Line> {
+        let of = |curve: &Curve| {
+            let points = curve.points.iter();
+            points
+                .filter_map(|point| Some((point.step as f64, value(&point.more?))))
+                .collect()
+        };
+        curves.iter().map(of).collect()
     };
-    paint_small(&lr, "learning rate", points(|record| record.lr), ORANGE)?;
-    paint_small(
-        &momentum,
-        "target momentum",
-        points(|record| record.momentum),
-        GREEN,
-    )?;
+    let (rates, momenta) = (lines(|more| more.lr), lines(|more| more.momentum));
+    if rates.iter().all(Vec::is_empty) {
+        // The official log has losses alone.
+        paint_loss(&body, curves)?;
+    } else {
+        let (loss, schedule) = body.split_vertically(596);
+        paint_loss(&loss, curves)?;
+        let (lr, momentum) = schedule.split_horizontally(SIZE.0 / 2);
+        paint_small(&lr, "learning rate", rates, ORANGE)?;
+        paint_small(&momentum, "target momentum", momenta, GREEN)?;
+    }
     root.present()?;
     Ok(())
 }
 
-fn paint_loss(area: &DrawingArea<BitMapBackend, Shift>, records: &[Record]) -> Drawn {
-    let raw: Vec<(f64, f64)> = records
+/// Returns where a run stands, in words.
+fn summary(curve: &Curve) -> String {
+    let last = &curve.points[curve.points.len() - 1];
+    let latest = || curve.points.iter().rev().take(50);
+    let mut words = format!("step {}", last.step + 1);
+    if let Some(total) = curve.total_steps {
+        words += &format!(" of {total}");
+    }
+    words += &format!("    loss {:.4}", mean(latest().map(|point| point.loss)));
+    if last.more.is_some() {
+        let rates = latest().filter_map(|point| Some(point.more?.images_per_s));
+        words += &format!("    {:.0} images/s", mean(rates));
+    }
+    words
+}
+
+fn paint_loss(area: &DrawingArea<BitMapBackend, Shift>, curves: &[Curve]) -> Drawn {
+    let raw: Vec<Line> = curves
         .iter()
-        .map(|record| (record.step as f64, record.loss))
+        .map(|curve| {
+            let points = curve.points.iter();
+            points
+                .map(|point| (point.step as f64, point.loss))
+                .collect()
+        })
         .collect();
+    let all = raw.concat();
     // A spike must not squeeze the rest into a line: the axis covers all but the wildest percent of the steps.
-    let (low, high) = span(&raw, 0.005);
-    let (from, to) = ends(&raw);
+    let (low, high) = span(&all, 0.005);
+    let (from, to) = ends(&all);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         .margin_right(30)
@@ -118,20 +163,34 @@ fn paint_loss(area: &DrawingArea<BitMapBackend, Shift>, records: &[Record]) -> D
         .x_label_formatter(&|step| count(*step))
         .y_label_formatter(&|loss| decimal(*loss, high - low))
         .draw()?;
-    let raw: Vec<(f64, f64)> = raw
-        .into_iter()
-        .map(|(step, loss)| (step, loss.clamp(low, high)))
-        .collect();
-    // Clipped before it is smoothed: one wild step must not lift its neighbourhood.
-    let smooth = thinned(smoothed(&raw));
-    chart
-        .draw_series(LineSeries::new(raw, BLUE.mix(0.28).stroke_width(2)))?
-        .label("every step")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 26, y)], BLUE.mix(0.28).stroke_width(3)));
-    chart
-        .draw_series(LineSeries::new(smooth, BLUE.stroke_width(4)))?
-        .label("smoothed")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 26, y)], BLUE.stroke_width(4)));
+    let is_alone = curves.len() == 1;
+    for (number, (curve, raw)) in curves.iter().zip(raw).enumerate() {
+        let color = PALETTE[number % PALETTE.len()];
+        let raw: Line = raw
+            .into_iter()
+            .map(|(step, loss)| (step, loss.clamp(low, high)))
+            .collect();
+        // Clipped before it is smoothed: one wild step must not lift its neighbourhood.
+        let smooth = thinned(smoothed(&raw));
+        let legend = move |style: ShapeStyle| {
+            move |(x, y): (i32, i32)| PathElement::new([(x, y), (x + 26, y)], style)
+        };
+        if is_alone {
+            chart
+                .draw_series(LineSeries::new(raw, color.mix(0.28).stroke_width(2)))?
+                .label("every step")
+                .legend(legend(color.mix(0.28).stroke_width(3)));
+        }
+        let label = if is_alone {
+            "smoothed"
+        } else {
+            &shortened(&curve.name)
+        };
+        chart
+            .draw_series(LineSeries::new(smooth, color.stroke_width(4)))?
+            .label(label)
+            .legend(legend(color.stroke_width(4)));
+    }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
@@ -144,14 +203,25 @@ fn paint_loss(area: &DrawingArea<BitMapBackend, Shift>, records: &[Record]) -> D
     Ok(())
 }
 
+/// Returns a name of at most 48 characters: the end of a longer one, where runs differ.
+fn shortened(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= 48 {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(length - 47).collect();
+    format!("…{end}")
+}
+
 fn paint_small(
     area: &DrawingArea<BitMapBackend, Shift>,
     name: &str,
-    points: Vec<(f64, f64)>,
+    lines: Vec<Line>,
     color: RGBColor,
 ) -> Drawn {
-    let (low, high) = span(&points, 0.0);
-    let (from, to) = ends(&points);
+    let all = lines.concat();
+    let (low, high) = span(&all, 0.0);
+    let (from, to) = ends(&all);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         .margin_right(30)
@@ -170,7 +240,17 @@ fn paint_small(
         .x_label_formatter(&|step| count(*step))
         .y_label_formatter(&|value| decimal(*value, high - low))
         .draw()?;
-    chart.draw_series(LineSeries::new(thinned(points), color.stroke_width(3)))?;
+    let is_alone = lines.len() == 1;
+    for (number, points) in lines.into_iter().enumerate() {
+        let color = if is_alone {
+            color
+        } else {
+            PALETTE[number % PALETTE.len()]
+        };
+        if !points.is_empty() {
+            chart.draw_series(LineSeries::new(thinned(points), color.stroke_width(3)))?;
+        }
+    }
     Ok(())
 }
 
@@ -224,8 +304,9 @@ fn span(points: &[(f64, f64)], tail: f64) -> (f64, f64) {
 }
 
 fn ends(points: &[(f64, f64)]) -> (f64, f64) {
-    let (first, last) = (points[0].0, points[points.len() - 1].0);
-    (first, last.max(first + 1.0))
+    let steps = || points.iter().map(|point| point.0);
+    let first = steps().fold(f64::INFINITY, f64::min);
+    (first, steps().fold(first + 1.0, f64::max))
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
@@ -270,22 +351,24 @@ fn load_font() {
     });
 }
 
-fn write_png(path: &Path, pixels: &[u8]) -> io::Result<()> {
-    let mut encoder = png::Encoder::new(BufWriter::new(File::create(path)?), SIZE.0, SIZE.1);
+fn encode_png(pixels: &[u8]) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, SIZE.0, SIZE.1);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     let mut writer = encoder.write_header()?;
     writer.write_image_data(pixels)?;
     writer.finish()?;
-    Ok(())
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::BufReader;
 
     use super::*;
-    use crate::observe::RECORD_VERSION;
+    use crate::observe::{RECORD_VERSION, Record};
     use crate::report;
 
     #[test]
@@ -340,7 +423,7 @@ mod tests {
                 .collect();
             std::fs::write(&log, rows + "{\"step\":").unwrap();
             let out = folder.path().join("loss.png");
-            draw(&report::steps(folder.path()).unwrap(), "test", &out).unwrap();
+            draw(&[report::read(folder.path()).unwrap()], "test", &out).unwrap();
             let mut reader = png::Decoder::new(BufReader::new(File::open(&out).unwrap()))
                 .read_info()
                 .unwrap();
@@ -355,6 +438,44 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn several_runs_have_a_colour_each_and_need_no_rates() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |name: &str, loss: f64| Curve {
+            name: name.to_owned(),
+            total_steps: None,
+            points: (0..60)
+                .map(|step| report::Point {
+                    step,
+                    loss: loss - step as f64 * 1e-3,
+                    more: None,
+                })
+                .collect(),
+        };
+        let out = folder.path().join("loss.PNG");
+        draw(&[run("one", 0.5), run("other", 0.3)], "test", &out).unwrap();
+        let decoder = png::Decoder::new(BufReader::new(File::open(&out).unwrap()));
+        let mut reader = decoder.read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        let has = |color: RGBColor| {
+            let ink = [color.0, color.1, color.2];
+            pixels.chunks(3).any(|pixel| pixel == ink)
+        };
+        assert!(has(BLUE) && has(ORANGE) && !has(GREEN));
+    }
+
+    #[test]
+    fn no_picture_is_written_under_the_name_of_another_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["loss.pdf", "loss.png.svg", "loss.jpg"] {
+            let message = draw(&[], "test", &folder.path().join(name));
+            let message = message.unwrap_err().to_string();
+            assert!(message.contains("a PNG file is written"), "{message}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

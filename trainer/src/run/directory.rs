@@ -1,24 +1,26 @@
 //! The run directory (`logging.folder`): who may write in it, and where a run in it begins.
 //!
-//! One trainer at a time: an advisory lock on `run.lock`, which the kernel drops with the process, however that ends.
+//! One trainer at a time: a lock on `run.lock`, which the kernel drops with the process, however that ends. A directory
+//! that is moved or deleted in mid-run is made again, for the checkpoints to come.
+//!
 //! Nothing of an earlier run is ever overwritten: a run either continues what is there, from a checkpoint and under a
 //! configuration of the same results, or it is refused.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::cell::OnceCell;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use loader::config::ConfigFile;
-use rustix::fs::OFlags;
 use serde_json::{Map, Value};
 use shardtool::Escaped;
+use shardtool::disk::{self, Lock, LockError};
 
 use super::{Error, Terms, changes};
 use crate::checkpoint::{self, State, Store};
 use crate::config::Config;
 use crate::distributed::First;
-use crate::durable;
 use crate::exchange::import;
 
 /// The official name of the stored configuration.
@@ -60,7 +62,11 @@ pub struct RunDir {
     path: PathBuf,
     /// The checkpoints in it.
     pub store: Store,
-    _lock: File,
+    /// The stored configuration.
+    params: OnceCell<String>,
+    /// Device and number of the directory, by which another one in its place is noticed.
+    identity: Option<(u64, u64)>,
+    lock: Lock,
 }
 
 impl RunDir {
@@ -71,41 +77,40 @@ impl RunDir {
     pub fn open(config: &Config, _: First) -> Result<RunDir, Error> {
         let path = config.folder()?.to_owned();
         named(&path, fs::create_dir_all(&path))?;
-        let file = path.join(LOCK);
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            // A link in its place would have another file overwritten.
-            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-            .open(&file);
-        let mut lock = named(&file, opened)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Only a hint; it may be torn while the holder writes it.
-                let _ = lock.read_to_string(&mut holder);
-                return Err(Error::InUse {
-                    path,
-                    holder: holder.trim().to_owned(),
-                });
-            }
-            Err(TryLockError::Error(error)) => return named(&file, Err(error)),
-        }
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let written = lock
-            .set_len(0)
-            .and_then(|()| writeln!(lock, "process {} on {}", std::process::id(), host.trim()));
-        named(&file, written)?;
+        let lock = lock(&path)?;
         let store = Store::new(&path, &config.logging.write_tag);
         store.clean()?;
         Ok(RunDir {
+            identity: identity(&path),
             path,
             store,
-            _lock: lock,
+            params: OnceCell::new(),
+            lock,
         })
+    }
+
+    /// Makes the directory again, with its lock and the configuration, where it was moved, deleted or unmounted in
+    /// mid-run.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another trainer has begun in its place, or what the file system says.
+    pub fn restore(&mut self) -> Result<(), Error> {
+        let now = identity(&self.path);
+        if now.is_some() && now == self.identity {
+            return Ok(());
+        }
+        tracing::warn!(
+            "{}: the run directory was moved or deleted in mid-run; it is made again, without the checkpoints so far",
+            Escaped::new(&self.path)
+        );
+        named(&self.path, fs::create_dir_all(&self.path))?;
+        self.lock = lock(&self.path)?;
+        self.identity = identity(&self.path);
+        if let Some(text) = self.params.get() {
+            let path = self.path.join(PARAMS);
+            named(&path, disk::write(&path, text.as_bytes()))?;
+        }
+        Ok(())
     }
 
     /// Returns the directory.
@@ -255,8 +260,16 @@ impl RunDir {
     /// Refuses a directory whose stored configuration belongs to another run. One that made no step is none.
     fn check_params(&self, config: &Config, terms: &Terms) -> Result<(), Error> {
         let path = self.path.join(PARAMS);
-        if !path.exists() || !self.has_steps()? {
+        if !self.has_steps()? {
             return Ok(());
+        }
+        match fs::metadata(&path) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => {
+                let cause = io::Error::other("is no file, and so no run's configuration");
+                return named(&path, Err(cause));
+            }
+            Err(_) => return Ok(()),
         }
         let earlier = ConfigFile::load(&path, &[])
             .map_err(Into::into)
@@ -275,9 +288,27 @@ impl RunDir {
             &path,
             serde_saphyr::to_string(resolved).map_err(io::Error::other),
         )?;
-        named(&path, durable::write(&path, text.as_bytes()))?;
+        named(&path, disk::write(&path, text.as_bytes()))?;
+        let _ = self.params.set(text.clone());
         Ok(text)
     }
+}
+
+/// Takes the lock of a run directory.
+fn lock(folder: &Path) -> Result<Lock, Error> {
+    Lock::take(&folder.join(LOCK)).map_err(|error| match error {
+        LockError::Held { holder, .. } => Error::InUse {
+            path: folder.to_owned(),
+            holder,
+        },
+        other => Error::Lock(other),
+    })
+}
+
+/// Returns device and number of a directory.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// Puts the path in front of what the system says.

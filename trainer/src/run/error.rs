@@ -32,6 +32,9 @@ pub enum Error {
         /// What the other one wrote about itself.
         holder: String,
     },
+    /// The lock cannot be taken.
+    #[error("{0}")]
+    Lock(shardtool::disk::LockError),
     /// A fresh start was asked for, and there is a run.
     #[error(
         "{}: holds a run already; continue it with --resume auto, or give another logging.folder",

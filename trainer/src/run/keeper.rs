@@ -71,6 +71,7 @@ impl Keeper {
             self.save(state.clone(), parts)?;
             self.writer.settle()?;
         }
+        self.log.settle();
         Ok(())
     }
 
@@ -83,7 +84,14 @@ impl Keeper {
     }
 
     fn save(&mut self, state: State, parts: &Parts) -> Result<(), Error> {
-        let paused = self.writer.save(state, parts, self.log.files())?;
+        match self.dir.restore() {
+            Err(error @ Error::InUse { .. }) => return Err(error),
+            // Writing will fail as well, which is counted.
+            Err(error) => tracing::warn!("{error}"),
+            Ok(()) => {}
+        }
+        self.log.settle();
+        let paused = self.writer.save(state, parts, || self.log.files())?;
         paused.into_iter().for_each(|pause| self.log.paused(pause));
         Ok(())
     }

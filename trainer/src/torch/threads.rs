@@ -31,6 +31,9 @@ pub fn spin_shortly() -> io::Result<()> {
     if let Some(name) = arguments.next() {
         again.arg0(name);
     }
+    if let Some(variable) = shardtool::program::faulty_variable() {
+        again.env_remove(variable); // it was said already
+    }
     Err(again.args(arguments).env(VARIABLE, ROUNDS).exec())
 }
 

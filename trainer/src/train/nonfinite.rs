@@ -18,12 +18,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use shardtool::disk;
 use tch::Tensor;
 
 use super::{Error, Outcome, Run, StepStats};
 use crate::checkpoint::write_tensors;
 use crate::config::OnNonfinite;
-use crate::durable;
 use crate::run::Keeper;
 use crate::source::Group;
 
@@ -58,14 +58,10 @@ impl StepStats {
 
 impl Run {
     /// Decides about the step just done: `None` to go on to the next one.
-    pub(super) fn judge(
-        &mut self,
-        stats: &StepStats,
-        keeper: &Option<Keeper>,
-    ) -> Result<Option<Outcome>, Error> {
+    pub(super) fn judge(&mut self, stats: &StepStats, keeper: &Option<Keeper>) -> Option<Outcome> {
         if stats.is_finite() {
             self.skipped = 0;
-            return Ok(None);
+            return None;
         }
         let step = self.step;
         let samples: Vec<u64> = stats
@@ -82,21 +78,25 @@ impl Run {
                 stats.losses,
                 stats.gradient_norm,
             );
-            return Ok(None);
+            return None;
         }
         let dump = keeper
             .as_ref()
             .map(|keeper| keeper.path().join(format!("nonfinite-step{step:08}")));
-        if let Some(dump) = &dump {
-            self.dump(stats, dump)?;
-        }
-        Ok(Some(Outcome::NotFinite {
+        let dump = dump.filter(|dump| match self.dump(stats, dump) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!("{error}");
+                false
+            }
+        });
+        Some(Outcome::NotFinite {
             step,
             losses: stats.losses.clone(),
             gradient_norm: stats.gradient_norm,
             samples,
             dump,
-        }))
+        })
     }
 
     fn dump(&self, stats: &StepStats, folder: &Path) -> Result<(), Error> {
@@ -104,7 +104,13 @@ impl Run {
             let step = self.step;
             move |cause| Error::Dump { step, path, cause }
         };
-        fs::create_dir_all(folder).map_err(failed(folder.to_owned()))?;
+        let mut made = Ok(());
+        if fs::symlink_metadata(folder).is_ok_and(|found| !found.is_dir()) {
+            // Through a link, files would be written somewhere else.
+            made = disk::set_aside(folder, "other").map(drop);
+        }
+        made.and_then(|()| fs::create_dir_all(folder))
+            .map_err(failed(folder.to_owned()))?;
         for (group, batch) in &stats.kept {
             let path = folder.join(format!("group{group}.safetensors"));
             write_tensors(&path, &tensors(batch, stats.losses[*group])?)?;
@@ -136,7 +142,7 @@ impl Run {
             "weight_norms": norms(self.ijepa.state())?,
         });
         let path = folder.join("report.json");
-        durable::write(&path, format!("{report:#}\n").as_bytes()).map_err(failed(path))
+        disk::write(&path, format!("{report:#}\n").as_bytes()).map_err(failed(path))
     }
 }
 

@@ -26,7 +26,7 @@ meta: {model_name: vit_tiny, pred_depth: 1, pred_emb_dim: 48, use_bfloat16: fals
 optimization: {ema: [0.9, 1.0], epochs: 3, final_lr: 1.0e-06, final_weight_decay: 0.4, lr: 0.001, start_lr: 0.0002,
   warmup: 1, weight_decay: 0.04}
 logging: {folder: unset, write_tag: jepa}
-checkpoint: {every_steps: 2}
+checkpoint: {every_steps: 2, min_minutes: 0, keep_min_minutes: 0}
 ";
 const EPOCH_LEN: u64 = 3;
 
