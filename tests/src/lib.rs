@@ -4,6 +4,8 @@
 //! Each file in `tests/tests/` keeps one promise between the programs. They are run after
 //! `cargo build --workspace --bins`, which puts the programs beside the tests.
 
+mod faults;
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,6 +14,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use shardtool::Dataset;
+
+pub use faults::Faults;
 
 /// No wait in these tests is longer: a hang becomes a failure that says what was awaited.
 pub const PATIENCE: Duration = Duration::from_secs(900);
@@ -269,6 +273,7 @@ optimization:
   start_lr: 0.0002
   warmup: 1
   weight_decay: 0.04
+checkpoint: {min_minutes: 0}
 ";
 
 /// A program that is running; killed when dropped, so that a failed test leaves nothing behind.
@@ -308,6 +313,22 @@ impl Running {
         Running {
             child,
             name: name.to_owned(),
+            stderr: PathBuf::from(log),
+        }
+    }
+
+    /// Starts a command with its stderr in `log`.
+    pub fn start_command(mut command: Command, log: &str) -> Running {
+        let file = File::create(log).expect("the log file is created");
+        let name = command.get_program().to_string_lossy().into_owned();
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file);
+        let child = command.spawn();
+        Running {
+            child: child.unwrap_or_else(|error| panic!("{name}: {error}")),
+            name,
             stderr: PathBuf::from(log),
         }
     }

@@ -153,3 +153,17 @@ fn a_result_that_cannot_be_written_ends_its_program() {
         assert!(!said(&gone).contains("rror"), "{}", said(&gone));
     }
 }
+
+#[test]
+fn a_variable_of_no_use_is_said_once() {
+    let site = site();
+    let mut command = Command::new(program("trainer"));
+    let output = command
+        .args(arguments(&site, "run"))
+        .env("RUST_LOG", "trainer=lo\u{7}ud")
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches("RUST_LOG").count(), 1, "{said}");
+}

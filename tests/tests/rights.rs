@@ -7,10 +7,11 @@ use std::process::Command;
 
 use tests::{Site, program};
 
-/// Runs a program under a umask that shares everything with the group.
-fn run_sharing(name: &str, arguments: &[&str]) {
+/// Runs a program under a umask.
+fn run_under(umask: u32, name: &str, arguments: &[&str]) {
     let mut command = Command::new("sh");
-    command.args(["-c", "umask 002; exec \"$@\"", "sh"]);
+    let script = format!("umask {umask:03o}; exec \"$@\"");
+    command.args(["-c", &script, "sh"]);
     let output = command.arg(program(name)).args(arguments).output();
     let output = output.expect("a shell");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -18,11 +19,11 @@ fn run_sharing(name: &str, arguments: &[&str]) {
 }
 
 /// Asserts the rights of everything in a directory, and returns the number of files.
-fn shared(path: &Path) -> usize {
+fn judged(umask: u32, path: &Path) -> usize {
     let found = fs::symlink_metadata(path).expect("a file that is there");
     let (kind, expected) = (
         found.file_type(),
-        if found.is_dir() { 0o775 } else { 0o664 },
+        if found.is_dir() { 0o777 } else { 0o666 } & !umask,
     );
     assert!(kind.is_dir() || kind.is_file(), "{}", path.display());
     let mode = found.permissions().mode() & 0o777;
@@ -32,31 +33,45 @@ fn shared(path: &Path) -> usize {
     }
     let entries = fs::read_dir(path).expect("a directory");
     entries
-        .map(|entry| shared(&entry.expect("an entry").path()))
+        .map(|entry| judged(umask, &entry.expect("an entry").path()))
         .sum()
 }
 
 #[test]
 fn files_have_the_rights_that_the_umask_asks_for() {
+    // Shared with a group, and with nobody.
+    [0o002, 0o077]
+        .into_iter()
+        .for_each(files_have_the_rights_of);
+}
+
+fn files_have_the_rights_of(umask: u32) {
     let site = Site::new(8);
     let (images, shards) = (site.path("images"), site.path("shared"));
-    run_sharing("shardtool", &["build", &images, "--out", &shards]);
+    run_under(umask, "shardtool", &["build", &images, "--out", &shards]);
     let mut launch = site.launch_arguments("run");
     launch.extend(["--set", "trainer.stop_at_step=1"].map(String::from));
-    run_sharing(
+    run_under(
+        umask,
         "trainer",
         &launch.iter().map(String::as_str).collect::<Vec<_>>(),
     );
     let (run, plot) = (site.path("run"), site.path("loss.png"));
-    run_sharing("trainer", &["plot", &run, "--out", &plot]);
+    run_under(umask, "trainer", &["plot", &run, "--out", &plot]);
     let (model, file) = (site.path("model"), site.path("a.pth.tar"));
-    run_sharing("trainer", &["export", &run, "--to", "hf", "--out", &model]);
-    run_sharing(
+    run_under(
+        umask,
+        "trainer",
+        &["export", &run, "--to", "hf", "--out", &model],
+    );
+    run_under(
+        umask,
         "trainer",
         &["export", &run, "--to", "official", "--out", &file],
     );
     let imported = site.path("imported");
-    run_sharing("trainer", &["import", &file, "--out", &imported]);
-    let made = [&shards, &run, &plot, &model, &file, &imported].map(|path| shared(Path::new(path)));
+    run_under(umask, "trainer", &["import", &file, "--out", &imported]);
+    let made =
+        [&shards, &run, &plot, &model, &file, &imported].map(|path| judged(umask, Path::new(path)));
     assert!(made.iter().sum::<usize>() > 15, "{made:?}");
 }
