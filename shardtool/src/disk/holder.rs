@@ -65,7 +65,12 @@ fn started(process: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The second field is a name in brackets, with whatever is in it.
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = rest.split_whitespace();
+    // One that is dead holds nothing, even if nobody has waited for it yet: in a container that may be never.
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -100,6 +105,11 @@ mod tests {
         };
         assert!(!later.is_alive_here(), "another process of that number");
         child.kill().unwrap();
+        let dead = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        while !dead().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        assert!(!holder.is_alive_here(), "though nobody has waited for it");
         child.wait().unwrap();
         assert!(!holder.is_alive_here());
         assert!(!Holder::this().is_alive_here(), "we are not in our way");
