@@ -9,7 +9,7 @@
 //!
 //! No handler runs, so none runs on a thread that computes. Generated code may have moved the stack pointer there into
 //! the heap, over which the kernel would then write a handler's frame (oneDNN 3.10's matrix products do). The
-//! [`signals`] are blocked before any thread exists and taken by one small thread.
+//! signals are blocked before any thread exists and taken by one small thread.
 
 mod signals;
 
