@@ -122,8 +122,26 @@ pub fn parent(path: &Path) -> &Path {
 /// # Errors
 /// What the file system says.
 pub fn set_aside(path: &Path, word: &str) -> io::Result<PathBuf> {
+    let aside = free_name(path, word)?;
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Copies a file to the first free name, as [`set_aside`] finds it, and returns that.
+///
+/// # Errors
+/// What the file system says.
+pub fn copy_aside(path: &Path, word: &str) -> io::Result<PathBuf> {
+    let aside = free_name(path, word)?;
+    let mut copy = File::create_new(&aside)?;
+    io::copy(&mut File::open(path)?, &mut copy)?;
+    sync(&copy)?;
+    Ok(aside)
+}
+
+fn free_name(path: &Path, word: &str) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
-    let names = (1..).map(|number| {
+    let mut names = (1..).map(|number| {
         let mut name = name.to_owned();
         name.push(format!(".{word}"));
         if number > 1 {
@@ -131,16 +149,11 @@ pub fn set_aside(path: &Path, word: &str) -> io::Result<PathBuf> {
         }
         path.with_file_name(name)
     });
-    let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
-    let aside = names
-        .into_iter()
-        .find(free)
-        .expect("the numbers do not end");
-    fs::rename(path, &aside)?;
-    Ok(aside)
+    let free = names.find(|path| fs::symlink_metadata(path).is_err());
+    Ok(free.expect("the numbers do not end"))
 }
 
-/// Tells whether a name stands for itself: for a file or directory, and not for a link.
+/// Tells whether a name is a link, and stands for something else.
 pub fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
 }

@@ -231,9 +231,8 @@ fn fill(
         target.join(format!("{MANIFEST_FILE}.part")),
     );
     copy_file(&from, &aside)?;
-    sync(&aside)?;
     rename(&aside, &target.join(MANIFEST_FILE))?;
-    sync(target)?;
+    disk::sync_dir(target).map_err(failed(target, "writing it to the disk"))?;
     tracing::info!("{}", progress());
     Ok(())
 }
@@ -247,29 +246,21 @@ fn copy_shard(source: &Path, target: &Path, record: &ShardRecord) -> Result<(), 
     let (from, aside) = (source.join(&record.file), part(target, record));
     copy_file(&from, &aside)?;
     verify(&from, &aside, record)?;
-    sync(&aside)?;
     rename(&aside, &target.join(&record.file))
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
     let copied = File::open(from).and_then(|mut original| {
         // Under a name of its own, and with the mode that the umask asks for.
-        io::copy(&mut original, &mut disk::create(to)?)
+        let mut copy = disk::create(to)?;
+        io::copy(&mut original, &mut copy)?;
+        // A power cut would leave a file of zeros, or none.
+        disk::sync(&copy)
     });
-    copied.map(drop).map_err(|cause| Error::Copy {
+    copied.map_err(|cause| Error::Copy {
         path: to.to_owned(),
         original: from.to_owned(),
         cause,
-    })
-}
-
-/// Waits until a file, or the names in a directory, are on the disk: a power cut would leave a file of zeros, or none.
-fn sync(path: &Path) -> Result<(), Error> {
-    let synced = File::open(path).and_then(|file| file.sync_all());
-    synced.or_else(|cause| match cause.kind() {
-        // Some file systems cannot sync a directory.
-        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Ok(()),
-        _ => Err(failed(path, "writing it to the disk")(cause)),
     })
 }
 

@@ -4,7 +4,7 @@
 //! nothing that is not the run's own is lost: where a line has to go that it did not write, a copy of the file stays.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
 use shardtool::{Escaped, disk};
@@ -53,7 +53,7 @@ pub(super) fn cut<J: FnMut(&str) -> Line>(
     let mut found = Found::default();
     sift(path, header, judge(), &mut io::sink(), &mut found)?;
     if found.foreign > 0 {
-        let aside = copy_aside(path)?;
+        let aside = disk::copy_aside(path, "before")?;
         tracing::warn!(
             "{}: {} line(s) that no run has written are left out; the file as it was is {}",
             Escaped::new(path),
@@ -146,29 +146,6 @@ fn sift(
     // Nothing at all is to be given its header.
     found.is_changed |= is_first && !header.is_empty();
     Ok(())
-}
-
-/// Copies a file to a free name beside it.
-fn copy_aside(path: &Path) -> io::Result<std::path::PathBuf> {
-    for number in 1.. {
-        let mut name = path
-            .file_name()
-            .ok_or(ErrorKind::InvalidFilename)?
-            .to_owned();
-        name.push(match number {
-            1 => ".before".to_owned(),
-            _ => format!(".before-{number}"),
-        });
-        let aside = path.with_file_name(name);
-        let mut out = match File::create_new(&aside) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
-            made => made?,
-        };
-        io::copy(&mut File::open(path)?, &mut out)?;
-        disk::sync(&out)?;
-        return Ok(aside);
-    }
-    unreachable!("the numbers do not end")
 }
 
 #[cfg(test)]
