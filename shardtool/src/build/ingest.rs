@@ -16,6 +16,7 @@ use crate::codec::Decoder;
 use crate::dataset::CodecOptions;
 use crate::dct::coefficients::Coefficients;
 use crate::dct::encode::{Coding, Encoder, Statistics};
+use crate::format::{Label, NewSample};
 use crate::panics;
 use crate::simd::Simd;
 use crate::source::{Kind, Source, SourceFile, kind};
@@ -39,6 +40,25 @@ pub struct Ingested {
     pub warning: Option<String>,
     /// What its name says of its kind, if that is another.
     pub misnamed: Option<String>,
+}
+
+impl Ingested {
+    /// Returns the sample of it that a shard takes.
+    pub fn sample<'a>(
+        &'a self,
+        class: Option<u32>,
+        labels: &'a [Option<Label<'a>>],
+    ) -> NewSample<'a> {
+        NewSample {
+            payload: &self.payload,
+            codec: self.codec,
+            stored: self.stored,
+            source: self.source,
+            class,
+            orientation: self.orientation,
+            labels,
+        }
+    }
 }
 
 /// The largest file that is read: whatever an image of the most pixels may take.

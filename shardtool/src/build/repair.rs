@@ -18,7 +18,7 @@ use crate::dataset::{Manifest, ShardRecord, SplitRecord};
 use crate::dct::encode::Coding;
 use crate::dct::tables::Tables;
 use crate::disk::{self, Tried};
-use crate::format::{NewSample, Shard, ShardWriter, checksum};
+use crate::format::{Shard, ShardWriter, checksum};
 use crate::rans::EncodeTable;
 use crate::source::{Source, SourceFile, SourceSplit};
 use crate::{Error as DatasetError, Escaped};
@@ -98,13 +98,21 @@ impl<'a> Repair<'a> {
         number: usize,
         damage: &Damage,
     ) -> Result<Vec<Note>, Error> {
-        match damage {
-            Damage::Samples(samples) => self.restore(&split.shards[number], samples),
-            Damage::Whole => Ok(match self.rebuild(split, number)? {
-                Ok(()) => Vec::new(),
-                Err(reason) => vec![Note::new(&*split.shards[number].file, reason)],
+        let record = &split.shards[number];
+        let stays = match damage {
+            Damage::Samples(samples) => self.restore(record, samples),
+            Damage::Whole => self.rebuild(split, number).map(|rebuilt| {
+                let lost = rebuilt.err();
+                lost.map(|reason| Note::new(&*record.file, reason))
+                    .into_iter()
+                    .collect()
             }),
+        };
+        if stays.is_err() {
+            // Makes room on a full disk; the error that led here matters more.
+            let _ = fs::remove_file(self.aside(record));
         }
+        stays
     }
 
     /// Writes a shard with those of its samples that the source gives back.
@@ -206,15 +214,7 @@ impl<'a> Repair<'a> {
                 return Ok(());
             };
             let labels = listing.labels.of(file);
-            writer.append(&NewSample {
-                payload: &image.payload,
-                codec: image.codec,
-                stored: image.stored,
-                source: image.source,
-                class: file.class,
-                orientation: image.orientation,
-                labels: &labels,
-            })?;
+            writer.append(&image.sample(file.class, &labels))?;
             Ok(())
         })?;
         if writer.samples() > 0 {

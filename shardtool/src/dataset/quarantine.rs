@@ -2,16 +2,16 @@
 //!
 //! `shardtool verify --quarantine` writes it, and the loader heeds it. The manifest does not know of it.
 
-use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{Manifest, SplitRecord, hex};
-use crate::{Error, regular};
+use crate::{Error, disk, regular};
 
 /// Name of the quarantine in a dataset's directory.
 pub const QUARANTINE_FILE: &str = "quarantine.json";
@@ -123,17 +123,17 @@ impl Quarantine {
 
     /// Returns the numbers, in their split, of the samples that are in quarantine.
     pub fn ids(&self, split: &SplitRecord) -> HashSet<u64> {
-        let mut ids = HashSet::new();
         let mut first = 0;
+        let mut shards = HashMap::new();
         for shard in &split.shards {
-            let listed = self
-                .samples
-                .iter()
-                .filter(|listed| listed.shard == shard.file && listed.sample < shard.samples);
-            ids.extend(listed.map(|listed| first + u64::from(listed.sample)));
+            shards.insert(&*shard.file, (first, shard.samples));
             first += u64::from(shard.samples);
         }
-        ids
+        let listed = self.samples.iter().filter_map(|listed| {
+            let &(first, samples) = shards.get(&*listed.shard)?;
+            (listed.sample < samples).then(|| first + u64::from(listed.sample))
+        });
+        listed.collect()
     }
 
     /// Writes the quarantine into a dataset's directory, or removes the one there if this one is empty.
@@ -150,13 +150,7 @@ impl Quarantine {
         }
         let mut json = serde_json::to_string_pretty(self).expect("plain data becomes JSON");
         json.push('\n');
-        let aside = dir.join(format!("{QUARANTINE_FILE}.part"));
-        let written = File::create(&aside).and_then(|mut file| {
-            file.write_all(json.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&aside, &path)
-        });
-        written.map_err(Error::io(&path, "write"))
+        disk::write(&path, json.as_bytes()).map_err(Error::io(&path, "write"))
     }
 }
 

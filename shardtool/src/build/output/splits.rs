@@ -4,7 +4,7 @@ use super::super::Error;
 use super::super::ingest::Ingested;
 use super::staging::Staging;
 use crate::dataset::ShardRecord;
-use crate::format::{LabelType, NewSample, ShardWriter};
+use crate::format::{LabelType, ShardWriter};
 use crate::source::{Joined, SourceFile};
 
 /// Writes the samples of one split.
@@ -67,15 +67,7 @@ impl<'a> SplitWriter<'a> {
             self.open = Some((name, writer));
         }
         let (_, writer) = self.open.as_mut().expect("opened above");
-        writer.append(&NewSample {
-            payload: &image.payload,
-            codec: image.codec,
-            stored: image.stored,
-            source: image.source,
-            class: file.class,
-            orientation: image.orientation,
-            labels: &labels,
-        })?;
+        writer.append(&image.sample(file.class, &labels))?;
         Ok(closed)
     }
 
