@@ -131,9 +131,14 @@ impl Session {
             .first()
             .map(|first| RunDir::open(config, first))
             .transpose()?;
-        let global_batch = config.loader.global_batch(world.world.into());
+        let expected = Welcome::expected(&config.loader, &manifest, world.world)
+            .map_err(config::Error::from)?;
         let terms = Terms {
-            data: Some(data(config, &manifest, global_batch)),
+            data: Some(run::Data {
+                manifest_checksum: manifest.checksum(),
+                global_batch: config.loader.global_batch(world.world.into()),
+                epoch_len: expected.epoch_len,
+            }),
             allowed: start.allowed.clone(),
         };
         let found = match &dir {
@@ -161,8 +166,6 @@ impl Session {
             .endpoint
             .unwrap_or_else(|| Endpoint::Path(default_socket_path(hello.sampling_hash)));
         let patience = Duration::from_secs(config.trainer.loader_patience);
-        let expected = Welcome::expected(&config.loader, &manifest, world.world)
-            .map_err(config::Error::from)?;
         train::memory::check(&config.model()?, config, &expected.geometry, start.device)
             .map_err(train::Error::from)?;
         let connected = LoaderSource::connect(
@@ -243,17 +246,6 @@ fn announce(
         tracing::warn!("{warning}");
     }
     Ok(())
-}
-
-/// Returns what a run sees: the data set's images, in steps of `global_batch`.
-fn data(config: &Config, manifest: &Manifest, global_batch: u64) -> run::Data {
-    let split = manifest.split(&config.loader.loader.split);
-    let samples = split.map_or(0, |split| split.samples);
-    run::Data {
-        manifest_checksum: manifest.checksum(),
-        global_batch,
-        epoch_len: samples.checked_div(global_batch).unwrap_or(0),
-    }
 }
 
 /// Says where the run continues, and what may keep it from doing so bit by bit.
