@@ -37,6 +37,13 @@ pub fn spin_shortly() -> io::Result<()> {
     Err(again.args(arguments).env(VARIABLE, ROUNDS).exec())
 }
 
+/// Has another program spin as it does by itself, unless the user chose: a comparison takes it as people run it.
+pub fn as_by_itself(command: &mut Command) {
+    if env::var_os(VARIABLE).is_some_and(|rounds| rounds == ROUNDS) {
+        command.env_remove(VARIABLE);
+    }
+}
+
 fn is_chosen(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     CHOICES.into_iter().any(|name| variable(name).is_some())
 }
