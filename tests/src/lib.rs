@@ -155,6 +155,13 @@ impl Site {
             .collect()
     }
 
+    /// Returns the losses of a run of the same images and configuration that nothing disturbs.
+    pub fn undisturbed_losses(&self) -> Vec<(u64, f64)> {
+        let arguments = self.launch_arguments("undisturbed");
+        Running::start("trainer", &arguments, &self.path("undisturbed.log")).wait_ok();
+        self.exact_losses("undisturbed")
+    }
+
     /// Returns what the loader makes of each of these steps, one JSON object a step: the hashes of sample ids, crop
     /// boxes, masks and pixels.
     pub fn hashes(&self, steps: std::ops::Range<u32>, more: &[&str]) -> Vec<serde_json::Value> {

@@ -7,13 +7,7 @@ use tests::{Running, Site, child_of, signal};
 fn a_killed_loader_costs_no_step_and_changes_no_loss() {
     let site = Site::new(48);
 
-    Running::start(
-        "trainer",
-        &site.launch_arguments("undisturbed"),
-        &site.path("undisturbed.log"),
-    )
-    .wait_ok();
-    let expected = site.exact_losses("undisturbed");
+    let expected = site.undisturbed_losses();
     assert_eq!(expected.len(), 36, "48 images / 4 a batch × 3 epochs");
 
     let mut launch = Running::start(

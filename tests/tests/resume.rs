@@ -7,12 +7,7 @@ use tests::{Running, Site, child_of, signal, wait_until};
 #[test]
 fn an_interrupted_run_equals_an_undisturbed_one() {
     let site = Site::new(32);
-    Running::start(
-        "trainer",
-        &site.launch_arguments("undisturbed"),
-        &site.path("undisturbed.log"),
-    )
-    .wait_ok();
+    let undisturbed = site.undisturbed_losses();
 
     let arguments = site.launch_arguments("interrupted");
     // A signal to the launcher: it is forwarded, the step is finished and kept, and the code asks for a new start.
@@ -33,10 +28,7 @@ fn an_interrupted_run_equals_an_undisturbed_one() {
     assert_eq!(second.wait().code(), Some(128 + 9));
 
     Running::start("trainer", &arguments, &site.path("third.log")).wait_ok();
-    assert_eq!(
-        site.exact_losses("interrupted"),
-        site.exact_losses("undisturbed")
-    );
+    assert_eq!(site.exact_losses("interrupted"), undisturbed);
 }
 
 /// The one time at which a kill could leave half a checkpoint: while one is being written beside the training.
@@ -66,12 +58,7 @@ fn a_kill_while_a_checkpoint_is_written_costs_nothing_but_time() {
         !names().any(|name| name.starts_with(".tmp-")),
         "left behind"
     );
-    let undisturbed = site.launch_arguments("undisturbed");
-    Running::start("trainer", &undisturbed, &site.path("third.log")).wait_ok();
-    assert_eq!(
-        site.exact_losses("killed"),
-        site.exact_losses("undisturbed")
-    );
+    assert_eq!(site.exact_losses("killed"), site.undisturbed_losses());
 }
 
 #[test]

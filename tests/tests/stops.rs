@@ -242,7 +242,5 @@ fn no_signal_is_handled_on_a_thread_that_computes() {
         site.wait_for_steps("run", done + 2);
     }
     launch.wait_ok();
-    let undisturbed = site.launch_arguments("undisturbed");
-    Running::start("trainer", &undisturbed, &site.path("log")).wait_ok();
-    assert_eq!(site.exact_losses("run"), site.exact_losses("undisturbed"));
+    assert_eq!(site.exact_losses("run"), site.undisturbed_losses());
 }

@@ -118,13 +118,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn random_faults_change_no_loss() {
     let (seed, rounds) = (number("SEED", 1), number("ROUNDS", 6));
     let site = Site::new(32);
-    Running::start(
-        "trainer",
-        &site.launch_arguments("undisturbed"),
-        &site.path("undisturbed.log"),
-    )
-    .wait_ok();
-    let undisturbed = site.exact_losses("undisturbed");
+    let undisturbed = site.undisturbed_losses();
 
     let mut runs = 0;
     let mut dice = Dice(seed);
@@ -206,11 +200,5 @@ fn hostile_peers_disturb_nobody() {
     drop(silent);
     loader.wait_ok();
 
-    Running::start(
-        "trainer",
-        &site.launch_arguments("undisturbed"),
-        &site.path("log"),
-    )
-    .wait_ok();
-    assert_eq!(site.exact_losses("run"), site.exact_losses("undisturbed"));
+    assert_eq!(site.exact_losses("run"), site.undisturbed_losses());
 }

@@ -6,7 +6,8 @@
  *          (an open that may make the file), opendir (an open of a directory), mkdir, unlink, link, fallocate,
  *          ftruncate, chmod
  *   ERRNO  a name, such as ENOSPC
- *   PATH   part of the path, empty for all; of a descriptor it is what /proc/self/fd says
+ *   PATH   part of the path, empty for all, or with $ behind it the path's end; of a descriptor it is what
+ *          /proc/self/fd says
  *   AFTER  for write, bytes that still go through; else calls that do (0)
  *   TIMES  how often the call fails then (without end)
  *
@@ -74,12 +75,22 @@ __attribute__((constructor)) static void read_rules(void)
     free(text);
 }
 
+/* Says whether a rule is about this path. */
+static int matches(const char *path, const char *pattern)
+{
+    size_t part = strlen(pattern), whole = strlen(path);
+    if (!part || pattern[part - 1] != '$')
+        return strstr(path, pattern) != NULL;
+    part--;
+    return whole >= part && !strncmp(path + whole - part, pattern, part);
+}
+
 /* Says whether `call` on `path` fails, with errno set; `*length` bytes of a write may be cut to what fits. */
 static int fails(const char *call, const char *path, size_t *length)
 {
     for (int i = 0; path && i < count; i++) {
         struct rule *rule = &rules[i];
-        if (strcmp(rule->call, call) || !strstr(path, rule->path))
+        if (strcmp(rule->call, call) || !matches(path, rule->path))
             continue;
         long long unit = length ? (long long)*length : 1;
         long long before = atomic_fetch_sub(&rule->after, unit);
