@@ -31,6 +31,27 @@ fn an_interrupted_run_equals_an_undisturbed_one() {
     assert_eq!(site.exact_losses("interrupted"), undisturbed);
 }
 
+/// A launcher that is killed leaves a trainer that finishes its step; a new start waits for it.
+#[test]
+fn a_run_that_is_started_again_at_once_waits_for_the_one_before() {
+    let site = Site::new(32);
+    let arguments = site.launch_arguments("run");
+    let mut first = Running::start("trainer", &arguments, &site.path("first.log"));
+    site.wait_for_steps("run", 3);
+    let orphan = child_of(first.id(), "trainer");
+    signal(orphan, Signal::STOP);
+    signal(first.id(), Signal::KILL);
+    first.wait();
+
+    let mut second = Running::start("trainer", &arguments, &site.path("second.log"));
+    wait_until("the orphan to be waited for", || {
+        second.stderr().contains("at most for its end")
+    });
+    signal(orphan, Signal::CONT);
+    second.wait_ok();
+    assert_eq!(site.exact_losses("run"), site.undisturbed_losses());
+}
+
 /// The one time at which a kill could leave half a checkpoint: while one is being written beside the training.
 #[test]
 fn a_kill_while_a_checkpoint_is_written_costs_nothing_but_time() {

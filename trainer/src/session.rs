@@ -10,12 +10,17 @@ use tch::Device;
 
 use crate::checkpoint::{State, epoch_lengths};
 use crate::config::{self, Config};
-use crate::distributed::World;
+use crate::distributed::{First, World};
 use crate::observe::{Log, Report};
 use crate::run::{self, Begin, Keeper, Resume, RunDir, Terms};
 use crate::source::{self, LoaderSource};
 use crate::stop::Stop;
 use crate::train::{self, Outcome, Run};
+
+/// Time that a trainer before this one has for its last step and checkpoint.
+const HANDOVER: Duration = Duration::from_secs(30);
+/// Between two looks whether it has ended.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The circumstances of a run's start, beside its configuration.
 #[derive(Debug)]
@@ -127,10 +132,13 @@ impl Session {
     pub fn open(config: &Config, start: Start, stop: Stop) -> Result<Opened, Error> {
         let world = start.world;
         let manifest = Manifest::read(&config.loader.shards_dir().map_err(config::Error::from)?)?;
-        let dir = world
-            .first()
-            .map(|first| RunDir::open(config, first))
-            .transpose()?;
+        let dir = match world.first() {
+            None => None,
+            Some(first) => match open_dir(config, first, &stop)? {
+                None => return Ok(Opened::Stopped(stop.asked().unwrap_or("a signal"))),
+                dir => dir,
+            },
+        };
         let expected = Welcome::expected(&config.loader, &manifest, world.world)
             .map_err(config::Error::from)?;
         let terms = Terms {
@@ -220,6 +228,30 @@ impl Session {
             step: self.run.step,
             report: self.keeper.map(|mut keeper| keeper.log.finish()),
             restarts,
+        }
+    }
+}
+
+/// Opens the run directory, once another trainer in it has ended; `None` if a stop was asked for first.
+///
+/// The one before may be at its last step yet: its launcher was killed, or somebody stopped it and starts it again.
+fn open_dir(config: &Config, first: First, stop: &Stop) -> Result<Option<RunDir>, run::Error> {
+    let begun = Instant::now();
+    let mut is_said = false;
+    loop {
+        match RunDir::open(config, first) {
+            Err(error @ run::Error::InUse { .. }) if begun.elapsed() < HANDOVER => {
+                if !is_said {
+                    is_said = true;
+                    let seconds = HANDOVER.as_secs();
+                    tracing::info!("{error}; waiting {seconds} s at most for its end");
+                }
+                if stop.asked().is_some() {
+                    return Ok(None);
+                }
+                std::thread::sleep(LOOK);
+            }
+            opened => return opened.map(Some),
         }
     }
 }
