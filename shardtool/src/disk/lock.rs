@@ -44,7 +44,16 @@ pub enum LockError {
 /// A lock, held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+/// Gives the lock back by itself: closing the file would not do so while a process that was just started has it, too,
+/// which it has between fork and exec.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Without locks there is nothing to give back.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -103,7 +112,7 @@ impl Lock {
                 .and_then(|()| writeln!(file, "{this}"));
             written.map_err(io)?;
         }
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }
 
@@ -158,8 +167,11 @@ mod tests {
             matches!(&error, LockError::Held { holder, .. } if *holder == this),
             "{error}"
         );
+        // As a process has it that is just being started.
+        let inherited = lock.file.try_clone().unwrap();
         drop(lock);
         Lock::take(&path).unwrap();
+        drop(inherited);
     }
 
     #[test]
