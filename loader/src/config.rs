@@ -9,6 +9,7 @@
 //! between a checkpoint and the run that continues it.
 
 mod check;
+mod crop_size;
 mod data;
 mod fields;
 mod file;
@@ -22,6 +23,7 @@ use std::path::Path;
 
 use crate::error::Error;
 
+pub use crop_size::CropSize;
 pub use data::{Data, MAX_JITTER_STRENGTH};
 pub use file::{ConfigFile, is_placeholder};
 pub use loader::{Fidelity, Loader, MAX_WORKERS, MaskLaw};
@@ -112,15 +114,15 @@ impl LoaderConfig {
             .unwrap_or(self.data.batch_size.saturating_mul(world))
     }
 
-    /// Returns the rows and columns of the patch grid.
-    pub fn grid(&self) -> (usize, usize) {
-        let side = (self.data.crop_size / self.mask.patch_size) as usize;
+    /// Returns the rows and columns of the patch grid of crops of `crop_size` pixels.
+    pub fn grid(&self, crop_size: u32) -> (usize, usize) {
+        let side = (crop_size / self.mask.patch_size) as usize;
         (side, side)
     }
 
     fn check(&self) -> Result<(), Error> {
         self.data.check()?;
-        self.mask.check(self.data.crop_size)?;
+        self.mask.check(&self.data.crop_size)?;
         self.loader.check()?;
         if let Some(batch) = self.global_batch {
             check::between("optimization.global_batch", batch, 1, u64::from(u32::MAX))?;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::{Fidelity, LoaderConfig, MaskLaw};
+use crate::config::{CropSize, Fidelity, LoaderConfig, MaskLaw};
 use crate::sampler::SAMPLING_VERSION;
 
 impl LoaderConfig {
@@ -18,7 +18,8 @@ impl LoaderConfig {
             law_version: u32,
             batch_size: u64,
             crop_scale: [f64; 2],
-            crop_size: u32,
+            // One size is a number, as it was before there could be several.
+            crop_size: &'a CropSize,
             use_horizontal_flip: bool,
             allow_overlap: bool,
             aspect_ratio: [f64; 2],
@@ -43,7 +44,7 @@ impl LoaderConfig {
             law_version: SAMPLING_VERSION,
             batch_size: data.batch_size,
             crop_scale: data.crop_scale,
-            crop_size: data.crop_size,
+            crop_size: &data.crop_size,
             use_horizontal_flip: data.use_horizontal_flip,
             allow_overlap: mask.allow_overlap,
             aspect_ratio: mask.aspect_ratio,

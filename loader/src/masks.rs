@@ -70,16 +70,16 @@ pub struct MaskSampler {
 }
 
 impl MaskSampler {
-    /// Makes the sampler of a configuration.
+    /// Makes the sampler of a configuration for crops of `crop_size` pixels.
     ///
     /// # Errors
     /// If some step could draw a block of no more than `min_keep` patches: no position of it would ever do. The check
     /// is exact: it covers all sizes that can be drawn, not a sample of them.
-    pub fn new(config: &LoaderConfig) -> Result<MaskSampler, Error> {
+    pub fn new(config: &LoaderConfig, crop_size: u32) -> Result<MaskSampler, Error> {
         let mask = &config.mask;
-        let (height, width) = config.grid();
+        let (height, width) = config.grid(crop_size);
         let seed = config.loader.seed;
-        let sizes = SizeSampler::new(config);
+        let sizes = SizeSampler::new(config, (height, width));
         let target = sizes.target_limits();
         let context = sizes.context_limits();
         for (kind, scale_key, limits) in [

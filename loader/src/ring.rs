@@ -34,13 +34,13 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | header: sequence u64, step u64, group u64, context length u32, target length u32, zeros | 64 |
+//! | header: sequence u64, step u64, group u64, context length u32, target length u32, image height u32, image width u32, zeros | 64 |
 //! | sample ids, u64 | 8 B |
 //! | labels, i64, -1 = none | 8 B |
 //! | flags, bit 0 = replaced a damaged sample | B |
 //! | per context mask: patch numbers, i64, B × context length, room for B × max context | 8 B max context |
 //! | per target mask: patch numbers, i64, B × target length, room for B × max target | 8 B max target |
-//! | images, u8, B × channels × height × width, **on a page of their own** | B C H W |
+//! | images, u8, B × channels × image height × image width, room for B × channels × height × width, **on a page of their own** | B C H W |
 //!
 //! # States of a slot
 //!
@@ -114,4 +114,4 @@ pub use slot::{ClaimedSlot, FLAG_REPLACED, ImagePart, MaskPart, NO_LABEL, SlotRe
 pub use wait::WaitTimes;
 
 /// The layout and protocol described above. Any change to either raises it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

@@ -135,7 +135,10 @@ impl Config {
         self.checkpoint.check()?;
         self.logging.check()?;
         self.check_paths()?;
-        self.sizes().map(drop)
+        for &(_, size) in self.loader.data.crop_size.phases() {
+            self.sizes(size)?;
+        }
+        Ok(())
     }
 
     /// Adds to a value outside its range the place that gave it.
@@ -186,26 +189,33 @@ impl Config {
         )?)
     }
 
-    /// Returns the sizes of the networks.
+    /// Returns the sizes of the networks, with the images of the first epoch.
     ///
     /// # Errors
     /// If they make no network.
     pub fn model(&self) -> Result<ModelConfig, Error> {
-        self.sizes().map_err(|error| self.place(error))
+        self.model_for(self.loader.data.crop_size.at(0))
     }
 
-    fn sizes(&self) -> Result<ModelConfig, Error> {
+    /// Returns the sizes of the networks, with images of `crop_size` pixels.
+    ///
+    /// # Errors
+    /// If they make no network.
+    pub fn model_for(&self, crop_size: u32) -> Result<ModelConfig, Error> {
+        self.sizes(crop_size).map_err(|error| self.place(error))
+    }
+
+    fn sizes(&self, crop_size: u32) -> Result<ModelConfig, Error> {
         let Meta {
             model_name,
             pred_emb_dim,
             pred_depth,
             ..
         } = &self.meta;
-        let (crop, patch) = (self.loader.data.crop_size, self.loader.mask.patch_size);
         let model = ModelConfig::preset(
             model_name,
-            crop.into(),
-            patch.into(),
+            crop_size.into(),
+            self.loader.mask.patch_size.into(),
             *pred_emb_dim,
             *pred_depth,
         );
@@ -295,6 +305,14 @@ impl Config {
                 "optimization.warmup: {warmup} epochs are more than the {epochs} of the run \
                  (optimization.epochs), so the learning rate never reaches optimization.lr"
             ));
+        }
+        for &(first, size) in self.loader.data.crop_size.phases() {
+            if first > 0 && first >= epochs {
+                warnings.push(format!(
+                    "data.crop_size: {size} begins at epoch {first}, counted from 0, and the run has {epochs} epochs \
+                     (optimization.epochs): no step has crops of that size"
+                ));
+            }
         }
         warnings
     }

@@ -101,6 +101,19 @@ pub enum Error {
         /// Type and shape found.
         found: String,
     },
+    /// Positions are to be computed for images of another size, and these are not ones that can be.
+    #[error(
+        "state: `{name}` is not the sine-cosine table of fixed positions, so it cannot be computed for images of {wanted} \
+         pixels instead of {given} (data.crop_size)"
+    )]
+    Positions {
+        /// The tensor.
+        name: &'static str,
+        /// Side of the images that it is for.
+        given: i64,
+        /// Side of images to come.
+        wanted: i64,
+    },
     /// A trained parameter took no part in the loss.
     #[error("parameter `{0}` has no gradient: was the loss's backward pass run?")]
     NoGradient(String),

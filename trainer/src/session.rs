@@ -174,7 +174,8 @@ impl Session {
             .endpoint
             .unwrap_or_else(|| Endpoint::Path(default_socket_path(hello.sampling_hash)));
         let patience = Duration::from_secs(config.trainer.loader_patience);
-        train::memory::check(&config.model()?, config, &expected.geometry, start.device)
+        let largest = config.model_for(config.loader.data.crop_size.largest())?;
+        train::memory::check(&largest, config, &expected.geometry, start.device)
             .map_err(train::Error::from)?;
         let connected = LoaderSource::connect(
             endpoint,

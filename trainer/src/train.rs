@@ -2,7 +2,8 @@
 //!
 //! Steps count from 0 over the whole run. A step takes the groups of its global batch one after the other and adds up
 //! their gradients, so that any number of ranks (and one small device) computes the same. Everything that decides a
-//! step's result is a function of its number and of the state a checkpoint holds: a resumed run goes on bit by bit.
+//! step's result is a function of its number and of the state a checkpoint holds: a resumed run goes on bit by bit. So
+//! is the size of its crops; where that changes, the networks get other positions and go on.
 //!
 //! A step whose loss or gradient is not finite moves nothing. With `trainer.on_nonfinite: stop` the run ends there and
 //! leaves a diagnostic dump; with `skip` it goes on with the next step, at most `trainer.max_skipped` times in a row.
@@ -20,6 +21,7 @@ pub mod memory;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use loader::config::CropSize;
 use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
@@ -101,6 +103,8 @@ pub struct Run {
     pub loss: Option<f64>,
     /// Steps left out in a row, up to this one, because something in them was not finite.
     pub skipped: u64,
+    /// The side of the crops in each epoch.
+    pub crop_size: CropSize,
     /// What to do about a step that is not finite.
     pub on_nonfinite: OnNonfinite,
     /// Such steps that may be skipped in a row.
@@ -146,7 +150,12 @@ impl Run {
         }
         let mut optimizer = Optimizer::new(ijepa.parameter_groups())?;
         if let Some(path) = checkpoint {
-            state::load(path, &mut ijepa, &mut optimizer)?;
+            let sizes = config
+                .loader
+                .data
+                .crop_size
+                .from_epoch(state.step / epoch_len);
+            state::load(path, &mut ijepa, &mut optimizer, sizes)?;
         }
         let total_steps = config.total_steps(epoch_len);
         Ok(Run {
@@ -158,6 +167,7 @@ impl Run {
             end: config.last_step(epoch_len),
             loss: state.loss,
             skipped: state.skipped,
+            crop_size: config.loader.data.crop_size.clone(),
             on_nonfinite: config.trainer.on_nonfinite,
             max_skipped: config.trainer.max_skipped,
             identity: Identity {
@@ -243,6 +253,7 @@ impl Run {
             let Some(group) = self.take(source, number)? else {
                 return Ok(None);
             };
+            self.fit_to_crops()?;
             let loss = {
                 let _mixed = self.mixed_precision(&group)?;
                 let h = self.target(&group)?; // no gradient
@@ -275,6 +286,20 @@ impl Run {
             self.clock.transfer(Phase::Copy, Phase::Wait, group.waited);
         }
         Ok(group)
+    }
+
+    /// Gives the networks the positions of this step's crops, where those have another size than the step before's.
+    ///
+    /// Once the step has come, not before: until then a checkpoint has the size of its last step.
+    fn fit_to_crops(&mut self) -> Result<(), Error> {
+        let before = self.ijepa.encoder.config().image_size;
+        let now = self.crop_size.at(self.step / self.epoch_len).into();
+        if now != before {
+            let step = self.step;
+            tracing::info!("from step {step} on: crops of {now} pixels, {before} before");
+            self.ijepa.resize(now)?;
+        }
+        Ok(())
     }
 
     /// Has matrix products computed in bfloat16 until the result is dropped, where the run does so.

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::{self, PARTS, Snapshot, State, Store};
 use trainer::config::Config;
 use trainer::evaluate::{Error, Features};
+use trainer::method::encoder::Encoder;
 use trainer::method::ijepa::IJepa;
 use trainer::method::optimizer::Optimizer;
 use trainer::source::Normaliser;
@@ -69,6 +70,20 @@ fn features_of_a_run_are_its_target_encoders() {
         matches!(error, trainer::Error::PatchGrid { height: 47, .. }),
         "{error}"
     );
+}
+
+/// Of a run whose crops change their size, a checkpoint has that of its last step.
+#[test]
+fn a_checkpoint_may_be_of_another_size_than_the_runs_first() {
+    let run = tempfile::tempdir().unwrap();
+    let ijepa = write(run.path(), |state| {
+        let sizes = r#"{"0": 48, "1": 32}"#;
+        state.config["data"]["crop_size"] = serde_json::from_str(sizes).unwrap();
+    });
+    let features = Features::load(run.path(), Device::Cpu).unwrap();
+    assert_eq!(features.encoder().config().image_size, 32);
+    let positions = |encoder: &Encoder| encoder.positions(32, 48).unwrap();
+    assert!(positions(features.encoder()).equal(&positions(&ijepa.target_encoder)));
 }
 
 #[test]

@@ -91,8 +91,8 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
 
 /// Draws an image with one of its context masks.
 fn tile(session: &Session, slot: &SlotReader, image: usize, context: usize) -> RgbImage {
-    let side = session.config.data.crop_size as usize;
-    let (_, columns) = session.sampler.grid();
+    let side = slot.size().1;
+    let (_, columns) = session.sampler.grid(slot.step());
     let patch = session.config.mask.patch_size as usize;
     let scale = (SMALLEST_TILE as usize).div_ceil(side).max(1);
     let planes = &slot.images()[image * 3 * side * side..][..3 * side * side];

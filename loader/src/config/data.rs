@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{between, share};
+use super::crop_size::CropSize;
 use crate::error::Error;
 
 /// The official `data` section: images, crops and what is done to them.
@@ -16,9 +17,12 @@ pub struct Data {
     /// Range of the crop's area as a share of the image's.
     #[serde(default = "official_crop_scale")]
     pub crop_scale: [f64; 2],
-    /// Side of the square crop given to the model, in pixels.
+    /// Side of the square crop given to the model, in pixels; or sides by the epochs from which on they hold, the first
+    /// of them 0, as in `{0: 112, 80: 224}`.
+    ///
+    /// Which epoch a step is in is a matter of its number, so a step has one size.
     #[serde(default = "official_crop_size")]
-    pub crop_size: u32,
+    pub crop_size: CropSize,
     /// Folder of the images below `root_path`. Their shards lie beside it, as `<image_folder>.shards`.
     #[serde(default)]
     pub image_folder: Option<String>,
@@ -55,13 +59,12 @@ impl Data {
     /// Keys that may differ between a checkpoint and the run that continues it.
     pub const FREE_ON_RESUME: &[&str] = &["image_folder", "num_workers", "pin_mem", "root_path"];
 
-    /// Keys that cannot: they decide the sizes of the networks.
-    pub const FIXED_ON_RESUME: &[&str] = &["crop_size"];
-
     /// Checks every value against its limits.
     pub(super) fn check(&self) -> Result<(), Error> {
         between("data.batch_size", self.batch_size, 1, MAX_BATCH_SIZE)?;
-        between("data.crop_size", self.crop_size, 1, MAX_CROP_SIZE)?;
+        for &(first, size) in self.crop_size.phases() {
+            between(&self.crop_size.key(first), size, 1, MAX_CROP_SIZE)?;
+        }
         share("data.crop_scale", self.crop_scale)?;
         if self.use_color_distortion {
             let strength = self.color_jitter_strength;
@@ -80,6 +83,6 @@ fn official_crop_scale() -> [f64; 2] {
     [0.3, 1.0]
 }
 
-fn official_crop_size() -> u32 {
-    224
+fn official_crop_size() -> CropSize {
+    224.into()
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{between, fault, ordered, share};
+use super::crop_size::CropSize;
 use crate::error::Error;
 
 /// The official `mask` section: context and target blocks.
@@ -26,7 +27,7 @@ pub struct Mask {
     /// Number of target blocks of an image, at most 64.
     #[serde(default = "official_num_pred_masks")]
     pub num_pred_masks: usize,
-    /// Side of a patch, in pixels; `data.crop_size` is a multiple of it.
+    /// Side of a patch, in pixels; every `data.crop_size` is a multiple of it.
     pub patch_size: u32,
     /// Range of a target block's share of the grid of patches.
     #[serde(default = "official_pred_mask_scale")]
@@ -43,12 +44,14 @@ impl Mask {
     /// Keys that cannot: they decide the sizes of the networks.
     pub const FIXED_ON_RESUME: &[&str] = &["patch_size"];
 
-    /// Checks every value against its limits, and the patches against the crop.
-    pub(super) fn check(&self, crop_size: u32) -> Result<(), Error> {
-        between("mask.patch_size", self.patch_size, 1, crop_size)?;
-        if !crop_size.is_multiple_of(self.patch_size) {
-            let problem = format!("is not a multiple of mask.patch_size {}", self.patch_size);
-            return Err(fault("data.crop_size", crop_size, problem));
+    /// Checks every value against its limits, and the patches against the crops.
+    pub(super) fn check(&self, crop_size: &CropSize) -> Result<(), Error> {
+        for &(first, size) in crop_size.phases() {
+            between("mask.patch_size", self.patch_size, 1, size)?;
+            if !size.is_multiple_of(self.patch_size) {
+                let problem = format!("is not a multiple of mask.patch_size {}", self.patch_size);
+                return Err(fault(&crop_size.key(first), size, problem));
+            }
         }
         share("mask.enc_mask_scale", self.enc_mask_scale)?;
         share("mask.pred_mask_scale", self.pred_mask_scale)?;

@@ -54,13 +54,20 @@ fn message(sets: &[&str]) -> String {
 #[test]
 fn an_official_file_is_read_unchanged() {
     let config = official(&[]).unwrap();
-    assert_eq!((config.data.batch_size, config.data.crop_size), (128, 224));
+    assert_eq!(
+        (config.data.batch_size, config.data.crop_size.clone()),
+        (128, 224.into())
+    );
     assert_eq!(
         (config.data.crop_scale, config.mask.pred_mask_scale),
         ([0.3, 1.0], [0.15, 0.2])
     );
     assert_eq!(
-        (config.mask.patch_size, config.mask.min_keep, config.grid()),
+        (
+            config.mask.patch_size,
+            config.mask.min_keep,
+            config.grid(224)
+        ),
         (14, 10, (16, 16))
     );
     assert_eq!(
@@ -456,7 +463,7 @@ fn the_shipped_configurations_are_sound() {
         {
             let config = LoaderConfig::load(&path, &[], None)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            crate::masks::MaskSampler::new(&config)
+            crate::sampler::PretrainingSampler::new(&config, 1 << 20, config.data.batch_size)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             names.push(path.file_name().unwrap().to_string_lossy().into_owned());
         }

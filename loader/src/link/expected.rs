@@ -10,10 +10,10 @@ use crate::config::LoaderConfig;
 use crate::ring::Geometry;
 use crate::sampler::PretrainingSampler;
 
-/// Returns the dimensions of the ring that fits a configuration and its sampler.
+/// Returns the dimensions of the ring that fits a configuration and its sampler: it has room for the largest crops.
 pub fn geometry(config: &LoaderConfig, sampler: &PretrainingSampler) -> Geometry {
     let limits = sampler.mask_limits();
-    let side = config.data.crop_size as usize;
+    let side = config.data.crop_size.largest() as usize;
     Geometry {
         slots: config.loader.slots,
         images_per_slot: config.data.batch_size as usize,

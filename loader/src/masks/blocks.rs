@@ -81,10 +81,10 @@ const RELEASED_BITS: u32 = 24;
 const UNBIASED_BITS: u32 = 53;
 
 impl SizeSampler {
-    pub fn new(config: &LoaderConfig) -> SizeSampler {
+    pub fn new(config: &LoaderConfig, grid: (usize, usize)) -> SizeSampler {
         SizeSampler {
             law: config.loader.mask_law,
-            grid: config.grid(),
+            grid,
             target_scale: config.mask.pred_mask_scale,
             context_scale: config.mask.enc_mask_scale,
             target_aspect: config.mask.aspect_ratio,

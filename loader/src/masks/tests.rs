@@ -6,14 +6,16 @@ use crate::testing::{config, reference_json};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
+fn made(grid: u32, sets: &[&str]) -> Result<MaskSampler, Error> {
+    MaskSampler::new(&config(grid, sets).unwrap(), grid * 16)
+}
+
 fn sampler(grid: u32, sets: &[&str]) -> MaskSampler {
-    MaskSampler::new(&config(grid, sets).unwrap()).unwrap()
+    made(grid, sets).unwrap()
 }
 
 fn refusal(grid: u32, sets: &[&str]) -> String {
-    MaskSampler::new(&config(grid, sets).unwrap())
-        .expect_err("must be refused")
-        .to_string()
+    made(grid, sets).expect_err("must be refused").to_string()
 }
 
 fn pair(size: BlockSize) -> [usize; 2] {
@@ -196,7 +198,7 @@ fn sizes_and_hangs_agree_with_the_reference() {
     };
     const STEPS: u64 = 20_000;
     for grid in [6, 8, 12, 14, 16, 28] {
-        let law = SizeSampler::new(&config(grid, &[]).unwrap());
+        let law = SizeSampler::new(&config(grid, &[]).unwrap(), (grid as usize, grid as usize));
         let mut areas = std::collections::BTreeMap::<usize, u64>::new();
         for step in 0..STEPS {
             *areas.entry(law.draw(step).0.area()).or_default() += 1;
@@ -221,11 +223,7 @@ fn sizes_and_hangs_agree_with_the_reference() {
                 "grid {grid}: {share}, not {seen}"
             );
             let set = format!("mask.min_keep={min_keep}");
-            assert_eq!(
-                MaskSampler::new(&config(grid, &[&set]).unwrap()).is_err(),
-                seen > 0.0,
-                "grid {grid}"
-            );
+            assert_eq!(made(grid, &[&set]).is_err(), seen > 0.0, "grid {grid}");
         }
     }
 }

@@ -27,12 +27,13 @@ pub(super) fn assemble(
     let images_per_group = sampler.global_batch() / sampler.groups();
     let groups = share.groups(sampler.groups());
     for step in share.first_step..share.end_step.unwrap_or(u64::MAX) {
+        let side = sampler.crop_size(step) as usize;
         for group in groups.clone() {
             let (slot, images, masks) = loop {
                 if assembly.is_stopped() {
                     return assembly.end();
                 }
-                match claimer.claim(TICK) {
+                match claimer.claim_for((side, side), TICK) {
                     Ok(claimed) => break claimed,
                     Err(ring::Error::TimedOut { .. }) => {}
                     Err(ring::Error::Left) => {

@@ -12,8 +12,8 @@ use crate::sampler::PretrainingSampler;
 #[derive(Debug)]
 pub(super) struct Assembly {
     pub(super) sampler: Arc<PretrainingSampler>,
-    /// Side of the square images, in pixels.
-    pub(super) side: u32,
+    /// Side of the largest images, in pixels.
+    pub(super) largest: u32,
     stopped: AtomicBool,
     replaced: AtomicU64,
     output: Mutex<Output>,
@@ -34,7 +34,7 @@ struct Output {
 impl Assembly {
     pub(super) fn new(
         sampler: Arc<PretrainingSampler>,
-        side: u32,
+        largest: u32,
         publisher: Publisher,
     ) -> Assembly {
         let output = Output {
@@ -45,7 +45,7 @@ impl Assembly {
         };
         Assembly {
             sampler,
-            side,
+            largest,
             stopped: AtomicBool::new(false),
             replaced: AtomicU64::new(0),
             output: Mutex::new(output),

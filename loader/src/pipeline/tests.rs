@@ -59,6 +59,43 @@ fn slots_do_not_depend_on_workers_or_start() {
     );
 }
 
+/// Crops of another size from an epoch on: each step holds what it holds in a run of its size alone, whichever steps a
+/// ring begins and ends with, and whatever the workers have rendered before.
+#[test]
+fn a_step_holds_what_it_holds_in_a_run_of_its_size_alone() {
+    let steps = RankShare::steps(0, 9); // three epochs of three
+    let alone = |side: &str| {
+        let fixture = Fixture::new(&[&format!("data.crop_size={side}")]);
+        collect(&fixture, &fixture.pipeline(1), steps)
+    };
+    let [small, middle, large] = ["64", "72", "96"].map(alone);
+    for (sizes, epochs) in [
+        ("{0: 64, 1: 96, 2: 72}", [&small, &large, &middle]),
+        ("{0: 96, 2: 64}", [&large, &large, &small]),
+    ] {
+        let fixture = Fixture::new(&[&format!("data.crop_size={sizes}")]);
+        let expected = Vec::from_iter((0..18).map(|slot| &epochs[slot / 6][slot]));
+        let pipeline = fixture.pipeline(3);
+        for share in [
+            steps,
+            RankShare::steps(2, 2),
+            RankShare::steps(3, 4),
+            RankShare::steps(0, 3),
+        ] {
+            let found = collect(&fixture, &pipeline, share);
+            let wanted = &expected[2 * share.first_step as usize..][..found.len()];
+            assert!(
+                found.iter().eq(wanted.iter().copied()),
+                "{sizes}, {share:?}"
+            );
+            assert_eq!(
+                found.len() as u64,
+                2 * (share.end_step.unwrap() - share.first_step)
+            );
+        }
+    }
+}
+
 #[test]
 fn ranks_share_a_step_and_a_pipeline() {
     let fixture = Fixture::new(&[]);

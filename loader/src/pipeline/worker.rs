@@ -190,21 +190,23 @@ impl Worker {
         let entry = sample.entry();
         let source = (entry.source_width, entry.source_height);
         let crop = assembly.sampler.crop(step, position, source);
+        let side = assembly.sampler.crop_size(step);
         let view = View {
             area: crop.on_grid(source, (entry.stored_width, entry.stored_height)),
-            resolution: self.shared.fidelity.resolution(assembly.side),
-            side: assembly.side,
+            resolution: self.shared.fidelity.resolution(side),
+            side,
             mirror: assembly.sampler.flip(step, position),
         };
-        if assembly.side > self.reserved {
-            self.renderer.reserve(&self.shared.largest, assembly.side);
-            self.augmenter.reserve(assembly.side);
-            self.reserved = assembly.side;
+        if assembly.largest > self.reserved {
+            self.renderer
+                .reserve(&self.shared.largest, assembly.largest);
+            self.augmenter.reserve(assembly.largest);
+            self.reserved = assembly.largest;
         }
         let times = self.renderer.render(sample, view, pixels)?;
         let rendered = Instant::now();
         let augmentation = assembly.sampler.augmentation(step, position);
-        self.augmenter.apply(&augmentation, pixels, assembly.side);
+        self.augmenter.apply(&augmentation, pixels, side);
         self.count(WorkTimes {
             images: 1,
             bytes: u64::from(entry.length),

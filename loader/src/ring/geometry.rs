@@ -23,9 +23,9 @@ pub struct Geometry {
     pub images_per_slot: usize,
     /// Colour planes of an image.
     pub channels: usize,
-    /// Rows of an image.
+    /// The most rows an image may have.
     pub height: usize,
-    /// Columns of an image.
+    /// The most columns an image may have.
     pub width: usize,
     /// Context masks per image.
     pub context_masks: usize,
@@ -49,7 +49,6 @@ pub(super) struct Layout {
     pub(super) targets: usize,
     pub(super) target_stride: usize,
     pub(super) images: usize,
-    pub(super) image_len: usize,
     pub(super) slot_len: usize,
     pub(super) total_len: usize,
 }
@@ -93,11 +92,6 @@ impl Geometry {
             max_context,
             max_target,
         }
-    }
-
-    /// Returns the bytes of one image.
-    pub fn image_len(&self) -> usize {
-        self.channels * self.height * self.width
     }
 
     /// Returns the bytes of memory that a ring of these dimensions takes.
@@ -170,7 +164,6 @@ impl Geometry {
             targets,
             target_stride,
             images: image_part,
-            image_len,
             slot_len,
             total_len,
         })

@@ -53,7 +53,7 @@ pub struct Claimer {
 }
 
 impl Claimer {
-    /// Takes the next free slot, ahead of the publication of earlier ones, waiting for the consumer at most `timeout`.
+    /// Takes the next free slot for images as large as the ring's: see [`Claimer::claim_for`].
     ///
     /// # Errors
     /// That the time is over, that the consumer has left, or that its cursor is impossible.
@@ -61,6 +61,28 @@ impl Claimer {
         &mut self,
         timeout: Duration,
     ) -> Result<(ClaimedSlot, Vec<ImagePart>, MaskPart), Error> {
+        let size = (self.ring.geometry.height, self.ring.geometry.width);
+        self.claim_for(size, timeout)
+    }
+
+    /// Takes the next free slot for images of height and width `size`, ahead of the publication of earlier ones,
+    /// waiting for the consumer at most `timeout`.
+    ///
+    /// # Errors
+    /// That the time is over, that the consumer has left, or that its cursor is impossible.
+    ///
+    /// # Panics
+    /// If the images are empty or larger than the ring's: the geometry was made for this sampler.
+    pub fn claim_for(
+        &mut self,
+        size: (usize, usize),
+        timeout: Duration,
+    ) -> Result<(ClaimedSlot, Vec<ImagePart>, MaskPart), Error> {
+        let (height, width) = (self.ring.geometry.height, self.ring.geometry.width);
+        assert!(
+            (1..=height).contains(&size.0) && (1..=width).contains(&size.1),
+            "images of {size:?} pixels in a ring made for {height}x{width}"
+        );
         let (claimed, slots) = (self.claimed, self.ring.geometry.slots as u64);
         let (consumer, producer) = (&self.ring.control().consumer, &self.ring.control().producer);
         // Relaxed: only tells start-up from later.
@@ -91,7 +113,7 @@ impl Claimer {
             },
         )?;
         self.claimed += 1;
-        Ok(ClaimedSlot::new(&self.ring, claimed))
+        Ok(ClaimedSlot::new(&self.ring, claimed, size))
     }
 
     /// Returns a view of this ring's waiting times.

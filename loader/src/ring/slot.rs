@@ -24,6 +24,8 @@ pub(super) struct SlotHeader {
     pub(super) group: u64,
     pub(super) context_len: u32,
     pub(super) target_len: u32,
+    pub(super) height: u32,
+    pub(super) width: u32,
 }
 
 /// What the parts of one claimed slot share. These atomics are not in the ring: they join threads of one process.
@@ -51,6 +53,8 @@ pub struct ImagePart {
     ring: Arc<Ring>,
     sequence: u64,
     index: usize,
+    /// Bytes of each image of the slot.
+    len: usize,
     ticket: Ticket,
 }
 
@@ -60,6 +64,8 @@ pub struct ImagePart {
 pub struct MaskPart {
     ring: Arc<Ring>,
     sequence: u64,
+    /// Height and width of the slot's images.
+    size: (usize, usize),
     ticket: Ticket,
 }
 
@@ -82,9 +88,15 @@ impl Drop for Ticket {
 }
 
 impl ClaimedSlot {
-    /// Cuts slot number `sequence` into its parts. The caller has made sure that the slot is free.
-    pub(super) fn new(ring: &Arc<Ring>, sequence: u64) -> (ClaimedSlot, Vec<ImagePart>, MaskPart) {
+    /// Cuts slot number `sequence` into its parts, for images of this height and width. The caller has made sure that
+    /// the slot is free, and the images no larger than the ring's.
+    pub(super) fn new(
+        ring: &Arc<Ring>,
+        sequence: u64,
+        size: (usize, usize),
+    ) -> (ClaimedSlot, Vec<ImagePart>, MaskPart) {
         let images = ring.geometry.images_per_slot;
+        let len = ring.geometry.channels * size.0 * size.1;
         let progress = Arc::new(Progress {
             unfinished: AtomicUsize::new(images + 1),
             failed: AtomicBool::new(false),
@@ -98,12 +110,14 @@ impl ClaimedSlot {
                 ring: ring.clone(),
                 sequence,
                 index,
+                len,
                 ticket: ticket(),
             })
             .collect();
         let masks = MaskPart {
             ring: ring.clone(),
             sequence,
+            size,
             ticket: ticket(),
         };
         (
@@ -143,16 +157,13 @@ impl ImagePart {
 
     /// Returns the image's bytes: planes of rows (CHW).
     pub fn pixels(&mut self) -> &mut [u8] {
-        let layout = &self.ring.layout;
-        let offset = layout.images + self.index * layout.image_len;
+        let offset = self.ring.layout.images + self.index * self.len;
         // SAFETY: the slot is claimed and unpublished, so the consumer stays away; this part alone covers image
-        // `index`, and `&mut self` makes the borrow exclusive. Bytes have no invalid values and the memory started
+        // `index`, and `&mut self` makes the borrow exclusive. The slot has room for as many images of the ring's
+        // size, and `Claimer::claim_for` lets no larger ones in. Bytes have no invalid values and the memory started
         // zeroed.
         unsafe {
-            std::slice::from_raw_parts_mut(
-                self.ring.slot(self.sequence).add(offset),
-                layout.image_len,
-            )
+            std::slice::from_raw_parts_mut(self.ring.slot(self.sequence).add(offset), self.len)
         }
     }
 
@@ -210,6 +221,8 @@ impl MaskPart {
             group,
             context_len: context_len as u32,
             target_len: target_len as u32,
+            height: self.size.0 as u32,
+            width: self.size.1 as u32,
         };
         let columns = [
             (contexts, layout.contexts, layout.context_stride),
@@ -252,20 +265,14 @@ impl SlotReader {
         // is published, so the producer does not write to it (see the type's documentation for how far that is
         // enforced).
         let header = unsafe { ring.slot(sequence).cast::<SlotHeader>().read() };
+        let limits = &ring.geometry;
+        let bounded = |what, found: u32, most: usize| (what, u64::from(found), 1, most as u64);
         let checks = [
             ("sequence", header.sequence, sequence, sequence),
-            (
-                "context length",
-                u64::from(header.context_len),
-                1,
-                ring.geometry.max_context as u64,
-            ),
-            (
-                "target length",
-                u64::from(header.target_len),
-                1,
-                ring.geometry.max_target as u64,
-            ),
+            bounded("context length", header.context_len, limits.max_context),
+            bounded("target length", header.target_len, limits.max_target),
+            bounded("image height", header.height, limits.height),
+            bounded("image width", header.width, limits.width),
         ];
         for (what, found, low, high) in checks {
             if found < low || found > high {
@@ -321,12 +328,16 @@ impl SlotReader {
         false
     }
 
+    /// Returns height and width of the images.
+    pub fn size(&self) -> (usize, usize) {
+        (self.header.height as usize, self.header.width as usize)
+    }
+
     /// Returns all images, one after the other, each as planes of rows (BCHW).
     pub fn images(&self) -> &[u8] {
-        self.part(
-            self.ring.layout.images,
-            self.len() * self.ring.layout.image_len,
-        )
+        let (height, width) = self.size();
+        let image_len = self.ring.geometry.channels * height * width;
+        self.part(self.ring.layout.images, self.len() * image_len)
     }
 
     /// Returns the patches in each context mask.

@@ -154,13 +154,13 @@ mod plain {
             }
         };
         let expected: [(usize, &[u32]); 7] = [
-            (0, &[0x5045_4a49, 0x474e_4952, 1, 4096]),
+            (0, &[0x5045_4a49, 0x474e_4952, 2, 4096]),
             (16, &[2, 2, 1, 2, 3, 1, 2, 4, 3, 0]),
             (56, &[4096 + 2 * 8192, 0]),
             (128, &[1, 0, 2, 1]),
             (256, &[1, 0, 2, 1, 1]),
-            // The slot: sequence, step, group, lengths; sample ids.
-            (4096, &[0, 0, 0, 0, 0, 0, 3, 2, 0, 0]),
+            // The slot: sequence, step, group, lengths, size; sample ids.
+            (4096, &[0, 0, 0, 0, 0, 0, 3, 2, 2, 3, 0, 0]),
             (4096 + 64, &[0, 0, 1, 0]),
         ];
         for (offset, words) in expected {
@@ -253,6 +253,32 @@ mod plain {
     }
 
     #[test]
+    fn a_slot_may_hold_smaller_images_than_the_ring_has_room_for() {
+        let (mut claimer, mut publisher, mut consumer, _) = ring(SMALL);
+        for (number, size) in [(2, 3), (1, 3), (2, 2), (1, 1), (2, 3)]
+            .into_iter()
+            .enumerate()
+        {
+            let (slot, images, masks) = claimer.claim_for(size, LONG).unwrap();
+            fill(&slot, images, masks);
+            publisher.publish(slot).unwrap();
+            let slot = consumer.next(LONG).unwrap();
+            let len = size.0 * size.1;
+            let images: Vec<u8> = (0..2 * len)
+                .map(|byte| (number * 2 + byte / len) as u8)
+                .collect();
+            assert_eq!((slot.size(), slot.images()), (size, &images[..]));
+            consumer.release(slot);
+        }
+    }
+
+    #[test]
+    #[should_panic = "images of (2, 4) pixels in a ring made for 2x3"]
+    fn larger_images_are_refused_by_the_producing_side() {
+        let _ = ring(SMALL).0.claim_for((2, 4), LONG);
+    }
+
+    #[test]
     fn a_dropped_part_is_never_published() {
         let (mut claimer, mut publisher, mut consumer, _) = ring(SMALL);
         let (slot, images, masks) = claimer.claim(LONG).unwrap();
@@ -286,7 +312,6 @@ mod plain {
         let (slot, images, masks) = claimer.claim(LONG).unwrap();
         fill(&slot, images, masks);
         publisher.publish(slot).unwrap();
-        let context_len = HEADER_LEN + 24;
         let poke = |offset: usize, value: u32| {
             // SAFETY: inside the block, aligned, and no other thread is running.
             unsafe {
@@ -298,21 +323,26 @@ mod plain {
                     .write(value)
             }
         };
-        for bad in [0, 5, u32::MAX] {
-            poke(context_len, bad);
-            let error = consumer.next(LONG).unwrap_err();
-            assert!(
-                matches!(
-                    error,
-                    Error::Slot {
-                        what: "context length",
-                        ..
-                    }
-                ),
-                "{error}"
-            );
+        for (number, (field, most)) in [
+            ("context length", 4),
+            ("target length", 3),
+            ("image height", 2),
+            ("image width", 3),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let at = HEADER_LEN + 24 + 4 * number;
+            for bad in [0, most + 1, u32::MAX] {
+                poke(at, bad);
+                let error = consumer.next(LONG).unwrap_err();
+                assert!(
+                    matches!(error, Error::Slot { what, .. } if what == field),
+                    "{error}"
+                );
+            }
+            poke(at, most);
         }
-        poke(context_len, 4);
         poke(HEADER_LEN, 9);
         assert!(matches!(
             consumer.next(LONG),
@@ -364,7 +394,7 @@ mod plain {
         identity.version.store(9, Ordering::Release);
         assert_eq!(
             refusal(&heap).to_string(),
-            "the ring has version 9, this program speaks version 1"
+            "the ring has version 9, this program speaks version 2"
         );
         identity.version.store(VERSION, Ordering::Release);
         identity.magic.store(1, Ordering::Relaxed);

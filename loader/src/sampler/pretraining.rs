@@ -4,8 +4,9 @@
 //!
 //! The global batch of a step is cut into groups of `data.batch_size` consecutive positions; a group shares its block
 //! sizes and is truncated as a whole. An epoch is `floor(samples / global batch)` steps: what is left over is not seen
-//! in that epoch, and differs from one to the next. Nothing here depends on workers, ranks, timing or history, so there
-//! is no state to save: a run resumes by asking for its next step.
+//! in that epoch, and differs from one to the next. Crops, and with them the grid of the masks, have the size that the
+//! step's epoch has. Nothing here depends on workers, ranks, timing or history, so there is no state to save: a run
+//! resumes by asking for its next step.
 
 use crate::augment::{AugmentSampler, Augmentation};
 use crate::config::LoaderConfig;
@@ -32,6 +33,15 @@ pub struct PretrainingSampler {
     crops: Stream,
     flips: Stream,
     augment_sampler: AugmentSampler,
+    /// In the order of their epochs; the first begins at epoch 0.
+    phases: Vec<Phase>,
+}
+
+/// The epochs that share a size of crops.
+#[derive(Clone, Debug)]
+struct Phase {
+    first_epoch: u64,
+    crop_size: u32,
     masks: MaskSampler,
 }
 
@@ -76,6 +86,14 @@ impl PretrainingSampler {
             });
         }
         let seed = config.loader.seed;
+        let phases = config.data.crop_size.phases().iter();
+        let phases = phases.map(|&(first_epoch, crop_size)| {
+            Ok(Phase {
+                first_epoch,
+                crop_size,
+                masks: MaskSampler::new(config, crop_size)?,
+            })
+        });
         Ok(PretrainingSampler {
             seed,
             samples,
@@ -87,7 +105,7 @@ impl PretrainingSampler {
             crops: Stream::new(seed, Purpose::Crop, 0),
             flips: Stream::new(seed, Purpose::Flip, 0),
             augment_sampler: AugmentSampler::new(&config.data, seed),
-            masks: MaskSampler::new(config)?,
+            phases: phases.collect::<Result<_, Error>>()?,
         })
     }
 
@@ -106,14 +124,30 @@ impl PretrainingSampler {
         self.global_batch / self.batch_size
     }
 
-    /// Returns the rows and columns of the patch grid.
-    pub fn grid(&self) -> (usize, usize) {
-        self.masks.grid()
+    /// Returns the side of a step's crops, in pixels.
+    pub fn crop_size(&self, step: u64) -> u32 {
+        self.phase(step).crop_size
     }
 
-    /// Returns the most patches a mask can hold.
+    /// Returns the rows and columns of a step's patch grid.
+    pub fn grid(&self, step: u64) -> (usize, usize) {
+        self.phase(step).masks.grid()
+    }
+
+    /// Returns the most patches a mask can hold, whatever the step.
     pub fn mask_limits(&self) -> MaskLimits {
-        self.masks.limits()
+        let limits = || self.phases.iter().map(|phase| phase.masks.limits());
+        let most = |of: fn(MaskLimits) -> usize| limits().map(of).max();
+        MaskLimits {
+            context: most(|limits| limits.context).expect("there is a phase"),
+            target: most(|limits| limits.target).expect("there is a phase"),
+        }
+    }
+
+    fn phase(&self, step: u64) -> &Phase {
+        let epoch = step / self.epoch_len;
+        let phase = self.phases.iter().rfind(|phase| phase.first_epoch <= epoch);
+        phase.expect("one begins at epoch 0")
     }
 
     /// Returns the sample at a position of a step's global batch.
@@ -159,7 +193,8 @@ impl PretrainingSampler {
     pub fn masks(&self, step: u64, group: u64) -> GroupMasks {
         assert!(group < self.groups(), "group {group} of {}", self.groups());
         let first = (group * self.batch_size) as u32;
-        self.masks.draw(step, first, self.batch_size as usize)
+        let masks = &self.phase(step).masks;
+        masks.draw(step, first, self.batch_size as usize)
     }
 
     fn checked(&self, position: u64) -> u32 {

@@ -72,6 +72,7 @@ impl Fixture {
 pub struct Copied {
     pub step: u64,
     pub group: u64,
+    pub size: (usize, usize),
     pub images: Vec<u8>,
     pub masks: Vec<Vec<i64>>,
     pub labels: Vec<i64>,
@@ -84,6 +85,7 @@ impl Copied {
         Copied {
             step: slot.step(),
             group: slot.group(),
+            size: slot.size(),
             images: slot.images().to_vec(),
             masks: [
                 slot.context(0),

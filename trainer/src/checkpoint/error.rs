@@ -140,6 +140,11 @@ impl Error {
     /// Adds what to do about a checkpoint that cannot be taken up, for a message.
     pub fn with_recovery_hint(&self) -> String {
         match self {
+            // Whole, and not to be gone on from in this way.
+            Error::Unfit {
+                cause: crate::Error::Positions { .. },
+                ..
+            } => self.to_string(),
             Error::Damaged { .. } | Error::Unfit { .. } => format!(
                 "{self}; --resume=last-good sets a damaged checkpoint aside and continues from the one before"
             ),

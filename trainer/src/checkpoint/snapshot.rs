@@ -37,18 +37,8 @@ impl Snapshot {
     /// Too little memory, above all.
     pub fn of(parts: &Parts) -> Result<Snapshot, Error> {
         let copies = |tensors: &[(String, Tensor)]| {
-            let copies = tensors.iter().map(|(name, tensor)| {
-                Ok(Copied {
-                    name: name.clone(),
-                    tensor: room_for(tensor)?,
-                    dtype: dtype(tensor)?,
-                    shape: tensor
-                        .size()
-                        .into_iter()
-                        .map(|length| length as usize)
-                        .collect(),
-                })
-            });
+            let copies = tensors.iter();
+            let copies = copies.map(|(name, tensor)| Copied::room_for(name, tensor));
             copies.collect::<Result<Vec<_>, Error>>()
         };
         let parts_of_its_own = parts
@@ -62,7 +52,8 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Copies `parts`, whose names, shapes and types must be those it was made from.
+    /// Copies `parts`, whose names and types must be those it was made from. A tensor of another shape, as positions
+    /// are when images change their size, gets memory of its own.
     ///
     /// # Errors
     /// Other tensors, or a device that fails.
@@ -72,10 +63,11 @@ impl Snapshot {
             for copied in self.parts.iter_mut().flat_map(|(_, copies)| copies) {
                 match from.next() {
                     Some((name, tensor))
-                        if *name == copied.name
-                            && tensor.size() == copied.tensor.size()
-                            && tensor.kind() == copied.tensor.kind() =>
+                        if *name == copied.name && tensor.kind() == copied.tensor.kind() =>
                     {
+                        if tensor.size() != copied.tensor.size() {
+                            *copied = Copied::room_for(name, tensor)?;
+                        }
                         copied.tensor.f_copy_(tensor)?;
                     }
                     _ => return Err(Error::UnknownTensor(copied.name.clone())),
@@ -132,6 +124,19 @@ impl View for &Copied {
 
     fn data_len(&self) -> usize {
         self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+    }
+}
+
+impl Copied {
+    /// Takes host memory for a tensor like this one.
+    fn room_for(name: &str, tensor: &Tensor) -> Result<Copied, Error> {
+        let shape = tensor.size();
+        Ok(Copied {
+            name: name.to_owned(),
+            tensor: room_for(tensor)?,
+            dtype: dtype(tensor)?,
+            shape: shape.into_iter().map(|length| length as usize).collect(),
+        })
     }
 }
 

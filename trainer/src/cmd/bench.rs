@@ -64,7 +64,7 @@ pub struct Args {
     /// Width of the predictor [default: half of the encoder's]
     #[arg(long, value_name = "N")]
     pred_width: Option<i64>,
-    /// Take model and batch from this file instead
+    /// Take model and batch from this file instead; of several sizes in data.crop_size the first
     #[arg(
         long,
         value_name = "FILE",
@@ -109,10 +109,13 @@ pub struct Args {
 pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> {
     let device = device::parse(&args.device)?;
     let workload = args.workload(device)?;
-    let config = match &args.config {
+    let mut config = match &args.config {
         Some(path) => Config::load(path, &args.sets, args.shards.as_deref())?,
         None => workload.config()?,
     };
+    // Steps of one size are comparable; --set says which, where it is not to be the first.
+    let crop_size = config.loader.data.crop_size.at(0);
+    config.loader.data.crop_size = crop_size.into();
     super::set_threads(args.threads).context("--threads")?;
 
     #[cfg(feature = "compare")]
@@ -127,6 +130,7 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> 
             for set in &args.sets {
                 program.args(["--set", set]);
             }
+            program.args(["--set", &format!("data.crop_size={crop_size}")]);
             program.args(verbosity.arguments());
             let (started, source) = own_loader::start(&program, &config, device)?;
             let epoch_len = source.epoch_len();

@@ -31,8 +31,7 @@ const FREE: [(&str, &[&str]); 8] = [
 ];
 
 /// The keys that decide the sizes of the networks.
-const FIXED: [(&str, &[&str]); 3] = [
-    ("data", ::loader::config::Data::FIXED_ON_RESUME),
+const FIXED: [(&str, &[&str]); 2] = [
     ("mask", ::loader::config::Mask::FIXED_ON_RESUME),
     ("meta", Meta::FIXED_ON_RESUME),
 ];
@@ -99,10 +98,16 @@ impl Config {
         Ok(())
     }
 
-    /// Returns every key with its value; lists are values.
+    /// Returns every key of every section with its value, which may be a list or a map.
     fn leaves(&self) -> BTreeMap<String, Value> {
         let mut leaves = BTreeMap::new();
-        flatten("", &Value::Object(self.resolved()), &mut leaves);
+        for (section, keys) in self.resolved() {
+            let Value::Object(keys) = keys else {
+                unreachable!("every section is a struct");
+            };
+            let keys = keys.into_iter();
+            leaves.extend(keys.map(|(key, value)| (format!("{section}.{key}"), value)));
+        }
         leaves
     }
 }
@@ -113,21 +118,4 @@ fn is_among(table: &[(&str, &[&str])], key: &str) -> bool {
     table
         .iter()
         .any(|(other, names)| *other == section && names.contains(&name))
-}
-
-/// Collects the leaves of `value` with their dotted keys.
-fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                let key = if prefix.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{prefix}.{key}")
-                };
-                flatten(&key, value, into);
-            }
-        }
-        leaf => drop(into.insert(prefix.to_owned(), leaf.clone())),
-    }
 }

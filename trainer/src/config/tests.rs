@@ -39,6 +39,13 @@ fn what_is_resolved_reads_back_as_itself() {
     let again = parse(&text, &[]).unwrap();
     assert_eq!(again.resolved(), config.resolved());
     assert_eq!(again.trainer.seed, 7);
+    // As YAML in the run directory, as JSON in a checkpoint.
+    let config = parse(OFFICIAL, &["data.crop_size={0: 112, 9: 140, 80: 224}"]).unwrap();
+    let text = serde_saphyr::to_string(&config.resolved()).unwrap();
+    for again in [parse(&text, &[]), Config::from_resolved(&config.resolved())] {
+        let sizes = again.unwrap().loader.data.crop_size;
+        assert_eq!(sizes.phases(), [(0, 112), (9, 140), (80, 224)], "{text}");
+    }
 }
 
 #[test]
@@ -144,6 +151,39 @@ fn a_warmup_longer_than_the_run_is_said() {
         warnings.len() == 1 && warnings[0].starts_with("optimization.warmup: 40 epochs"),
         "{warnings:?}"
     );
+}
+
+#[test]
+fn sizes_of_crops_are_those_of_the_networks_and_one_that_never_comes_is_said() {
+    let sizes = |text: &str| {
+        let sets = [&format!("data.crop_size={text}"), "meta.use_bfloat16=false"];
+        parse(OFFICIAL, &sets).unwrap()
+    };
+    let config = sizes("{0: 112, 299: 224}");
+    assert_eq!(config.model().unwrap().image_size, 112);
+    assert_eq!(config.model_for(224).unwrap().patches(), 256);
+    assert_eq!(config.warnings(Device::Cpu, 1), [""; 0]);
+    let warnings = sizes("{0: 112, 300: 224}").warnings(Device::Cpu, 1);
+    let told =
+        "data.crop_size: 224 begins at epoch 300, counted from 0, and the run has 300 epochs";
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with(told),
+        "{warnings:?}"
+    );
+
+    // One key, whatever its value is made of.
+    let differences = config.differences(&sizes("112"));
+    let lines = Vec::from_iter(differences.iter().map(ToString::to_string));
+    assert_eq!(
+        lines,
+        [r#"data.crop_size: {"0":112,"299":224} now, 112 then"#]
+    );
+    assert_eq!(sizes("{0: 112}").differences(&sizes("112")), []);
+    config
+        .check_allowed(&["data.crop_size".to_owned()])
+        .unwrap();
+    let refused = config.check_allowed(&["data.crop_size.0".to_owned()]);
+    assert!(refused.unwrap_err().to_string().contains("is no key"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::Error;
 use crate::checkpoint;
 use crate::config::Config;
 use crate::method::encoder::Encoder;
+use crate::method::positions;
 use crate::source::Normaliser;
 
 /// Takes features with the target encoder of a checkpoint, the network that the paper evaluates.
@@ -31,6 +32,10 @@ impl Features {
         })?;
         let mut encoder = Encoder::new(&model, device)?;
         let weights = checkpoint::read_part(&path, "target_encoder")?;
+        // Of a run whose crops change their size, a checkpoint has that of its last step.
+        if let Some(grid) = weights.get("pos_embed").and_then(positions::grid) {
+            encoder.resize(grid * model.patch_size)?;
+        }
         encoder
             .load_state(&weights)
             .map_err(|cause| checkpoint::Error::Unfit { path, cause })?;

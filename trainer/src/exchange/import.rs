@@ -142,7 +142,7 @@ fn continued<'a>(source: &Path, given: Given<'a>, config: &Config) -> Result<Wei
         ..given
     };
     let mut weights = alone(source, given)?;
-    let wanted = config.model()?;
+    let wanted = config.model_for(crop_size(&weights, config))?;
     let differences = weights.model.differences(&wanted);
     if !differences.is_empty() {
         return Err(Error::OtherNetworks {
@@ -159,6 +159,20 @@ fn continued<'a>(source: &Path, given: Given<'a>, config: &Config) -> Result<Wei
             cause,
         })?;
     Ok(weights)
+}
+
+/// Returns the size of crops that weights of so many epochs are expected to have: that of the last epoch, or of the one
+/// to come.
+fn crop_size(weights: &Weights<'_>, config: &Config) -> u32 {
+    let sizes = &config.loader.data.crop_size;
+    let (last, next) = (
+        sizes.at(weights.epoch.saturating_sub(1)),
+        sizes.at(weights.epoch),
+    );
+    match weights.model.image_size == i64::from(last) {
+        true => last,
+        false => next,
+    }
 }
 
 /// Returns the weights as they are, once every tensor has turned out to fit its network.

@@ -22,7 +22,9 @@ use crate::Error;
 use crate::method::gather::{apply_masks, patchify};
 use crate::method::hooks::{Hooks, NoHooks};
 use crate::method::model::{CHANNELS, ModelConfig};
-use crate::method::transformer::{Block, LayerNorm, Linear, Parameters, Scope, zeroed};
+use crate::method::transformer::{
+    Block, LayerNorm, Linear, Parameters, Scope, replace_positions, zeroed,
+};
 use crate::method::{parameters, positions, state_dict};
 
 /// Encodes the patches of an image, all of them (the target encoder) or those a mask keeps (the context encoder).
@@ -66,6 +68,29 @@ impl Encoder {
             config: config.clone(),
             parameters,
         })
+    }
+
+    /// Goes on with images of another size: with the fixed positions of its grid, and otherwise as it is.
+    ///
+    /// # Errors
+    /// [`Error::Sizes`] for images without a patch, [`Error::OutOfMemory`] and [`Error::Torch`] from the device.
+    pub fn resize(&mut self, image_size: i64) -> Result<(), Error> {
+        let config = ModelConfig {
+            image_size,
+            ..self.config.clone()
+        };
+        config.check_encoder()?;
+        let device = self.pos_embed.device();
+        let positions = positions::embedding(config.embed_dim, config.grid(), device)?;
+        self.take_positions(positions, image_size);
+        Ok(())
+    }
+
+    /// Takes up the positions of images of this size.
+    pub(super) fn take_positions(&mut self, positions: Tensor, image_size: i64) {
+        replace_positions(&mut self.parameters, &positions);
+        self.pos_embed = positions;
+        self.config.image_size = image_size;
     }
 
     /// Encodes images of the size of training: (B, 3, height, width) to (B, N, D), of the patches that `keep` says.

@@ -19,7 +19,7 @@ use crate::method::hooks::{Hooks, NoHooks, Prefixed};
 use crate::method::model::ModelConfig;
 use crate::method::parameters::{self, ParameterGroup};
 use crate::method::predictor::Predictor;
-use crate::method::{init, state_dict};
+use crate::method::{init, positions, state_dict};
 use crate::torch::shim;
 
 /// Epsilon of the layer norm over the targets; the networks' own is smaller.
@@ -76,6 +76,35 @@ impl IJepa {
             })
         };
         make().during(|| MAKING.into())
+    }
+
+    /// Goes on with images of another size: with the fixed positions of its grid, and otherwise as they are.
+    ///
+    /// # Errors
+    /// [`Error::Sizes`] for images without a patch, [`Error::OutOfMemory`] and [`Error::Torch`] from the device. The
+    /// networks are as before then.
+    pub fn resize(&mut self, image_size: i64) -> Result<(), Error> {
+        let config = ModelConfig {
+            image_size,
+            ..self.encoder.config().clone()
+        };
+        config.check()?;
+        let device = self.encoder.parameters()[0].1.device();
+        let make = |width| positions::embedding(width, config.grid(), device);
+        // All before the first is taken up: the three see the same images.
+        let made = || {
+            Ok::<_, Error>((
+                make(config.embed_dim)?,
+                make(config.embed_dim)?,
+                make(config.predictor_dim)?,
+            ))
+        };
+        let (encoder, target, predictor) =
+            made().during(|| "the making of other positions".into())?;
+        self.encoder.take_positions(encoder, image_size);
+        self.target_encoder.take_positions(target, image_size);
+        self.predictor.take_positions(predictor);
+        Ok(())
     }
 
     /// Returns what the predictor should say: the target encoder's representations of the target blocks.

@@ -4,6 +4,10 @@ use tch::{Device, Tensor};
 
 use crate::Error;
 
+/// Largest difference between a fixed embedding and itself after rounding: in bfloat16, the coarsest type that weights
+/// are stored in, or by the target encoder's following, which moves it by a rounding at each step.
+pub(crate) const ROUNDING: f64 = 1.0 / 256.0;
+
 /// Makes the fixed embedding of the positions of a `grid` × `grid` square, row by row: (1, grid², width).
 ///
 /// The first half of the channels encodes the column, the second half the row. Each half is sines, then cosines, of the
@@ -27,6 +31,29 @@ pub(crate) fn embedding(width: i64, grid: i64, device: Device) -> Result<Tensor,
     }
     let values = Tensor::f_from_slice(&values)?.f_view([1, grid * grid, width])?;
     Ok(values.f_to_device(device)?)
+}
+
+/// Returns the patches along one side of the square grid that an embedding is made for: (1, grid², width).
+pub(crate) fn grid(embedding: &Tensor) -> Option<i64> {
+    let [1, patches, _] = embedding.size()[..] else {
+        return None;
+    };
+    let grid = patches.isqrt();
+    (grid > 0 && grid * grid == patches).then_some(grid)
+}
+
+/// Tells whether an embedding is the fixed one of its grid, but for rounding.
+///
+/// # Errors
+/// From the device.
+pub(crate) fn is_fixed(found: &Tensor) -> Result<bool, Error> {
+    let Some(grid) = grid(found) else {
+        return Ok(false);
+    };
+    let fixed = embedding(found.size()[2], grid, found.device())?;
+    let gap = found.f_sub(&fixed)?.f_abs()?.f_max()?;
+    // No NaN is a small difference.
+    Ok(f64::try_from(gap)? <= ROUNDING)
 }
 
 /// Resamples the embedding (1, side², D) of a square grid to a grid of `rows` × `columns`: (1, rows · columns, D).

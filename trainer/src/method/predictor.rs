@@ -10,7 +10,9 @@ use crate::method::gather::{apply_masks, repeat_for_contexts};
 use crate::method::hooks::Hooks;
 use crate::method::model::ModelConfig;
 use crate::method::parameters;
-use crate::method::transformer::{Block, LayerNorm, Linear, Parameters, Scope, zeroed};
+use crate::method::transformer::{
+    Block, LayerNorm, Linear, Parameters, Scope, replace_positions, zeroed,
+};
 
 /// Guesses the encodings of target patches from those of context patches.
 pub struct Predictor {
@@ -43,6 +45,12 @@ impl Predictor {
             predictor_proj: Linear::new(scope.at("predictor_proj"))?,
             parameters,
         })
+    }
+
+    /// Takes up the positions of another grid.
+    pub(super) fn take_positions(&mut self, positions: Tensor) {
+        replace_positions(&mut self.parameters, &positions);
+        self.predictor_pos_embed = positions;
     }
 
     /// Predicts the encodings of the `targets`' patches from the encodings `z` (B, C, D) of the `context`'s.

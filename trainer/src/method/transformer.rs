@@ -38,6 +38,15 @@ pub(crate) fn zeroed(
     made.collect()
 }
 
+/// Puts another position embedding in the place of the one that `parameters` have.
+pub(crate) fn replace_positions(parameters: &mut Parameters, positions: &Tensor) {
+    for (name, tensor) in parameters {
+        if name.ends_with("pos_embed") {
+            *tensor = positions.shallow_clone();
+        }
+    }
+}
+
 /// The tensors of a network whose names begin in the same way.
 pub(crate) struct Scope<'a> {
     parameters: &'a Parameters,

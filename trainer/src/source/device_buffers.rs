@@ -33,7 +33,7 @@ pub struct DeviceBuffers {
 /// Room for one group, and the events that pass it to and fro.
 #[derive(Debug)]
 struct Buffer {
-    pixels: Tensor,       // (B, 3, H, W) bytes
+    pixels: Tensor,       // (B · 3 · the most pixels) bytes, filled from the start
     context: Vec<Tensor>, // (B · the most patches) each, filled from the start
     targets: Vec<Tensor>,
     copied: Rc<Event>,
@@ -45,6 +45,7 @@ struct Buffer {
 struct Begun {
     place: (u64, u64),
     buffer: usize,
+    size: (usize, usize),
     lengths: (i64, i64),
     sample_ids: Vec<u64>,
     replaced: u64,
@@ -67,9 +68,9 @@ impl DeviceBuffers {
                 let make = |_| Tensor::f_empty([images * size(most)], (Kind::Int64, device));
                 (0..count).map(make).collect::<Result<Vec<_>, _>>()
             };
-            let pixels = [images, 3, size(geometry.height), size(geometry.width)];
+            let pixels = images * 3 * size(geometry.height) * size(geometry.width);
             let buffer = Buffer {
-                pixels: Tensor::f_empty(pixels, (Kind::Uint8, device))?,
+                pixels: Tensor::f_empty([pixels], (Kind::Uint8, device))?,
                 context: masks(geometry.context_masks, geometry.max_context)?,
                 targets: masks(geometry.target_masks, geometry.max_target)?,
                 copied: Rc::new(Event::new()?),
@@ -132,6 +133,7 @@ impl DeviceBuffers {
         self.begun = Some(Begun {
             place: (slot.step(), slot.group()),
             buffer: self.turn,
+            size: raw.size,
             lengths: (slot.context_len() as i64, slot.target_len() as i64),
             sample_ids: raw.sample_ids.to_vec(),
             replaced: raw.replaced(),
@@ -168,8 +170,11 @@ impl DeviceBuffers {
             });
             copies.collect()
         };
+        let (height, width) = (begun.size.0 as i64, begun.size.1 as i64);
+        let pixels = buffer.pixels.f_narrow(0, 0, images * 3 * height * width)?;
+        let pixels = pixels.f_view([images, 3, height, width])?;
         let group = Group {
-            images: self.normaliser.apply(&buffer.pixels)?,
+            images: self.normaliser.apply(&pixels)?,
             context: masks(&buffer.context, begun.lengths.0)?,
             targets: masks(&buffer.targets, begun.lengths.1)?,
             sample_ids: begun.sample_ids,

@@ -47,7 +47,7 @@ impl<'a> Raw<'a> {
     pub fn of(slot: &'a SlotReader, geometry: &Geometry) -> Raw<'a> {
         Raw {
             images: slot.images(),
-            size: (geometry.height, geometry.width),
+            size: slot.size(),
             context: (0..geometry.context_masks)
                 .map(|mask| slot.context(mask))
                 .collect(),

@@ -17,6 +17,7 @@ use crate::run::{RunDir, Terms};
 use crate::source;
 
 mod checkpoints;
+mod crops;
 mod nonfinite;
 
 const TEXT: &str = "
@@ -54,6 +55,8 @@ fn model() -> ModelConfig {
 struct MadeUp {
     groups: u64,
     images: i64,
+    /// The side of the images in each epoch.
+    crop_size: CropSize,
     /// Asks for a stop while this step is being taken.
     stop: Option<(u64, Stop)>,
     /// Steps in whose last group the pixels are not numbers.
@@ -69,8 +72,9 @@ impl GroupSource for MadeUp {
         }
         let first = (step * self.groups + group) as i64 * self.images;
         let options = (Kind::Float, Device::Cpu);
-        let numbers =
-            Tensor::arange(self.images * 3 * 32 * 32, options).view([self.images, 3, 32, 32]);
+        let side = i64::from(self.crop_size.at(step / EPOCH_LEN));
+        let numbers = Tensor::arange(self.images * 3 * side * side, options);
+        let numbers = numbers.view([self.images, 3, side, side]);
         let mut images = ((numbers + first as f64 * 3072.0) * 0.37).sin();
         if self.broken.contains(&step) && group + 1 == self.groups {
             images *= f64::NAN;
@@ -101,6 +105,7 @@ fn source(groups: u64, images: i64) -> MadeUp {
     MadeUp {
         groups,
         images,
+        crop_size: 32.into(),
         stop: None,
         broken: Vec::new(),
         taken: Vec::new(),

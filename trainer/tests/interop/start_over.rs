@@ -185,6 +185,55 @@ fn positions_are_computed_for_images_of_another_size() {
     );
     let (said, _) = start_over(folder.path(), &source, &[]);
     assert!(said.contains("it is kept, and not trained"), "{said}");
+    // Nor can they be later in the run.
+    let later = ["--set", "data.crop_size={0: 32, 2: 64}"];
+    let said = refused(&[&import[..], &["--steps-per-epoch", "5"], &later].concat());
+    let told = "encoder: `pos_embed` is not the sine-cosine table of fixed positions, so it cannot be computed for \
+                images of 64 pixels instead of 32";
+    assert!(said.contains(told), "{said}");
+}
+
+/// Weights from the midst of a run over several sizes are of its last epoch's size, or made for the next one's.
+#[test]
+fn weights_are_of_a_size_that_the_run_has_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = text(&folder.path().join("a.pth.tar"));
+    let given = Official {
+        epoch: 3,
+        ..Official::default()
+    };
+    given.write(Path::new(&source));
+    let config = text(&config(folder.path()));
+    let import = |out: &str, sizes: &str| {
+        let set = format!("data.crop_size={sizes}");
+        let arguments = ["import", &source, "--out", out, "--config", &config];
+        let more = ["--steps-per-epoch", "5", "--set", &set];
+        [&arguments[..], &more]
+            .concat()
+            .into_iter()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    for (number, sizes) in ["{0: 32, 3: 64}", "{0: 64, 2: 32, 3: 64}", "{0: 64, 3: 32}"]
+        .into_iter()
+        .enumerate()
+    {
+        let out = text(&folder.path().join(number.to_string()));
+        let arguments = import(&out, sizes);
+        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let begun = checkpoint::find(Path::new(&out)).unwrap();
+        let state = checkpoint::read_state(&begun).unwrap();
+        let set = format!("data.crop_size={sizes}");
+        let config = Config::load(Path::new(&config), &[set], None).unwrap();
+        let run = Run::new(&config, &state, Some(&begun), Device::Cpu).unwrap();
+        assert_eq!((run.step, run.ijepa.encoder.config().image_size), (15, 32));
+    }
+    let arguments = import(&text(&folder.path().join("x")), "{0: 64, 4: 32}");
+    let said = refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(
+        said.contains("image side 32 instead of 64 (data.crop_size)"),
+        "{said}"
+    );
 }
 
 #[test]

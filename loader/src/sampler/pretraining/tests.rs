@@ -10,7 +10,7 @@ fn sampler(samples: u64, global_batch: u64, sets: &[&str]) -> Result<Pretraining
 fn an_epoch_shows_no_sample_twice() {
     let sampler = sampler(1000, 64, &["data.batch_size=32"]).unwrap();
     assert_eq!(
-        (sampler.epoch_len(), sampler.groups(), sampler.grid()),
+        (sampler.epoch_len(), sampler.groups(), sampler.grid(0)),
         (15, 2, (16, 16))
     );
     for epoch in 0..3 {
@@ -93,6 +93,34 @@ fn sizes_that_do_not_fit_are_refused() {
     );
     assert!(message(1000, 0).contains("not a multiple"));
     assert!(message(u64::MAX, 1 << 32).contains("optimization.global_batch: 4294967296"));
+}
+
+#[test]
+fn crops_and_grids_are_those_of_the_steps_epoch() {
+    let made = |sizes: &str| sampler(640, 64, &[&format!("data.crop_size={sizes}")]);
+    let sampler = made("{0: 160, 2: 224, 3: 192}").unwrap();
+    assert_eq!(sampler.epoch_len(), 10);
+    for (step, size) in [
+        (0, 160),
+        (19, 160),
+        (20, 224),
+        (29, 224),
+        (30, 192),
+        (u64::MAX, 192),
+    ] {
+        let grid = size as usize / 16;
+        let found = (sampler.crop_size(step), sampler.grid(step));
+        assert_eq!(found, (size, (grid, grid)), "step {step}");
+    }
+    // The largest grid has the largest masks.
+    let largest = made("224").unwrap();
+    assert_eq!(sampler.mask_limits(), largest.mask_limits());
+    assert_eq!(sampler.masks(25, 0), largest.masks(25, 0));
+    // One grid without room for the masks is enough.
+    for sizes in ["{0: 64, 5: 224}", "{0: 224, 5: 64}"] {
+        let message = made(sizes).unwrap_err().to_string();
+        assert!(message.contains("on the 4x4 grid"), "{sizes}: {message}");
+    }
 }
 
 /// Order, crops, flips and masks of one configuration, as one number: whoever changes any law must raise

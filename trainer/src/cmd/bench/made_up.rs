@@ -23,10 +23,11 @@ impl MadeUp {
     /// lengths in all steps.
     pub fn new(config: &Config, steps: std::ops::Range<u64>, device: Device) -> Result<MadeUp> {
         let data = &config.loader.data;
-        let (images, size) = (usize::try_from(data.batch_size)?, data.crop_size as usize);
+        let (images, crop_size) = (usize::try_from(data.batch_size)?, data.crop_size.at(0));
+        let size = crop_size as usize;
         ensure!(images > 0, "data.batch_size: no images, nothing to measure");
         ensure!(!steps.is_empty(), "masks of no step");
-        let sampler = MaskSampler::new(&config.loader)?;
+        let sampler = MaskSampler::new(&config.loader, crop_size)?;
         let groups = config.loader.global_batch(1) / data.batch_size;
         let masks = steps.flat_map(|step| {
             let sampler = &sampler;

@@ -98,7 +98,9 @@ fn generated() -> String {
                 OnResume::Fixed => "fixed",
             };
             let mut meaning = field.doc.clone();
-            if let Some((_, variants)) = types.get(&field.kind) {
+            // A type of a value is no choice: it has no variants, and no fields with names.
+            let choice = types.get(&field.kind).filter(|(_, all)| !all.is_empty());
+            if let Some((_, variants)) = choice {
                 let names: Vec<String> = variants
                     .iter()
                     .map(|each| format!("`{}`", each.name))

@@ -2,7 +2,7 @@
 //!
 //! The encoders are taken as they are. A predictor is taken if it is the one that the configuration describes, and made
 //! anew from `trainer.seed` otherwise. Positions are fixed tables of sines and cosines, so for images of another size
-//! they are computed anew; a table of another kind has no values there and is refused.
+//! they are computed anew, now or later in the run; a table of another kind has no values there and is refused.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -21,9 +21,6 @@ use crate::method::{init, positions};
 
 const POSITIONS: &str = "pos_embed";
 const PREDICTOR_POSITIONS: &str = "predictor_pos_embed";
-
-/// Largest difference between a fixed table and itself in the coarsest type that weights are stored in, bfloat16.
-const ROUNDING: f32 = 1.0 / 256.0;
 
 /// Tells whether encoders of `given` sizes can be trained under a configuration of `wanted` sizes.
 pub(super) fn suits(given: &ModelConfig, wanted: &ModelConfig) -> bool {
@@ -66,8 +63,18 @@ pub(super) fn prepare<'a>(
     check_encoders(&model, &encoder, &target_encoder).map_err(|cause| unfit(source, cause))?;
 
     let resized = model.grid() != wanted.grid();
+    let mut sizes = config.loader.data.crop_size.from_epoch(0).map(i64::from);
+    let other = sizes.find(|&size| size != model.image_size);
     let mut notes = given.notes;
-    let predictor = match taken(networks.predictor, &model, &wanted, given.heads, &encoder)? {
+    let predictor = taken(
+        networks.predictor,
+        &model,
+        &wanted,
+        other.is_some(),
+        given.heads,
+        &encoder,
+    )?;
+    let predictor = match predictor {
         Ok(predictor) => predictor,
         Err(reason) => {
             let seed = config.trainer.seed;
@@ -82,16 +89,16 @@ pub(super) fn prepare<'a>(
         ("target_encoder", &mut target_encoder),
     ] {
         let is_fixed = is_fixed(&tensors[POSITIONS], &model, model.embed_dim)?;
+        if let Some(wanted) = other.filter(|_| !is_fixed) {
+            return Err(Error::Positions {
+                path: source.to_owned(),
+                network,
+                name: POSITIONS,
+                given: model.image_size,
+                wanted,
+            });
+        }
         if resized {
-            if !is_fixed {
-                return Err(Error::Positions {
-                    path: source.to_owned(),
-                    network,
-                    name: POSITIONS,
-                    given: model.image_size,
-                    wanted: wanted.image_size,
-                });
-            }
             tensors.insert(POSITIONS.to_owned(), table(&wanted, wanted.embed_dim)?);
         } else if !is_fixed {
             notes.push(format!(
@@ -118,11 +125,13 @@ pub(super) fn prepare<'a>(
     })
 }
 
-/// Returns the source's predictor if it is the `wanted` one, else why it is not.
+/// Returns the source's predictor if it is the `wanted` one, else why it is not. Where images of another size are to
+/// come, its positions must be ones that can be computed for them.
 fn taken<'a>(
     mut predictor: Tensors<'a>,
     given: &ModelConfig,
     wanted: &ModelConfig,
+    to_be_resized: bool,
     heads: Option<i64>,
     encoder: &Tensors<'a>,
 ) -> Result<Result<Tensors<'a>, String>, Error> {
@@ -144,12 +153,12 @@ fn taken<'a>(
             differences.join(", ")
         )));
     }
+    let width = wanted.predictor_dim;
+    if to_be_resized && !is_fixed(&predictor[PREDICTOR_POSITIONS], given, width)? {
+        let reason = "its predictor's positions are no fixed table";
+        return Ok(Err(reason.to_owned()));
+    }
     if given.grid() != wanted.grid() {
-        let width = wanted.predictor_dim;
-        if !is_fixed(&predictor[PREDICTOR_POSITIONS], given, width)? {
-            let reason = "its predictor's positions are no fixed table";
-            return Ok(Err(reason.to_owned()));
-        }
         predictor.insert(PREDICTOR_POSITIONS.to_owned(), table(wanted, width)?);
     }
     Ok(Ok(predictor))
@@ -177,7 +186,7 @@ fn is_fixed(tensor: &Data<'_>, model: &ModelConfig, width: i64) -> Result<bool, 
     let pairs = one.chunks_exact(4).zip(other.chunks_exact(4));
     let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("4 bytes"));
     // Written so that a NaN is no small difference.
-    let close = |(one, other)| (number(one) - number(other)).abs() <= ROUNDING;
+    let close = |(one, other)| f64::from(number(one) - number(other)).abs() <= positions::ROUNDING;
     Ok(one.len() == other.len() && { pairs }.all(close))
 }
 

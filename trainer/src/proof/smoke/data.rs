@@ -60,8 +60,13 @@ impl Ring {
 
     /// Fills and publishes a slot with bytes and masks that follow from its number, and takes it.
     fn slot(&mut self) -> Result<SlotReader> {
+        self.slot_of(SIDE)
+    }
+
+    /// Does so with images of `side` pixels.
+    fn slot_of(&mut self, side: usize) -> Result<SlotReader> {
         let number = self.filled;
-        let (slot, images, masks) = self.claimer.claim(PATIENCE)?;
+        let (slot, images, masks) = self.claimer.claim_for((side, side), PATIENCE)?;
         let count = images.len() as i64;
         for mut image in images {
             let index = image.index() as u64;
@@ -105,9 +110,9 @@ pub(super) fn tensors(device: Device) -> Result<String> {
         true => Some(DeviceBuffers::new(device, ring.geometry)?),
         false => None,
     };
-    // More than there are buffers and slots, so that both come round again.
+    // More than there are buffers and slots, so that both come round again; some smaller than there is room for.
     for round in 0..5 {
-        let slot = ring.slot()?;
+        let slot = ring.slot_of(if round % 3 == 1 { SIDE / 2 } else { SIDE })?;
         let raw = Raw::of(&slot, &ring.geometry);
         let expected = Group::new(&raw, Device::Cpu)?;
         let batch = match &mut stage {

@@ -128,7 +128,7 @@ pub fn compare(config: &Config, how: &How<'_>) -> Result<Comparison> {
 
 /// Chooses a step, `given` or the one nearest to the mean of the first: its number, patches of a context, of a target.
 fn masks(config: &Config, given: Option<u64>) -> Result<(u64, usize, usize)> {
-    let sampler = MaskSampler::new(&config.loader)?;
+    let sampler = MaskSampler::new(&config.loader, config.loader.data.crop_size.at(0))?;
     let images = usize::try_from(config.loader.data.batch_size)?;
     ensure!(images > 0, "data.batch_size: no images, nothing to measure");
     let steps = given.map_or(0..TYPICAL_OF, |step| step..step + 1);
