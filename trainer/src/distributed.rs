@@ -2,4 +2,7 @@
 
 mod world;
 
+pub mod nodelist;
+pub mod slurm;
+
 pub use world::{First, World};
