@@ -6,6 +6,7 @@ pub mod export;
 pub mod import;
 pub mod launch;
 pub mod plot;
+pub mod slurm;
 pub mod smoke;
 pub mod train;
 
@@ -36,6 +37,8 @@ enum Command {
     Launch(launch::Args),
     /// Train with a loader that was started by hand
     Train(train::Args),
+    /// Submit a run to SLURM: it stops before its time is up, goes back into the queue and goes on
+    Slurm(slurm::Args),
     /// Draw the loss curve of a run
     Plot(plot::Args),
     /// Time the training step: phases, images per second, FLOP/s and memory
@@ -106,6 +109,7 @@ pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
     match cli.command {
         Command::Launch(args) => launch::run(&args, &cli.verbosity),
         Command::Train(args) => train::run(&args, out),
+        Command::Slurm(args) => slurm::run(&args, &cli.verbosity, out),
         Command::Plot(args) => plot::run(&args, out),
         Command::Bench(args) => bench::run(&args, &cli.verbosity, out),
         Command::Smoke(args) => smoke::run(&args, out),

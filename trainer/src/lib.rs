@@ -13,6 +13,7 @@
 //! | [`checkpoint`] | what a run leaves and goes on from |
 //! | [`observe`], [`report`] | what a run tells about itself, and pictures of it |
 //! | [`launch`] | a loader and a trainer started together |
+//! | [`submit`] | a run as a job of SLURM |
 //! | [`evaluate`] | what trained networks are worth: features of images |
 //! | [`exchange`] | checkpoints from and for the official code and Hugging Face |
 //! | [`proof`] | replays of the official code, tests of a device |
@@ -62,6 +63,7 @@ pub mod run;
 pub mod session;
 pub mod source;
 pub mod stop;
+pub mod submit;
 pub mod torch;
 pub mod train;
 
