@@ -5,6 +5,7 @@ pub mod check_reference;
 pub mod export;
 pub mod import;
 pub mod launch;
+pub mod plan;
 pub mod plot;
 pub mod slurm;
 pub mod smoke;
@@ -39,6 +40,8 @@ enum Command {
     Train(train::Args),
     /// Submit a run to SLURM: it stops before its time is up, goes back into the queue and goes on
     Slurm(slurm::Args),
+    /// Say what a run will need and take: memory, time, cores, disks, network
+    Plan(plan::Args),
     /// Draw the loss curve of a run
     Plot(plot::Args),
     /// Time the training step: phases, images per second, FLOP/s and memory
@@ -110,6 +113,7 @@ pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
         Command::Launch(args) => launch::run(&args, &cli.verbosity),
         Command::Train(args) => train::run(&args, out),
         Command::Slurm(args) => slurm::run(&args, &cli.verbosity, out),
+        Command::Plan(args) => plan::run(&args, out),
         Command::Plot(args) => plot::run(&args, out),
         Command::Bench(args) => bench::run(&args, &cli.verbosity, out),
         Command::Smoke(args) => smoke::run(&args, out),

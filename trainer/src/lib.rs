@@ -13,6 +13,7 @@
 //! | [`checkpoint`] | what a run leaves and goes on from |
 //! | [`observe`], [`report`] | what a run tells about itself, and pictures of it |
 //! | [`launch`] | a loader and a trainer started together |
+//! | [`plan`] | what a run will need and take |
 //! | [`submit`] | a run as a job of SLURM |
 //! | [`evaluate`] | what trained networks are worth: features of images |
 //! | [`exchange`] | checkpoints from and for the official code and Hugging Face |
@@ -57,6 +58,7 @@ pub mod exchange;
 pub mod launch;
 pub mod method;
 pub mod observe;
+pub mod plan;
 pub mod proof;
 pub mod report;
 pub mod run;

@@ -1,6 +1,5 @@
 //! `trainer bench`: the training step, timed.
 
-mod flops;
 mod machine;
 mod made_up;
 mod own_loader;

@@ -10,46 +10,10 @@ use tch::Device;
 use crate::Error;
 use crate::config::Config;
 use crate::error::MAKING;
-use crate::method::model::{MLP_RATIO, ModelConfig};
-use crate::method::parameters::{self, Parameter};
+use crate::method::model::ModelConfig;
+use crate::plan::memory::{Lengths, activations};
+use crate::plan::networks::Networks;
 use crate::torch::cuda;
-
-/// Bytes of a float32.
-const FLOAT: u64 = 4;
-
-/// Returns the bytes that training takes for certain: weights, gradients and two moments of what is trained, and the
-/// target encoder, all in float32.
-fn certain(model: &ModelConfig) -> u64 {
-    let values = |each: &Parameter| -> u64 {
-        let dimensions = each.shape.iter().map(|&dimension| dimension as u64);
-        dimensions.fold(1, u64::saturating_mul)
-    };
-    let (encoder, predictor) = (parameters::encoder(model), parameters::predictor(model));
-    let target: u64 = encoder.iter().map(values).sum();
-    let both = encoder.iter().chain(&predictor);
-    let online: u64 = both
-        .map(|each| values(each).saturating_mul(if each.is_trained() { 4 } else { 1 }))
-        .sum();
-    online.saturating_add(target).saturating_mul(FLOAT)
-}
-
-/// Returns about how many bytes the backward pass of a group keeps from the forward pass.
-///
-/// Of each token a block keeps the inputs and outputs of both norms, query, key, value, the attention's output (8 times
-/// its width), and both sides of the MLP's activation; or with recomputation its input alone.
-fn activations(model: &ModelConfig, config: &Config, ring: &Geometry) -> u64 {
-    let block = |width: i64, hidden: i64| match config.trainer.activation_checkpointing {
-        true => width as u64,
-        false => (8 * width + 2 * hidden) as u64,
-    };
-    let contexts = (ring.images_per_slot * ring.context_masks) as u64;
-    let encoder = contexts * ring.max_context as u64;
-    let predictor = contexts * (ring.target_masks * (ring.max_context + ring.max_target)) as u64;
-    let width = model.predictor_dim;
-    let values = encoder * block(model.embed_dim, model.mlp_dim) * model.depth as u64
-        + predictor * block(width, width * MLP_RATIO) * model.predictor_depth as u64;
-    values * if config.meta.use_bfloat16 { 2 } else { FLOAT }
-}
 
 /// Returns the bytes that `device` still has, and in words where, if it says.
 fn available(device: Device) -> Option<(u64, String)> {
@@ -74,12 +38,12 @@ pub fn check(
     let Some((bytes, place)) = available(device) else {
         return Ok(());
     };
-    judge(
-        certain(model),
-        activations(model, config, ring),
-        bytes,
-        &place,
-    )
+    let longest = Lengths {
+        context: ring.max_context as u64,
+        target: ring.max_target as u64,
+    };
+    let certain = Networks::of(model).certain();
+    judge(certain, activations(config, model, longest), bytes, &place)
 }
 
 /// Compares what is needed with what there is.
@@ -114,7 +78,7 @@ mod tests {
     fn the_official_networks_take_what_their_parameters_say() {
         let gigabytes = |name: &str| {
             let model = ModelConfig::preset(name, 224, 14, 384, 12).unwrap();
-            certain(&model) as f64 / 1e9
+            Networks::of(&model).certain() as f64 / 1e9
         };
         // 86 and 631 million parameters of the encoder five times, 22 of the predictor four times.
         assert!((1.9..2.2).contains(&gigabytes("vit_base")));

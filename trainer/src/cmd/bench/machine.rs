@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
+use trainer::plan::gpu::Gpu;
 use trainer::torch::{cuda, shim};
 
 /// Matrix products per second, at best.
@@ -16,25 +17,6 @@ pub struct Peak {
     pub what: String,
 }
 
-/// Dense peaks of NVIDIA's data sheets: part of the device's name, TFLOP/s in bfloat16 and in float32 without tensor
-/// cores. The first that fits counts.
-const GPUS: [(&str, f64, f64); 14] = [
-    ("B200", 2250.0, 75.0),
-    ("H200", 989.4, 66.9),
-    ("H100 PCIe", 756.4, 51.2),
-    ("H100 NVL", 835.5, 60.0),
-    ("H100", 989.4, 66.9),
-    ("A100", 311.9, 19.5),
-    ("L40S", 362.1, 91.6),
-    ("L40", 181.1, 90.5),
-    ("L4", 121.0, 30.3),
-    ("A10", 125.0, 31.2),
-    ("A40", 149.7, 37.4),
-    ("RTX A6000", 154.8, 38.7),
-    ("RTX 4090", 165.2, 82.6),
-    ("RTX 3090", 71.0, 35.6),
-];
-
 /// Returns the peak of `device`: of a known GPU by its data sheet, of the CPU by a measurement of about a second.
 pub fn peak(device: Device, bfloat16: bool) -> Option<Peak> {
     match device {
@@ -45,15 +27,14 @@ pub fn peak(device: Device, bfloat16: bool) -> Option<Peak> {
 }
 
 fn data_sheet(name: &str, bfloat16: bool) -> Option<Peak> {
-    let (known, half, single) = GPUS.iter().find(|(known, ..)| name.contains(known))?;
-    let (tera, what) = if bfloat16 {
-        (half, "bfloat16")
-    } else {
-        (single, "float32 without tensor cores")
+    let gpu = Gpu::of(name)?;
+    let what = match gpu.bfloat16_tflops {
+        Some(_) if bfloat16 => "bfloat16",
+        _ => "float32 without tensor cores",
     };
     Some(Peak {
-        flops_per_s: tera * 1e12,
-        what: format!("{known}'s data sheet, {what}"),
+        flops_per_s: gpu.peak(bfloat16),
+        what: format!("{}'s data sheet, {what}", gpu.name),
     })
 }
 
@@ -92,19 +73,4 @@ pub fn peak_memory(device: Device) -> Option<u64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longer_name_wins() {
-        let of = |name: &str| data_sheet(name, true).map(|peak| peak.flops_per_s / 1e12);
-        assert_eq!(of("NVIDIA H100 PCIe"), Some(756.4));
-        assert_eq!(of("NVIDIA H100 80GB HBM3"), Some(989.4));
-        assert_eq!(of("NVIDIA L40S"), Some(362.1));
-        assert_eq!(of("NVIDIA A100-SXM4-80GB"), Some(311.9));
-        assert_eq!(of("Tesla K80"), None);
-    }
 }

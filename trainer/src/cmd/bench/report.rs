@@ -6,10 +6,10 @@ use anyhow::Result;
 use serde::Serialize;
 use tch::Device;
 
-use super::flops;
 use super::machine::{self, Peak};
 use super::step::{Steps, median};
 use trainer::config::Config;
+use trainer::plan::flops;
 use trainer::train::Run;
 use trainer::train::clock::Phase;
 

@@ -1,9 +1,9 @@
 //! Arithmetic that the method needs: multiplications and additions in matrix products, as published.
 //!
 //! It counts what the official code computes, whatever ours leaves out, so that images per second and these numbers
-//! rank implementations alike. Element-wise work is not counted.
+//! rank implementations alike. Element-wise work is not counted. `trainer bench` and [`trainer plan`](super) use it.
 
-use trainer::method::model::ModelConfig;
+use crate::method::model::ModelConfig;
 
 /// Masks of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
