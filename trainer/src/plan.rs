@@ -23,6 +23,7 @@ use loader::masks::MaskSampler;
 use serde::Serialize;
 
 use crate::config::{Config, Error};
+use crate::method::model::ModelConfig;
 use flops::Masks;
 use gpu::Gpu;
 use memory::{Lengths, Memory};
@@ -138,7 +139,7 @@ impl Plan {
     /// # Errors
     /// If the configuration makes no network, or masks of it cannot be drawn.
     pub fn new(config: &Config, images: Images, machines: Machines) -> Result<Plan, Error> {
-        let model = config.model()?;
+        let crops = &config.loader.data.crop_size;
         let bfloat16 = config.meta.use_bfloat16;
         let gpu = machines.gpu;
         let ranks = machines.nodes * machines.devices;
@@ -146,20 +147,34 @@ impl Plan {
             config.loader.global_batch(ranks),
             config.loader.data.batch_size,
         );
-        let drawn = Drawn::new(config)?;
-        let masks = Masks {
-            contexts: config.loader.mask.num_enc_masks,
-            targets: config.loader.mask.num_pred_masks,
-            context_len: drawn.mean[0],
-            target_len: drawn.mean[1],
-        };
-        let speed = Speed::new(&gpu, &model, masks, bfloat16);
         let groups_per_rank = (batch / group).div_ceil(ranks);
-        let step_s = speed.step_s((groups_per_rank * group) as f64);
+        let per_rank = (groups_per_rank * group) as f64;
+        let model = config.model_for(crops.largest())?;
+        let drawn = Drawn::new(config, crops.largest())?;
+        let speed = drawn.speed(config, &gpu, &model);
+        let step_s = speed.step_s(per_rank);
         let images_per_s = step_s.map(|seconds| batch as f64 / seconds);
         let per_node = images_per_s.map(|rate| rate / machines.nodes as f64);
         let epoch_len = images.count / batch;
         let steps = config.last_step(epoch_len);
+        let mut run_s = Range {
+            worst: 0.0,
+            best: 0.0,
+        };
+        for (index, &(first, size)) in crops.phases().iter().enumerate() {
+            let next = crops
+                .phases()
+                .get(index + 1)
+                .map_or(u64::MAX, |&(next, _)| next);
+            let begin = first.saturating_mul(epoch_len).min(steps);
+            let count = (next.saturating_mul(epoch_len).min(steps) - begin) as f64;
+            let model = config.model_for(size)?;
+            let step_s = Drawn::new(config, size)?
+                .speed(config, &gpu, &model)
+                .step_s(per_rank);
+            run_s.worst += count * step_s.worst;
+            run_s.best += count * step_s.best;
+        }
         let parameters = Networks::of(&model);
         let memory = Memory::new(config, &model, drawn.longest, ranks);
         let memory_bytes = memory.total();
@@ -168,7 +183,7 @@ impl Plan {
         let around = |members: u64| 2 * (gradients - gradients / members.max(1));
         let between = around(machines.nodes) as f64;
         // Decoding and resizing grow with the pixels of a crop.
-        let pixels = (config.loader.data.crop_size as f64 / 224.0).powi(2);
+        let pixels = (model.image_size as f64 / 224.0).powi(2);
         Ok(Plan {
             model: model.describe(),
             parameters,
@@ -187,7 +202,7 @@ impl Plan {
             images_per_s,
             utilisation: images_per_s
                 .map(|rate| rate * speed.flops_per_image / (ranks as f64 * gpu.peak(bfloat16))),
-            hours: step_s.map(|seconds| seconds * steps as f64 / 3600.0),
+            hours: run_s.map(|seconds| seconds / 3600.0),
             loader_cores: per_node.map(|rate| rate * pixels / IMAGES_PER_CORE),
             read_bytes_per_s: per_node
                 .map(|rate| rate * images.shard_bytes as f64 / images.count.max(1) as f64),
@@ -210,8 +225,9 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn new(config: &Config) -> Result<Drawn, Error> {
-        let sampler = MaskSampler::new(&config.loader)?;
+    /// Draws masks for images of `size` pixels.
+    fn new(config: &Config, size: u32) -> Result<Drawn, Error> {
+        let sampler = MaskSampler::new(&config.loader, size)?;
         let images = config.loader.data.batch_size as usize;
         let mut sums = [0, 0];
         let mut longest = Lengths {
@@ -231,6 +247,17 @@ impl Drawn {
             mean: sums.map(|sum| sum as f64 / GROUPS as f64),
             longest,
         })
+    }
+
+    /// Returns the times of networks of these sizes under these masks.
+    fn speed(&self, config: &Config, gpu: &Gpu, model: &ModelConfig) -> Speed {
+        let masks = Masks {
+            contexts: config.loader.mask.num_enc_masks,
+            targets: config.loader.mask.num_pred_masks,
+            context_len: self.mean[0],
+            target_len: self.mean[1],
+        };
+        Speed::new(gpu, model, masks, config.meta.use_bfloat16)
     }
 }
 
@@ -287,6 +314,12 @@ fn assumptions(config: &Config, images: &Images, gpu: &Gpu) -> Vec<String> {
     list.push(format!(
         "masks: lengths of {GROUPS} drawn groups, the mean for times, the longest for memory"
     ));
+    if config.loader.data.crop_size.phases().len() > 1 {
+        list.push(format!(
+            "data.crop_size changes: all but the hours of the run is of its largest size, {} px",
+            config.loader.data.crop_size.largest()
+        ));
+    }
     list.push(format!(
         "memory: at most {} % of {:.1} GiB can be used; 1 GiB for CUDA and its libraries, 0.5 for communication",
         percent(USABLE),
@@ -399,6 +432,21 @@ mod tests {
         let seven = Plan::new(&config, imagenet(), machines(1, 7, "H100")).unwrap();
         assert_eq!(seven.groups_per_rank, 3);
         assert_eq!(seven.step_s, one.speed.step_s(3.0 * 128.0));
+    }
+
+    #[test]
+    fn epochs_of_smaller_images_take_less_time_and_no_less_memory() {
+        let plan = |size: &str| {
+            let set = format!("data.crop_size={size}");
+            let config = official("in1k_vith14_ep300.yaml", &[&set]);
+            Plan::new(&config, imagenet(), machines(2, 8, "A100-80")).unwrap()
+        };
+        let (small, large) = (plan("168"), plan("224"));
+        let both = plan("{0: 168, 200: 224}");
+        let weighted = (2.0 * small.hours.best + large.hours.best) / 3.0;
+        assert!((both.hours.best / weighted - 1.0).abs() < 1e-9, "{both:?}");
+        assert_eq!(both.memory, large.memory);
+        assert!(both.to_string().contains("its largest size, 224 px"));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Memory {
         let bfloat16 = config.meta.use_bfloat16;
         let cast = |parameters: u64| if bfloat16 { 2 * parameters } else { 0 };
         let images = config.loader.data.batch_size;
-        let pixels = 3 * images * u64::from(config.loader.data.crop_size).pow(2);
+        let pixels = 3 * images * (model.image_size as u64).pow(2);
         Memory {
             weights: networks.weights(),
             target: networks.target(),
