@@ -144,3 +144,34 @@ fn positions_that_cannot_be_computed_end_a_run_before_it_begins() {
         assert_eq!(kept.ijepa.encoder.config().image_size, 48);
     }
 }
+
+/// A run that ends in the first step of a size, which it has taken up, and has no checkpoint of that moment but the
+/// last one that it writes. Images of another size than the step's are what ends it.
+#[test]
+fn a_step_of_a_new_size_that_fails_is_done_again() {
+    let sets = [
+        SIZES,
+        "checkpoint.every_steps=null",
+        "checkpoint.every_epochs=9",
+    ];
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config_of = |folder: &tempfile::TempDir| config(folder.path(), &sets);
+    let undisturbed = config_of(&whole);
+    let (undisturbed, _) = run(&undisturbed, &mut resizing(&undisturbed));
+
+    let wrong = config(parts.path(), &["data.crop_size={0: 32, 1: 40}"]);
+    let mut wrong = resizing(&wrong);
+    let config = config_of(&parts);
+    let (first, outcome) = run_until(&config, &mut wrong, &PowerCut::never(), |_| {});
+    let error = outcome.unwrap_err();
+    assert!(
+        matches!(error, Error::Compute(crate::Error::ImageSize { .. })),
+        "{error}"
+    );
+    assert_eq!((first.step, steps(parts.path())), (3, vec![3]));
+    assert_eq!(grids(parts.path(), 3), [6; 3]);
+    let (second, outcome) = run(&config, &mut resizing(&config));
+    assert_eq!((outcome, second.step), (Outcome::Finished, 9));
+    assert_eq!(losses(parts.path()), losses(whole.path()));
+    assert_same(&undisturbed, &second);
+}
