@@ -157,7 +157,7 @@ impl fmt::Display for Plan {
                 "{} of {} each, {} at the end; as much host memory of rank 0 as one",
                 self.checkpoints,
                 Size(self.checkpoint_bytes),
-                Size(self.checkpoints * self.checkpoint_bytes)
+                Size(self.checkpoints.saturating_mul(self.checkpoint_bytes))
             ),
         )?;
         row(
