@@ -18,6 +18,7 @@ use loader::ring::Consumer;
 use loader::sampler::PretrainingSampler;
 use loader::share::RankShare;
 use shardtool::Escaped;
+use shardtool::program::arguments;
 
 /// Time that is longer than any group takes: a pipeline that delivers nothing for so long never will.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -26,16 +27,16 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 #[derive(Debug, clap::Args)]
 pub struct Selection {
     /// Configuration file of the run, the same as the trainer's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     config: PathBuf,
     /// Directory of the shards, instead of the configuration's
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     shards: Option<PathBuf>,
     /// Split, instead of the configuration's loader.split
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = arguments::text())]
     split: Option<String>,
     /// Override a key of the configuration, such as loader.seed=1
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = arguments::text())]
     sets: Vec<String>,
     /// Number of ranks, which decides the global batch where optimization.global_batch does not
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]

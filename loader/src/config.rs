@@ -16,6 +16,7 @@ mod file;
 mod loader;
 mod mask;
 mod origin;
+pub mod path_key;
 mod shards;
 mod yaml;
 

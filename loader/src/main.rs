@@ -43,3 +43,14 @@ fn main() -> ExitCode {
         Command::Compare(args) => cmd::compare::run(&args, out),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use shardtool::program::arguments::unexpanded_path;
+
+    #[test]
+    fn every_path_among_the_arguments_is_expanded() {
+        assert_eq!(unexpanded_path(&super::Cli::command()), None);
+    }
+}

@@ -14,6 +14,8 @@ mod repair;
 mod report;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -71,16 +73,12 @@ pub fn default_output(source: &Path) -> Result<PathBuf, Error> {
         Some(_) => trimmed,
         None => std::fs::canonicalize(source).map_err(DatasetError::io(source, "open"))?,
     };
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let stem = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending));
-    let mut name = match stem {
-        Some(stem) if !path.is_dir() => stem.into(),
-        _ => path.file_name().unwrap_or_default().to_owned(),
-    };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    let stem = |ending: &&str| name.as_bytes().strip_suffix(ending.as_bytes());
+    let stem = ENDINGS.iter().find_map(stem);
+    if let Some(stem) = stem.filter(|_| !path.is_dir()) {
+        name = OsStr::from_bytes(stem).to_owned();
+    }
     name.push(".shards");
     path.set_file_name(name);
     Ok(path)

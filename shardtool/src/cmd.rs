@@ -8,10 +8,19 @@ pub mod verify;
 
 use std::fmt::Write;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use indicatif::{ProgressBar, ProgressState};
 use shardtool::program;
+use shardtool::source::expand_argument;
+
+/// Returns the parser of a source as an argument: a path, after its split or not.
+fn source() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|written| expand_argument(&written))
+}
 
 /// Progress on stderr: a bar on a terminal, elsewhere (log files) a line every ten seconds.
 struct Meter {

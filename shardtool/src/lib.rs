@@ -55,6 +55,7 @@ pub mod exit;
 pub mod format;
 pub mod memory;
 pub mod panics;
+pub mod paths;
 pub mod planes;
 #[cfg(feature = "program")]
 pub mod program;

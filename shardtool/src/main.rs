@@ -41,3 +41,14 @@ fn main() -> ExitCode {
         Command::Synth(args) => cmd::synth::run(&args, out),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use shardtool::program::arguments::unexpanded_path;
+
+    #[test]
+    fn every_path_among_the_arguments_is_expanded() {
+        assert_eq!(unexpanded_path(&super::Cli::command()), None);
+    }
+}

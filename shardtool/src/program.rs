@@ -9,6 +9,7 @@
 //! * **Panics** print nothing. Who catches one reports its [message](crate::panics::message); one that nobody caught is
 //!   said in a line, as an internal error.
 
+pub mod arguments;
 mod console;
 mod results;
 

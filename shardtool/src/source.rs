@@ -36,7 +36,7 @@ pub use error::Error;
 pub use kind::Kind;
 pub use labels::{Joined, LabelFault, Labels};
 pub use layout::{Layout, Options};
-pub use open::{Request, open};
+pub use open::{Request, expand_argument, open};
 
 /// Name of the file with labels in a source folder.
 pub const LABELS_FILE: &str = "labels.csv";

@@ -14,8 +14,9 @@ pub mod train;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use shardtool::program::{Results, Verbosity};
+use shardtool::program::{Results, Verbosity, arguments};
 use trainer::config::{MAX_THREADS, default_threads};
 use trainer::run::Resume;
 use trainer::stop;
@@ -60,23 +61,28 @@ enum Command {
 #[derive(Args, Clone)]
 pub struct RunArgs {
     /// Configuration file (the official ones are taken unchanged)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     config: PathBuf,
     /// Directory of the shards, instead of loader.shards
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     shards: Option<PathBuf>,
     /// Override one key, as in optimization.epochs=10; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = arguments::text())]
     sets: Vec<String>,
     /// Where to begin: auto (at the run directory's latest checkpoint, else at step 0), last-good (the same, but
     /// damaged checkpoints are set aside), never (at step 0, in a fresh directory), or a checkpoint [default: auto;
     /// with meta.load_checkpoint, what the file says]
-    #[arg(long, value_name = "auto|last-good|never|DIR")]
+    #[arg(long, value_name = "auto|last-good|never|DIR", value_parser = resume())]
     resume: Option<Resume>,
     /// Keys that may differ from those of the checkpoint to continue, as in optimization.epochs,optimization.lr;
     /// loader.shards stands for other images
-    #[arg(long, value_name = "KEY", num_args = 1.., value_delimiter = ',')]
+    #[arg(long, value_name = "KEY", num_args = 1.., value_delimiter = ',', value_parser = arguments::text())]
     allow: Vec<String>,
+}
+
+/// Returns the parser of `--resume`.
+fn resume() -> impl TypedValueParser<Value = Resume> {
+    OsStringValueParser::new().try_map(|written| Resume::of_argument(&written))
 }
 
 /// Has libtorch compute with `threads` threads; by default those of `$OMP_NUM_THREADS`, else one per CPU that this

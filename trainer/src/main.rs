@@ -29,3 +29,14 @@ fn main() -> ExitCode {
     let verbosity = cli.verbosity;
     program::run("trainer", &verbosity, |out| cmd::run(cli, out))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use shardtool::program::arguments::unexpanded_path;
+
+    #[test]
+    fn every_path_among_the_arguments_is_expanded() {
+        assert_eq!(unexpanded_path(&super::cmd::Cli::command()), None);
+    }
+}

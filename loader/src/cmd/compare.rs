@@ -19,7 +19,7 @@ use loader::random::{Purpose, Stream};
 use loader::render::{MARGIN, Times};
 use serde::Serialize;
 use shardtool::exit;
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::simd::Simd;
 use shardtool::turbo;
 
@@ -31,7 +31,7 @@ use quality::Likeness;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder of JPEG files
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     images: PathBuf,
     /// Rounds, of which the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]

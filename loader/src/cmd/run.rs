@@ -13,6 +13,7 @@ use loader::pipeline::{OpenSplit, Pipeline};
 use loader::sampler::PretrainingSampler;
 use loader::serve::{Listener, ServeOptions, serve};
 use loader::storage;
+use shardtool::program::arguments;
 use shardtool::{Escaped, exit};
 
 use super::Workers;
@@ -21,19 +22,19 @@ use super::Workers;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Configuration file of the run, the same as the trainer's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     config: PathBuf,
     /// Socket to listen at [default: $XDG_RUNTIME_DIR/ijepa-UID/HASH.sock, where the trainer looks for it]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = arguments::path())]
     socket: Option<PathBuf>,
     /// Take connections from this inherited descriptor instead (what `trainer launch` does)
     #[arg(long, value_name = "N", conflicts_with_all = ["socket", "stay"])]
     socket_fd: Option<RawFd>,
     /// Directory of the shards, instead of the configuration's
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     shards: Option<PathBuf>,
     /// Override a key of the configuration, such as loader.slots=8
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = arguments::text())]
     sets: Vec<String>,
     /// Keep serving when the last trainer has left
     #[arg(long)]

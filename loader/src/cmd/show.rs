@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use image::{ImageFormat, Rgb, RgbImage};
 use loader::ring::SlotReader;
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::{Escaped, disk, exit};
 
 use super::{PATIENCE, Selection, Session};
@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long, value_name = "STEP", default_value_t = 0)]
     step: u64,
     /// PNG file to write, named *.png
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     out: PathBuf,
     /// Draw the first N images of the global batch, or all if there are fewer
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1024))]

@@ -24,7 +24,7 @@ pub struct Data {
     #[serde(default = "official_crop_size")]
     pub crop_size: CropSize,
     /// Folder of the images below `root_path`. Their shards lie beside it, as `<image_folder>.shards`.
-    #[serde(default)]
+    #[serde(default, with = "super::path_key::optional")]
     pub image_folder: Option<String>,
     /// The official hint for the number of workers; `loader.workers` decides.
     #[serde(default)]
@@ -33,7 +33,7 @@ pub struct Data {
     #[serde(default)]
     pub pin_mem: bool,
     /// Directory above `image_folder`.
-    #[serde(default)]
+    #[serde(default, with = "super::path_key::optional")]
     pub root_path: Option<String>,
     /// Change brightness, contrast, saturation and hue of most crops, and take the colours of some.
     ///

@@ -15,9 +15,11 @@ pub const MAX_WORKERS: usize = 4096;
 #[serde(default)]
 pub struct Loader {
     /// Directory of the shards. By default `<root_path>/<image_folder>.shards` of the section `data`.
+    #[serde(with = "super::path_key::optional")]
     pub shards: Option<PathBuf>,
     /// Directory on the node's own storage to which `meta.copy_data` copies. By default `$SLURM_TMPDIR`,
     /// `/scratch/slurm_tmpdir/$SLURM_JOB_ID` or `$TMPDIR`, the first that there is.
+    #[serde(with = "super::path_key::optional")]
     pub local_dir: Option<PathBuf>,
     /// Split of the data set to train on.
     pub split: String,

@@ -26,15 +26,11 @@ impl LoaderConfig {
                         .to_owned(),
                 });
             }
-            let images = text
-                .trim_end_matches('/')
-                .trim_end_matches(".shards")
-                .to_owned();
-            return existing(
-                dir.clone(),
-                "loader.shards or --shards",
-                PathBuf::from(images),
-            );
+            let images = match dir.extension() {
+                Some(ending) if ending == "shards" => dir.with_extension(""),
+                _ => dir.clone(),
+            };
+            return existing(dir.clone(), "loader.shards or --shards", images);
         }
         let root = needed("data.root_path", self.data.root_path.as_deref())?;
         let folder =

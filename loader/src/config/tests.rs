@@ -266,8 +266,8 @@ fn text_is_taken_literally() {
     ] {
         let config = official(&[&format!("loader.split={text}")]).unwrap();
         assert_eq!(config.loader.split, text);
-        let config = official(&[&format!("loader.shards={text}x")]).unwrap();
-        assert_eq!(config.loader.shards, Some(format!("{text}x").into()));
+        let config = official(&[&format!("loader.shards=./{text}")]).unwrap();
+        assert_eq!(config.loader.shards, Some(format!("./{text}").into()));
     }
     for (text, inside) in [("'y'", "y"), ("\"a b\"", "a b"), ("'", "'")] {
         let config = official(&[&format!("loader.split={text}")]).unwrap();
@@ -290,6 +290,41 @@ fn text_is_taken_literally() {
     assert_eq!(
         (config.data.use_gaussian_blur, config.loader.seed),
         (true, 16)
+    );
+}
+
+#[test]
+fn paths_begin_at_home_and_hold_variables() {
+    let home = std::env::var("HOME").expect("tests have a home");
+    let text = "data: {batch_size: 4, root_path: ~/data, image_folder: a$$b}\nmask: {patch_size: 14}\n\
+        loader: {shards: \"${HOME}/x\", local_dir: $HOME}";
+    let read = |text: &str| {
+        let file = ConfigFile::parse(Path::new("t.yaml"), text, &[])?;
+        LoaderConfig::from_file(&file)
+    };
+    let config = read(text).unwrap();
+    assert_eq!(config.data.root_path, Some(format!("{home}/data")));
+    assert_eq!(config.data.image_folder.as_deref(), Some("a$b"));
+    assert_eq!(config.loader.shards, Some(format!("{home}/x").into()));
+    assert_eq!(config.loader.local_dir, Some(home.clone().into()));
+    // What is written reads back.
+    let data = serde_json::to_value(&config.data).unwrap();
+    assert_eq!(data["image_folder"], "a$$b");
+    assert_eq!(serde_json::from_value::<Data>(data).unwrap(), config.data);
+    let config = official(&["loader.shards=~/x"]).unwrap();
+    assert_eq!(config.loader.shards, Some(format!("{home}/x").into()));
+
+    assert_eq!(
+        read(&text.replace("HOME", "NO_SUCH_VARIABLE"))
+            .unwrap_err()
+            .to_string(),
+        "t.yaml: loader.local_dir: \"$NO_SUCH_VARIABLE\" does not fit: the environment variable NO_SUCH_VARIABLE \
+         is not set; set it, write the path out, or $$ for a dollar sign"
+    );
+    let message = message(&["data.root_path=~bob/x"]);
+    assert!(
+        message.starts_with("--set data.root_path: \"~bob/x\" does not fit: only ~ and ~/"),
+        "{message}"
     );
 }
 

@@ -80,8 +80,8 @@ pub(super) fn place(
 pub(super) fn complete(source: &Path, local: &Path) -> Result<PathBuf, Error> {
     let manifest = Manifest::read(source)?;
     let canonical = fs::canonicalize(source).map_err(failed(source, "resolving its name"))?;
-    let stem = canonical.file_stem().unwrap_or_default().to_string_lossy();
-    let name = format!("{stem}-{:016x}.shards", manifest.checksum());
+    let mut name = canonical.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{:016x}.shards", manifest.checksum()));
     let target = local.join(name);
     make_private(&target)?;
     let lock = lock(&target)?;

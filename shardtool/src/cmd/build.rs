@@ -9,7 +9,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use shardtool::build::{self, Note, OnError, Options, Outcome};
 use shardtool::dataset::{Bound, CodecOptions, EntropyCoding, Order};
 use shardtool::exit;
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::source::{self, LABELS_FILE, Layout, Request};
 use shardtool::{Codec, Escaped, cpus};
 
@@ -26,20 +26,20 @@ use super::{Meter, count, size};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folders and archives with the images
-    #[arg(value_name = "[SPLIT=]SOURCE", required_unless_present = "list")]
+    #[arg(value_name = "[SPLIT=]SOURCE", required_unless_present = "list", value_parser = super::source())]
     sources: Vec<PathBuf>,
     /// A list of image files: CSV with the columns path, label, split and further labels, or a JSON object a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     list: Vec<PathBuf>,
     /// The classes of ImageNet's images for validation: the devkit, the list of synsets, valprep.sh or
     /// LOC_val_solution.csv [default: such a file beside the archive]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     val_labels: Option<PathBuf>,
     /// Names of the classes, one a line; their numbers are those of the lines, from 0
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     classes: Option<PathBuf>,
     /// Directory to create [default: <SOURCE>.shards]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     out: Option<PathBuf>,
     /// How images are stored: dct keeps a JPEG's coefficients (nothing is lost), jpeg the files' bytes, raw pixels
     /// under zstd

@@ -4,22 +4,23 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use shardtool::codec::{Decoder, Region};
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::{Codec, Dataset, Escaped, disk, exit, turbo};
 
 /// Write one sample to a file: the JPEG file (jpeg), one with the same coefficients (dct), or a PNG (raw)
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directory of the dataset
+    #[arg(value_parser = arguments::path())]
     dataset: PathBuf,
     /// Number of the sample in its split, from 0
     #[arg(long, value_name = "N")]
     sample: u64,
     /// File to write
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     out: PathBuf,
     /// The sample's split
-    #[arg(long, value_name = "NAME", default_value = "train")]
+    #[arg(long, value_name = "NAME", default_value = "train", value_parser = arguments::text())]
     split: String,
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use shardtool::dataset::{CodecOptions, EntropyCoding};
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::{Codec, Dataset, Escaped, Split, exit};
 
 use super::{count, size};
@@ -14,6 +14,7 @@ use super::{count, size};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directory of the dataset
+    #[arg(value_parser = arguments::path())]
     dataset: PathBuf,
     /// Print JSON: the manifest, and counts by class, codec and size
     #[arg(long)]

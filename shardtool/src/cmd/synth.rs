@@ -5,7 +5,7 @@ mod set;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::{Escaped, cpus, exit};
 
 use super::{Meter, size};
@@ -20,6 +20,7 @@ use set::Recipe;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder to create
+    #[arg(value_parser = arguments::path())]
     out: PathBuf,
     /// Training images
     #[arg(long, value_name = "N")]

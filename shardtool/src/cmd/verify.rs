@@ -8,7 +8,7 @@ use shardtool::build::{Damage, Repair};
 use shardtool::codec::Decoder;
 use shardtool::dataset::{MOST_QUARANTINED, Quarantine, Quarantined, ShardRecord, today};
 use shardtool::planes::{Area, Resolution};
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::source::{self, Request};
 use shardtool::{Codec, Error, Escaped, Manifest, Payload, Sample, Shard, cpus, exit};
 
@@ -20,15 +20,16 @@ use super::{Meter, count, size};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directory of the dataset
+    #[arg(value_parser = arguments::path())]
     dataset: PathBuf,
     /// Decode every image as well
     #[arg(long)]
     decode: bool,
     /// Restore what is damaged from the folders and archives that the dataset was built from, given as for build
-    #[arg(long, value_name = "[SPLIT=]SOURCE", num_args = 1..)]
+    #[arg(long, value_name = "[SPLIT=]SOURCE", num_args = 1.., value_parser = super::source())]
     repair: Vec<PathBuf>,
     /// Restore what is damaged from the images of a list that the dataset was built from
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     repair_list: Vec<PathBuf>,
     /// List the samples that are damaged, and stay so, in quarantine.json, so that the loader leaves them out and says
     /// how many there are

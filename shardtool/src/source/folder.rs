@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::kind::{self, Kind};
 use super::layout::{self, ANNOTATIONS, Found, Tree};
 use super::{Error, Files, LABELS_FILE, Labels, Note, Options, Part, SourceFile};
+use crate::Escaped;
 
 /// Lists a folder.
 ///
@@ -81,9 +82,12 @@ impl Walk<'_> {
     fn folder(&mut self, below: &str, mut names: Vec<OsString>) {
         names.sort();
         for name in names {
-            let shown = format!("{below}{}", name.to_string_lossy());
             let path = self.root.join(below).join(&name);
             let text = name.to_str();
+            let shown = match text {
+                Some(name) => format!("{below}{name}"),
+                None => format!("{below}{}", Escaped::new(&name)),
+            };
             if self.options.excludes(&shown) {
                 self.ignore(shown, "excluded");
             } else if text.is_some_and(kind::is_junk) {
@@ -96,21 +100,21 @@ impl Walk<'_> {
                         self.find(shown, 0, Some(format!("cannot be read: {error}")));
                     }
                     Err(error) => self.leave_out(shown, format!("cannot be looked at: {error}")),
-                    Ok(meta) if meta.is_dir() => self.enter(shown, &path, &meta),
+                    Ok(meta) if meta.is_dir() => self.enter(shown, &path, &meta, text.is_some()),
                     Ok(meta) => self.file(shown, &path, &meta, text.is_some()),
                 }
             }
         }
     }
 
-    fn enter(&mut self, shown: String, path: &Path, meta: &Metadata) {
+    fn enter(&mut self, shown: String, path: &Path, meta: &Metadata, is_utf8: bool) {
         let here = (meta.dev(), meta.ino());
         if self.above.contains(&here) {
             return self.leave_out(shown, "links back to a folder above it".to_owned());
         }
         match list(path) {
             Err(error) => self.leave_out(shown, format!("cannot be listed: {error}")),
-            Ok(names) if path.to_str().is_none() => {
+            Ok(names) if !is_utf8 => {
                 let count = names.len();
                 self.leave_out(
                     shown,

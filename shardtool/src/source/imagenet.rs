@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::tar::{self, Index};
 use super::{Class, Contents, Error, Item, Options, kind};
+use crate::Escaped;
 
 /// Names of the files that tell classes, the likeliest first.
 const NAMES: [&str; 6] = [
@@ -90,7 +91,7 @@ pub(super) fn label(contents: &mut Contents, known: &HashMap<String, String>, fr
         } += 1;
     }
     if labelled > 0 {
-        let from = from.display();
+        let from = Escaped::new(from);
         contents
             .remarks
             .push(format!("classes of split val are those of {from}"));

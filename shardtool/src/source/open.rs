@@ -1,7 +1,9 @@
 //! What a SOURCE on the command line is: decided by content, and by name only where content does not tell.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::kind::{self, HEAD, Kind, is_junk};
@@ -10,6 +12,7 @@ use super::{
     tfrecord, webdataset, zip,
 };
 use crate::dataset::{Order, is_plain};
+use crate::paths;
 
 /// What a dataset is to be built from.
 #[derive(Debug, Clone, Default)]
@@ -153,15 +156,37 @@ fn groups(sources: &[PathBuf]) -> Result<Vec<Group>, Error> {
     Ok(groups)
 }
 
+/// Returns the source that an argument stands for, as [`Request`] takes it: the path is
+/// [expanded](paths::expand_argument), after a split as well.
+///
+/// # Errors
+/// If the path cannot be expanded.
+pub fn expand_argument(written: &Path) -> Result<PathBuf, paths::Error> {
+    let (split, path) = split_of(written);
+    let path = paths::expand_argument(path.as_os_str())?;
+    Ok(match split {
+        Some(split) => {
+            let mut whole = OsString::from(split + "=");
+            whole.push(path);
+            whole.into()
+        }
+        None => path,
+    })
+}
+
 /// Splits `val=path` into both; a path that exists is nothing but a path.
 fn split_of(argument: &Path) -> (Option<String>, PathBuf) {
-    let text = argument.to_str().filter(|_| !argument.exists());
-    match text.and_then(|text| text.split_once('=')) {
-        Some((split, path)) if is_plain(split) && !path.is_empty() => {
-            (Some(split.to_owned()), path.into())
-        }
-        _ => (None, argument.to_owned()),
+    let bytes = argument.as_os_str().as_bytes();
+    let equals = bytes.iter().position(|&byte| byte == b'=');
+    if let Some(at) = equals.filter(|_| !argument.exists())
+        && let Ok(split) = str::from_utf8(&bytes[..at])
+        && let path = OsStr::from_bytes(&bytes[at + 1..])
+        && is_plain(split)
+        && !path.is_empty()
+    {
+        return (Some(split.to_owned()), path.into());
     }
+    (None, argument.to_owned())
 }
 
 /// Returns the paths that a pattern with braces stands for.
@@ -279,5 +304,25 @@ mod tests {
         for path in ["x/y=z.tar", "=x", "val=", "a/b"] {
             assert_eq!(split(path), (None, path.into()));
         }
+        let latin = |bytes| OsStr::from_bytes(bytes);
+        assert_eq!(
+            split_of(latin(b"val=caf\xe9").as_ref()),
+            (Some("val".to_owned()), latin(b"caf\xe9").into())
+        );
+    }
+
+    #[test]
+    fn home_is_expanded_behind_a_split_too() {
+        let home = std::env::var("HOME").expect("tests have a home");
+        for (written, expected) in [
+            ("val=~/x.tar", format!("val={home}/x.tar")),
+            ("val=$HOME/{a,b}.tar", format!("val={home}/{{a,b}}.tar")),
+            ("~/x=~", format!("{home}/x=~")),
+            ("-", "-".to_owned()),
+        ] {
+            let found = expand_argument(written.as_ref());
+            assert_eq!(found, Ok(expected.into()), "{written}");
+        }
+        assert!(expand_argument("val=~bob/x".as_ref()).is_err());
     }
 }

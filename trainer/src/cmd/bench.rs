@@ -13,7 +13,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use shardtool::exit;
-use shardtool::program::{Results, Verbosity};
+use shardtool::paths::literal;
+use shardtool::program::{Results, Verbosity, arguments};
 use tch::Device;
 use trainer::config::Config;
 use trainer::launch::Program;
@@ -46,7 +47,7 @@ pub struct Args {
     #[arg(long)]
     preset: Option<Preset>,
     /// Encoder [default: vit_tiny]
-    #[arg(long, value_name = "vit_tiny…vit_giant")]
+    #[arg(long, value_name = "vit_tiny…vit_giant", value_parser = arguments::text())]
     model: Option<String>,
     /// Side of a patch in pixels [default: 16]
     #[arg(long, value_name = "PIXELS")]
@@ -67,14 +68,15 @@ pub struct Args {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["preset", "model", "patch", "size", "batch", "pred_depth", "pred_width", "dtype"]
+        conflicts_with_all = ["preset", "model", "patch", "size", "batch", "pred_depth", "pred_width", "dtype"],
+        value_parser = arguments::path()
     )]
     config: Option<PathBuf>,
     /// Override one key of --config, as in optimization.global_batch=256; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config", value_parser = arguments::text())]
     sets: Vec<String>,
     /// With --config: real images from these shards, by a loader beside this process
-    #[arg(long, value_name = "DIR", requires = "config")]
+    #[arg(long, value_name = "DIR", requires = "config", value_parser = arguments::path())]
     shards: Option<PathBuf>,
     /// Steps that are timed
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -86,7 +88,7 @@ pub struct Args {
     #[arg(long, value_name = "STEP", conflicts_with = "shards")]
     masks_of: Option<u64>,
     /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = arguments::text())]
     device: String,
     /// Matrix products in float32 or bfloat16 [default: float32 on a CPU, bfloat16 on a GPU]
     #[arg(long, value_parser = ["float32", "bfloat16"])]
@@ -125,7 +127,8 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> 
     let (mut source, epoch_len): (Box<dyn GroupSource>, _) =
         if let (Some(file), Some(shards)) = (&args.config, &args.shards) {
             let mut program = Program::beside_this("loader", "run")?;
-            program.args(["--config".as_ref(), &**file, "--shards".as_ref(), shards]);
+            let (file, shards) = (literal(file), literal(shards));
+            program.args(["--config".as_ref(), &*file, "--shards".as_ref(), &shards]);
             for set in &args.sets {
                 program.args(["--set", set]);
             }

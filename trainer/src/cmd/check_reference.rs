@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use shardtool::exit;
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use trainer::proof::reference::{self, Precision};
 use trainer::torch::device;
 
@@ -13,9 +13,10 @@ use trainer::torch::device;
 #[derive(clap::Args)]
 pub struct Args {
     /// The reference set: a directory with meta.json and safetensors files.
+    #[arg(value_parser = arguments::path())]
     dir: PathBuf,
     /// Where to compute: `cpu` or `cuda:N`.
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", value_parser = arguments::text())]
     device: String,
     /// What matrix products are computed in: `float32`, as in the set, or `bf16`, under autocast. The two have
     /// tolerances of their own.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::{Escaped, exit};
 use trainer::exchange::export::{self, ExportedCheckpoint, Which};
 
@@ -12,12 +12,13 @@ use trainer::exchange::export::{self, ExportedCheckpoint, Which};
 #[derive(clap::Args)]
 pub struct Args {
     /// A checkpoint, or a run directory (its latest checkpoint)
+    #[arg(value_parser = arguments::path())]
     checkpoint: PathBuf,
     /// What to write
     #[arg(long, value_name = "FORMAT")]
     to: Format,
     /// The directory (hf) or file (official: NAME.pth.tar) to write; it must not exist
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = arguments::path())]
     out: PathBuf,
     /// Which encoder becomes the model, with --to hf
     #[arg(long, value_name = "WHICH", default_value = "target")]

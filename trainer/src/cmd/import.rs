@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::{Escaped, exit};
 use trainer::config::Config;
 use trainer::exchange::Error;
@@ -14,23 +14,23 @@ use trainer::exchange::import::{Imported, Options, import};
 pub struct Args {
     /// A file of the official code (.pth.tar) or another of PyTorch, a .safetensors file, a directory with config.json
     /// and its weights, or with --start-over a checkpoint of ours
-    #[arg(value_name = "WEIGHTS")]
+    #[arg(value_name = "WEIGHTS", value_parser = arguments::path())]
     source: PathBuf,
     /// Run directory to write the checkpoint into [default: logging.folder of the configuration]
-    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    #[arg(long, value_name = "DIR", required_unless_present = "config", value_parser = arguments::path())]
     out: Option<PathBuf>,
     /// Configuration under which training will continue; without it, weights only
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     config: Option<PathBuf>,
     /// Take the weights alone and begin at step 0: schedules and moments from the start, and a new predictor where the
     /// source has none or the configuration describes another
     #[arg(long, requires = "config")]
     start_over: bool,
     /// Directory of the shards, instead of loader.shards
-    #[arg(long, value_name = "DIR", requires = "config")]
+    #[arg(long, value_name = "DIR", requires = "config", value_parser = arguments::path())]
     shards: Option<PathBuf>,
     /// Override one key, as in optimization.epochs=10; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config", value_parser = arguments::text())]
     sets: Vec<String>,
     /// Steps of an epoch [default: images of the shards / global batch]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

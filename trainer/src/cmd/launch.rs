@@ -4,10 +4,10 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result, bail};
 use shardtool::exit;
-use shardtool::program::Verbosity;
+use shardtool::paths::literal;
+use shardtool::program::{Verbosity, arguments};
 use trainer::config::Config;
 use trainer::launch::{Events, Job, Program};
-use trainer::run::Resume;
 use trainer::torch::device;
 
 use super::RunArgs;
@@ -19,6 +19,7 @@ pub struct Args {
     run: RunArgs,
     /// Where to compute: cpu or cuda:N
     #[arg(long, value_name = "DEVICE", num_args = 1.., value_delimiter = ',', required = true)]
+    #[arg(value_parser = arguments::text())]
     devices: Vec<String>,
 }
 
@@ -46,10 +47,10 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
         }
     };
 
-    let mut shared: Vec<OsString> = vec!["--config".into(), args.run.config.clone().into()];
+    let mut shared: Vec<OsString> = vec!["--config".into(), literal(&args.run.config)];
     shared.extend(verbosity.arguments().into_iter().map(OsString::from));
     if let Some(shards) = &args.run.shards {
-        shared.extend(["--shards".into(), shards.clone().into()]);
+        shared.extend(["--shards".into(), literal(shards)]);
     }
     for set in &args.run.sets {
         shared.extend(["--set".into(), set.into()]);
@@ -59,13 +60,7 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
     let mut trainer = Program::new(std::env::current_exe()?, "train");
     trainer.args(&shared).args(["--device", device]);
     if let Some(resume) = &args.run.resume {
-        let resume = match resume {
-            Resume::Auto => "auto".into(),
-            Resume::Never => "never".into(),
-            Resume::LastGood => "last-good".into(),
-            Resume::From(path) => path.clone(),
-        };
-        trainer.args(["--resume".into(), resume.into_os_string()]);
+        trainer.args(["--resume".into(), resume.argument()]);
     }
     if !args.run.allow.is_empty() {
         trainer.args(["--allow", &args.run.allow.join(",")]);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::{Dataset, Escaped, exit};
 use trainer::config::Config;
 use trainer::plan::gpu::Gpu;
@@ -18,10 +18,10 @@ const MOST: u64 = 1 << 20;
 #[derive(clap::Args)]
 pub struct Args {
     /// Configuration file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     config: PathBuf,
     /// Override one key, as in optimization.global_batch=2048; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = arguments::text())]
     sets: Vec<String>,
     /// Kind of the GPUs: A100-80, A100-40, H100, H200, 4090, …; another name lists all
     #[arg(long, value_name = "NAME")]
@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     nodes: u64,
     /// Shards, which say how many images there are and how large
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     shards: Option<PathBuf>,
     /// Number of images, where there are no shards yet [default: ImageNet-1K's]
     #[arg(long, value_name = "N", conflicts_with = "shards")]

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use shardtool::{Escaped, exit};
 use trainer::report::{self, curves};
 
@@ -12,10 +12,10 @@ use trainer::report::{self, curves};
 #[derive(clap::Args)]
 pub struct Args {
     /// Run directories (logging.folder), *_r0.jsonl logs, or CSV logs of the official code
-    #[arg(value_name = "RUN", required = true)]
+    #[arg(value_name = "RUN", required = true, value_parser = arguments::path())]
     runs: Vec<PathBuf>,
     /// The picture to write, a PNG file
-    #[arg(long, value_name = "FILE", default_value = "loss.png")]
+    #[arg(long, value_name = "FILE", default_value = "loss.png", value_parser = arguments::path())]
     out: PathBuf,
 }
 

@@ -1,17 +1,19 @@
 //! `trainer slurm`: a run as a job of SLURM.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use shardtool::program::{Results, Verbosity};
+use anyhow::{Context, Result, anyhow, bail};
+use shardtool::paths::{expand, literal};
+use shardtool::program::{Results, Verbosity, arguments};
 use shardtool::{Escaped, disk, exit, regular};
 use tch::Device;
 use trainer::config::Config;
+use trainer::run::Resume;
 use trainer::submit::{Devices, Job, TimeLimit, check_share, submit};
 
 /// sbatch asks a controller that does not answer for some minutes.
@@ -37,14 +39,15 @@ pub struct Args {
         long = "config",
         value_name = "FILE",
         visible_alias = "fname",
-        required = true
+        required = true,
+        value_parser = arguments::path()
     )]
     configs: Vec<PathBuf>,
     /// The file of --config lists the configuration files
     #[arg(long)]
     batch_launch: bool,
     /// Directory for the script and for what the jobs say
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     folder: PathBuf,
     /// Nodes of a job
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -104,16 +107,16 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Directory of the shards, instead of loader.shards
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     shards: Option<PathBuf>,
     /// Override one key of all configurations, as in optimization.epochs=10; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = arguments::text())]
     sets: Vec<String>,
     /// Where to begin, as with `trainer launch`
-    #[arg(long, value_name = "auto|last-good|never|DIR")]
-    resume: Option<String>,
+    #[arg(long, value_name = "auto|last-good|never|DIR", value_parser = super::resume())]
+    resume: Option<Resume>,
     /// Keys that may differ from those of the checkpoint to continue, as with `trainer launch`
-    #[arg(long, value_name = "KEY", num_args = 1.., value_delimiter = ',')]
+    #[arg(long, value_name = "KEY", num_args = 1.., value_delimiter = ',', value_parser = arguments::text())]
     allow: Vec<String>,
 }
 
@@ -150,6 +153,13 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> 
     Ok(exit::FINE)
 }
 
+/// Returns an option with its value, which a script can hold if it is text.
+fn option(name: &str, value: OsString) -> Result<String> {
+    let text = value.into_string();
+    let text = text.map_err(|value| anyhow!("{name} {}: not UTF-8", Escaped::new(&value)))?;
+    Ok(format!("{name}={text}"))
+}
+
 impl Args {
     /// Returns the job that the options ask for.
     fn job(&self, verbosity: &Verbosity) -> Result<Job> {
@@ -174,15 +184,12 @@ impl Args {
         };
         let mut options = verbosity.arguments();
         if let Some(shards) = &self.shards {
-            let shards = shards.to_str().context("--shards: not UTF-8")?;
-            options.push(format!("--shards={shards}"));
+            options.push(option("--shards", literal(shards))?);
         }
         options.extend(self.sets.iter().map(|set| format!("--set={set}")));
-        options.extend(
-            self.resume
-                .iter()
-                .map(|resume| format!("--resume={resume}")),
-        );
+        if let Some(resume) = &self.resume {
+            options.push(option("--resume", resume.argument())?);
+        }
         if !self.allow.is_empty() {
             options.push(format!("--allow={}", self.allow.join(",")));
         }
@@ -220,9 +227,11 @@ impl Args {
         let named = || Escaped::new(list).to_string();
         let bytes = regular::read(list, MAX_LIST).with_context(named)?;
         let text = String::from_utf8(bytes).with_context(named)?;
-        serde_saphyr::from_str(&text)
+        let written: Vec<String> = serde_saphyr::from_str(&text)
             .ok()
-            .with_context(|| format!("{}: not a list of files (- a.yaml)", named()))
+            .with_context(|| format!("{}: not a list of files (- a.yaml)", named()))?;
+        let paths = written.iter().map(|path| expand(path.as_ref()));
+        paths.collect::<Result<_, _>>().with_context(named)
     }
 
     /// Finds the faults of every configuration here, not after hours in a queue.

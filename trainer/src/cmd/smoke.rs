@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use serde_json::json;
 use shardtool::exit;
-use shardtool::program::Results;
+use shardtool::program::{Results, arguments};
 use trainer::proof::smoke::{self, Verdict};
 use trainer::torch::cuda;
 use trainer::torch::device;
@@ -14,7 +14,7 @@ use trainer::torch::device;
 #[derive(clap::Args)]
 pub struct Args {
     /// What to check: cuda or cuda:N; with cpu, what needs no GPU
-    #[arg(long, value_name = "DEVICE", default_value = "cuda")]
+    #[arg(long, value_name = "DEVICE", default_value = "cuda", value_parser = arguments::text())]
     device: String,
     /// One JSON object at the end instead of lines
     #[arg(long)]

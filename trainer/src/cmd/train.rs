@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use loader::link::{self, Endpoint};
-use shardtool::program::{self, Results};
+use shardtool::program::{self, Results, arguments};
 use shardtool::{Escaped, exit};
 use trainer::config::Config;
 use trainer::distributed::World;
@@ -25,10 +25,10 @@ pub struct Args {
     #[command(flatten)]
     run: RunArgs,
     /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cuda")]
+    #[arg(long, value_name = "DEVICE", default_value = "cuda", value_parser = arguments::text())]
     device: String,
     /// The loader's socket [default: the one `loader run` chooses for the same configuration]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = arguments::path())]
     socket: Option<PathBuf>,
     /// A socket inherited from `trainer launch`, over which connections to loaders arrive
     #[arg(long, value_name = "N", hide = true, conflicts_with = "socket")]

@@ -15,6 +15,7 @@ const MAX_TAG: usize = 200;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Logging {
     /// The run directory, where log, checkpoints and pictures go.
+    #[serde(with = "loader::config::path_key")]
     pub folder: PathBuf,
     /// Prefix of the names of the files in it.
     pub write_tag: String,

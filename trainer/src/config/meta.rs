@@ -29,7 +29,7 @@ pub struct Meta {
     /// Width of the predictor, 1 to 16384: a multiple of 4 and of the encoder's heads.
     pub pred_emb_dim: i64,
     /// Name of the checkpoint to continue from, inside `logging.folder`. By default the latest.
-    #[serde(default)]
+    #[serde(default, with = "loader::config::path_key::optional")]
     pub read_checkpoint: Option<String>,
     /// Compute matrix products in bfloat16, where the device has instructions for it.
     ///

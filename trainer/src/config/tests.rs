@@ -48,6 +48,45 @@ fn what_is_resolved_reads_back_as_itself() {
     }
 }
 
+/// A new key that is a path is read as such: [`loader::config::path_key`].
+#[test]
+fn every_key_that_is_a_path_is_expanded() {
+    let (mut expanded, mut literal) = (Vec::new(), Vec::new());
+    for (section, keys) in parse(OFFICIAL, &[]).unwrap().resolved() {
+        for key in keys.as_object().unwrap().keys() {
+            let key = format!("{section}.{key}");
+            let outcome = parse(OFFICIAL, &[&format!("{key}=~somebody")]);
+            match outcome.map_err(|error| error.to_string()) {
+                Err(message) if message.contains("./~somebody") => expanded.push(key),
+                Err(message) if message.contains("invalid") || message.contains("expected") => {}
+                _ => literal.push(key),
+            }
+        }
+    }
+    assert_eq!(
+        expanded,
+        [
+            "data.image_folder",
+            "data.root_path",
+            "loader.local_dir",
+            "loader.shards",
+            "logging.folder",
+            "meta.read_checkpoint"
+        ]
+    );
+    assert_eq!(
+        literal,
+        ["loader.split", "logging.write_tag", "meta.model_name"]
+    );
+    let home = std::env::var("HOME").expect("tests have a home");
+    let sets = ["logging.folder=~/a$$b", "meta.read_checkpoint=./~x"];
+    let config = parse(OFFICIAL, &sets).unwrap();
+    assert_eq!(config.folder().unwrap(), Path::new(&format!("{home}/a$b")));
+    let again = Config::from_resolved(&config.resolved()).unwrap();
+    assert_eq!(again.logging, config.logging);
+    assert_eq!(again.meta, config.meta);
+}
+
 #[test]
 fn faults_name_their_key() {
     for (set, expected) in [

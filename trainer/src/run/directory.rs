@@ -7,6 +7,7 @@
 //! configuration of the same results, or it is refused.
 
 use std::cell::OnceCell;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -16,6 +17,7 @@ use loader::config::ConfigFile;
 use serde_json::{Map, Value};
 use shardtool::Escaped;
 use shardtool::disk::{self, Lock, LockError};
+use shardtool::paths;
 
 use super::{Error, Terms, changes};
 use crate::checkpoint::{self, State, Store};
@@ -40,16 +42,28 @@ pub enum Resume {
     From(PathBuf),
 }
 
-impl std::str::FromStr for Resume {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Resume, Self::Err> {
-        Ok(match text {
-            "auto" => Resume::Auto,
-            "never" => Resume::Never,
-            "last-good" => Resume::LastGood,
-            path => Resume::From(path.into()),
+impl Resume {
+    /// Returns the place that an argument names: a word, or a path.
+    ///
+    /// # Errors
+    /// If the path [cannot be expanded](paths::expand_argument).
+    pub fn of_argument(written: &OsStr) -> Result<Resume, paths::Error> {
+        Ok(match written.to_str() {
+            Some("auto") => Resume::Auto,
+            Some("never") => Resume::Never,
+            Some("last-good") => Resume::LastGood,
+            _ => Resume::From(paths::expand_argument(written)?),
         })
+    }
+
+    /// Returns the argument that names it.
+    pub fn argument(&self) -> OsString {
+        match self {
+            Resume::Auto => "auto".into(),
+            Resume::Never => "never".into(),
+            Resume::LastGood => "last-good".into(),
+            Resume::From(path) => paths::literal(path),
+        }
     }
 }
 
@@ -341,8 +355,10 @@ fn whole(path: &Path) -> PathBuf {
 /// Tells whether the run of the checkpoint `latest` once went on from `path`: a checkpoint, or a directory of one.
 fn came_from(latest: &Path, path: &Path) -> bool {
     let lineage = checkpoint::read_state(latest).map_or(Vec::new(), |state| state.lineage);
-    let mut from = lineage.iter().map(|turn| PathBuf::from(&turn.checkpoint));
-    from.any(|from| from.starts_with(whole(path)))
+    let mut from = lineage.iter().map(|turn| Path::new(&turn.checkpoint));
+    // As the lineage holds it: text, whatever the path is.
+    let path = whole(path).to_string_lossy().into_owned();
+    from.any(|from| from.starts_with(&path))
 }
 
 #[cfg(test)]

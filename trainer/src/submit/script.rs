@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
+
+use shardtool::paths::literal;
 
 use super::quote::{directive, pattern, shell, text};
 use super::{Devices, Error, Job};
@@ -11,6 +14,11 @@ use super::{Devices, Error, Job};
 /// Ranks stop together, but one may still write the checkpoint. srun's `--kill-on-bad-exit` would end it after SLURM's
 /// KillWait, half a minute, and then say 137 instead of 75.
 const LAST_WORK: u32 = 600;
+
+/// Returns a path as an argument that is read as this path.
+fn argument(path: &Path) -> Result<String, Error> {
+    text(Path::new(&literal(path))).map(str::to_owned)
+}
 
 impl Job {
     /// Returns the batch script.
@@ -155,11 +163,11 @@ impl Job {
     /// Writes what is needed to know the configuration of a job, and returns that as a word of the shell.
     fn config(&self, out: &mut String) -> Result<String, Error> {
         if let [config] = &self.configs[..] {
-            return Ok(shell(&format!("--config={}", text(config)?)));
+            return Ok(shell(&format!("--config={}", argument(config)?)));
         }
         out.push_str("configs=(\n");
         for config in &self.configs {
-            let _ = writeln!(out, "    {}", shell(text(config)?));
+            let _ = writeln!(out, "    {}", shell(&argument(config)?));
         }
         out.push_str(")\n\n");
         Ok(r#""--config=${configs[$SLURM_ARRAY_TASK_ID]}""#.to_owned())

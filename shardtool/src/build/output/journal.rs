@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,8 @@ struct Head {
     order: Order,
     /// The listing's identity.
     identity: u64,
-    /// What the user named, with their full paths.
-    places: Vec<PathBuf>,
+    /// What the user named, with their full paths; quoted, since a path need not be text.
+    places: Vec<String>,
     /// Nanoseconds since 1970 at which the source was listed.
     began: u64,
 }
@@ -82,6 +82,7 @@ impl Journal {
                 .places()
                 .iter()
                 .map(|place| fs::canonicalize(place).unwrap_or(place.clone()))
+                .map(|place| format!("{place:?}"))
                 .collect(),
             began: nanoseconds(options.began),
         };

@@ -25,6 +25,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
+use shardtool::Escaped;
 use shardtool::disk::{self, Tried};
 use shardtool::source::LABELS_FILE;
 
@@ -99,7 +100,10 @@ pub enum Error {
     #[error("{0}")]
     Parameter(String),
     /// The output holds something else.
-    #[error("{}: not empty, and not this image set: {why}; name another folder or remove it", path.display())]
+    #[error(
+        "{}: not empty, and not this image set: {why}; name another folder or remove it",
+        Escaped::new(path)
+    )]
     Occupied {
         /// The output folder.
         path: PathBuf,
@@ -107,13 +111,13 @@ pub enum Error {
         why: String,
     },
     /// Another process is writing the same set.
-    #[error("{}: another process is writing this image set", path.display())]
+    #[error("{}: another process is writing this image set", Escaped::new(path))]
     Busy {
         /// The folder of the unfinished set.
         path: PathBuf,
     },
     /// The file system refused.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", Escaped::new(path))]
     Io {
         /// What was being read or written.
         path: PathBuf,
@@ -323,9 +327,9 @@ fn present(out: &Path, recipe: &Recipe) -> Result<Option<u64>, Error> {
 
 /// Returns an empty `<OUT>.partial`, locked for this process. What an interrupted run left there is cleared.
 fn claim(out: &Path) -> Result<(PathBuf, File), Error> {
-    let name = out
-        .file_name()
-        .ok_or_else(|| Error::Parameter(format!("{}: name a folder to create", out.display())))?;
+    let name = out.file_name().ok_or_else(|| {
+        Error::Parameter(format!("{}: name a folder to create", Escaped::new(out)))
+    })?;
     let mut partial = name.to_owned();
     partial.push(".partial");
     let partial = out.with_file_name(partial);

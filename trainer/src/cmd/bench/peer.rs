@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use shardtool::exit;
-use shardtool::program::Results;
+use shardtool::paths::literal;
+use shardtool::program::{Results, arguments};
 use tch::Device;
 use trainer::config::Config;
 
@@ -22,16 +23,17 @@ use turns::How;
 pub struct PeerArgs {
     /// Compare with the official code: a checkout of facebookresearch/ijepa, which is run by --python as published,
     /// with fused attention and with torch.compile
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["shards", "paced"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["shards", "paced"], value_parser = arguments::path())]
     pub compare_python: Option<PathBuf>,
     /// With --compare-python: a Python that has PyTorch and numpy
     #[arg(
         long,
         value_name = "EXE",
         default_value = "python3",
-        requires = "compare_python"
+        requires = "compare_python",
+        value_parser = arguments::path()
     )]
-    python: OsString,
+    python: PathBuf,
     /// With --compare-python: turns of each; a turn has its own --warmup and --steps
     #[arg(
         long,
@@ -53,7 +55,7 @@ pub fn run(
 ) -> Result<u8> {
     let mut ours: Vec<OsString> = Vec::new();
     if let Some(path) = &args.config {
-        ours.extend(["--config".into(), path.into()]);
+        ours.extend(["--config".into(), literal(path)]);
         for set in &args.sets {
             ours.extend(["--set".into(), set.into()]);
         }
@@ -79,7 +81,7 @@ pub fn run(
         config,
         &How {
             ijepa,
-            python: &args.peer.python,
+            python: args.peer.python.as_os_str(),
             device,
             warmup: args.warmup,
             steps: args.steps,

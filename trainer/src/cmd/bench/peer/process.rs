@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
+use shardtool::Escaped;
 use tch::Device;
 
 /// Longest that a turn of the official code may take, in seconds: the first one of a variant compiles.
@@ -27,7 +28,7 @@ struct Probe {
 
 /// Returns the release of Python's PyTorch; fails where Python cannot do what is asked for.
 pub fn probe(python: &OsStr, device: Device) -> Result<String> {
-    let name = python.display();
+    let name = Escaped::new(python);
     let output = python_command(python)
         .args(["-c", "import json, numpy, torch; print(json.dumps({'torch': torch.__version__, 'cuda': torch.cuda.is_available()}))"])
         .stdin(Stdio::null())
@@ -82,13 +83,13 @@ pub struct Answer {
 
 impl Process {
     pub fn start(mut command: Command, log: PathBuf) -> Result<Process> {
-        let errors = File::create(&log).with_context(|| format!("{}", log.display()))?;
+        let errors = File::create(&log).with_context(|| Escaped::new(&log).to_string())?;
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+            .with_context(|| format!("cannot start {}", Escaped::new(command.get_program())))?;
         let answers = child.stdout.take().context("its output")?;
         Ok(Process {
             asks: child.stdin.take(),
