@@ -42,6 +42,8 @@ pub struct GroupMasks {
     pub context_len: usize,
     /// Patches of one image in one target mask.
     pub target_len: usize,
+    /// Contexts for which targets had to be given up, since 20 positions left too few patches clear of all of them.
+    pub relaxed: usize,
 }
 
 /// The most patches one mask of one image can hold, whatever the step.
@@ -137,6 +139,7 @@ impl MaskSampler {
         let mut ends: Vec<Vec<usize>> = vec![Vec::with_capacity(images); self.contexts];
         let mut cover = Cover::new(self.height * self.width);
         let mut context_len = usize::MAX;
+        let mut relaxed = 0;
 
         for image in 0..images {
             let mut draws = self.positions.at(step, first + image as u32);
@@ -150,7 +153,7 @@ impl MaskSampler {
             }
             for (patches, ends) in whole.iter_mut().zip(&mut ends) {
                 let start = patches.len();
-                self.place_context(context, &cover, &mut draws, patches);
+                relaxed += usize::from(self.place_context(context, &cover, &mut draws, patches));
                 context_len = context_len.min(patches.len() - start);
                 ends.push(patches.len());
             }
@@ -186,20 +189,22 @@ impl MaskSampler {
             targets,
             context_len,
             target_len,
+            relaxed,
         }
     }
 
     /// Appends to `patches` a context block without what the targets cover, at the first position that leaves enough.
+    /// Returns whether targets had to be given up for it.
     fn place_context(
         &self,
         size: BlockSize,
         cover: &Cover,
         draws: &mut Draws,
         patches: &mut Vec<i64>,
-    ) {
+    ) -> bool {
         let start = patches.len();
         let mut respected = if self.allow_overlap { 0 } else { self.targets };
-        let mut tries = 0;
+        let (mut tries, mut is_relaxed) = (0, false);
         loop {
             let block = self.place(size, draws);
             block.for_each_row(self.width, |row| {
@@ -209,12 +214,13 @@ impl MaskSampler {
                 );
             });
             if patches.len() - start > self.min_keep {
-                return;
+                return is_relaxed;
             }
             patches.truncate(start);
             tries += 1;
             if tries == TRIES_PER_RELAXATION {
                 tries = 0;
+                is_relaxed |= respected > 0;
                 respected = respected.saturating_sub(1);
             }
         }

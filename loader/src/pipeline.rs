@@ -25,6 +25,7 @@ mod job;
 mod open_split;
 mod original;
 mod pinning;
+mod relaxed;
 mod shared;
 mod work_times;
 mod worker;
@@ -48,6 +49,7 @@ use assembler::assemble;
 use assembly::Assembly;
 use damage::Damage;
 use job::Job;
+use relaxed::RelaxedContexts;
 use shared::Shared;
 use work_times::WorkerCounters;
 use worker::Worker;
@@ -89,6 +91,7 @@ impl Pipeline {
             fidelity: options.fidelity,
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             damage: Damage::default(),
+            relaxed: RelaxedContexts::default(),
         });
         let cpus = if options.pin_cores {
             allowed_cpus()

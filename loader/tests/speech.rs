@@ -145,6 +145,32 @@ fn what_cannot_be_drawn_or_counted_is_told_before_the_work() {
 }
 
 #[test]
+fn contexts_that_overlap_their_targets_are_counted_and_said_once() {
+    let place = Place::new();
+    let sheet = place.directory.path().join("sheet.png");
+    let show = |sets: &[&str]| {
+        let mut command = place.command("show");
+        command.arg("--out").arg(&sheet).args(["--images", "1"]);
+        for set in sets {
+            command.args(["--set", set]);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success());
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let many = "mask.num_enc_masks=64";
+    let batch = ["data.batch_size=8", "optimization.global_batch=24"];
+    let large = "mask.pred_mask_scale=[0.9, 1.0]";
+    let (result, said) = show(&[many, batch[0], batch[1], large]);
+    let count = "1536 of 1536 contexts (100.00 %) found no place clear of the targets";
+    assert!(result.contains(count), "{result}");
+    assert_eq!(said.matches("no place clear").count(), 1, "{said}");
+    let (result, said) = show(&[many, batch[0], batch[1], "mask.pred_mask_scale=[0.15, 0.2]"]);
+    assert!(!(result + &said).contains("no place clear"));
+}
+
+#[test]
 fn a_control_character_in_a_name_stays_an_escape() {
     let place = Place::new();
     let mut command = place.command("hash");

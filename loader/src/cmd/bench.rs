@@ -37,6 +37,8 @@ struct Report {
     bytes_per_image: f64,
     startup_seconds: f64,
     replaced_images: u64,
+    contexts: u64,
+    relaxed_contexts: u64,
     rss_bytes: u64,
     rss_ring_bytes: u64,
 }
@@ -91,6 +93,8 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
         bytes_per_image: work.bytes as f64 / work.images as f64,
         startup_seconds: startup.as_secs_f64(),
         replaced_images: attachment.replaced(),
+        contexts: work.contexts,
+        relaxed_contexts: work.relaxed,
         rss_bytes: memory.all,
         rss_ring_bytes: memory.shared,
     };
@@ -98,6 +102,9 @@ pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
         report.print(out)?;
+        if let Some(relaxed) = work.relaxed_contexts() {
+            writeln!(out, "{relaxed}")?;
+        }
     }
     Ok(exit::FINE)
 }

@@ -86,6 +86,9 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         args.step,
         colours.join(", ")
     ));
+    if let Some(relaxed) = session.pipeline.work_times().relaxed_contexts() {
+        results.announce(format_args!("{relaxed}"));
+    }
     Ok(exit::FINE)
 }
 

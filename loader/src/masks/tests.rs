@@ -301,6 +301,28 @@ fn images_of_a_group_are_independent() {
     );
 }
 
+/// The official settings leave contexts their place; targets of nearly the whole grid leave none.
+#[test]
+fn contexts_without_a_place_of_their_own_are_counted() {
+    for grid in [14, 16, 28] {
+        let masks = sampler(grid, &[]);
+        let relaxed: usize = (0..50).map(|step| masks.draw(step, 0, 64).relaxed).sum();
+        assert_eq!(relaxed, 0, "grid {grid}");
+    }
+    let large = "mask.pred_mask_scale=[0.9, 1.0]";
+    for (more, expected) in [
+        ("mask.num_enc_masks=1", 8),
+        ("mask.num_enc_masks=3", 24),
+        ("mask.allow_overlap=true", 0),
+    ] {
+        assert_eq!(
+            sampler(16, &[large, more]).draw(0, 0, 8).relaxed,
+            expected,
+            "{more}"
+        );
+    }
+}
+
 /// With every patch covered by a target, a context is found once as many targets are given up as stand in the way:
 /// the last ones first, each after 20 failures.
 #[test]
@@ -315,7 +337,8 @@ fn a_context_without_room_gives_up_the_last_targets_first() {
         cover.add(0..256, covering);
         let mut draws = masks.positions.at(0, 0);
         let mut patches = vec![7];
-        masks.place_context(size, &cover, &mut draws, &mut patches);
+        let is_relaxed = masks.place_context(size, &cover, &mut draws, &mut patches);
+        assert!(is_relaxed);
         assert_eq!(
             patches.len(),
             1 + size.area(),

@@ -4,6 +4,7 @@ use shardtool::codec::Largest;
 
 use super::damage::Damage;
 use super::open_split::OpenSplit;
+use super::relaxed::RelaxedContexts;
 use super::work_times::WorkerCounters;
 use crate::config::Fidelity;
 
@@ -16,4 +17,5 @@ pub(super) struct Shared {
     pub(super) largest: Largest,
     pub(super) counters: Vec<WorkerCounters>,
     pub(super) damage: Damage,
+    pub(super) relaxed: RelaxedContexts,
 }

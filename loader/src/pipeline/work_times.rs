@@ -13,6 +13,10 @@ pub struct WorkTimes {
     pub images: u64,
     /// Groups for which masks were drawn.
     pub groups: u64,
+    /// Contexts in those masks.
+    pub contexts: u64,
+    /// Contexts that may overlap targets: [`GroupMasks::relaxed`](crate::masks::GroupMasks::relaxed).
+    pub relaxed: u64,
     /// Payload bytes of those images.
     pub bytes: u64,
     /// Fetching a payload and verifying its checksum (page faults and disk are in here).
@@ -30,11 +34,24 @@ pub struct WorkTimes {
 }
 
 impl WorkTimes {
+    /// Returns in words how many contexts may overlap targets, if any do.
+    pub fn relaxed_contexts(&self) -> Option<String> {
+        let (relaxed, contexts) = (self.relaxed, self.contexts);
+        let share = 100.0 * relaxed as f64 / contexts.max(1) as f64;
+        (relaxed > 0).then(|| {
+            format!(
+                "{relaxed} of {contexts} contexts ({share:.2} %) found no place clear of the targets and may overlap them"
+            )
+        })
+    }
+
     /// Returns the work since an earlier reading.
     pub fn since(&self, earlier: &WorkTimes) -> WorkTimes {
         WorkTimes {
             images: self.images - earlier.images,
             groups: self.groups - earlier.groups,
+            contexts: self.contexts - earlier.contexts,
+            relaxed: self.relaxed - earlier.relaxed,
             bytes: self.bytes - earlier.bytes,
             read: self.read - earlier.read,
             entropy: self.entropy - earlier.entropy,
@@ -51,6 +68,8 @@ impl std::iter::Sum for WorkTimes {
         parts.fold(WorkTimes::default(), |sum, part| WorkTimes {
             images: sum.images + part.images,
             groups: sum.groups + part.groups,
+            contexts: sum.contexts + part.contexts,
+            relaxed: sum.relaxed + part.relaxed,
             bytes: sum.bytes + part.bytes,
             read: sum.read + part.read,
             entropy: sum.entropy + part.entropy,
@@ -70,6 +89,8 @@ pub(super) struct WorkerCounters(CachePadded<Counters>);
 struct Counters {
     images: AtomicU64,
     groups: AtomicU64,
+    contexts: AtomicU64,
+    relaxed: AtomicU64,
     bytes: AtomicU64,
     read: AtomicU64,
     entropy: AtomicU64,
@@ -86,6 +107,8 @@ impl WorkerCounters {
         for (counter, value) in [
             (&counters.images, work.images),
             (&counters.groups, work.groups),
+            (&counters.contexts, work.contexts),
+            (&counters.relaxed, work.relaxed),
             (&counters.bytes, work.bytes),
             (&counters.read, nanoseconds(work.read)),
             (&counters.entropy, nanoseconds(work.entropy)),
@@ -105,6 +128,8 @@ impl WorkerCounters {
         WorkTimes {
             images: get(&counters.images),
             groups: get(&counters.groups),
+            contexts: get(&counters.contexts),
+            relaxed: get(&counters.relaxed),
             bytes: get(&counters.bytes),
             read: time(&counters.read),
             entropy: time(&counters.entropy),

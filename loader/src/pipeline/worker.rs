@@ -98,11 +98,16 @@ impl Worker {
                 let start = Instant::now();
                 let masks = assembly.sampler.masks(step, group);
                 part.finish(step, group, &masks.context, &masks.targets);
-                self.count(WorkTimes {
+                let sampler = &assembly.sampler;
+                let work = WorkTimes {
                     groups: 1,
+                    contexts: masks.context.len() as u64 * sampler.batch_size(),
+                    relaxed: masks.relaxed as u64,
                     masks: start.elapsed(),
                     ..WorkTimes::default()
-                });
+                };
+                self.shared.relaxed.count(&work, sampler.grid(step));
+                self.count(work);
                 Ok(())
             }
         }

@@ -64,6 +64,9 @@ impl Statistics {
             server.pipeline.damaged(),
             per_image(&work)
         );
+        if let Some(relaxed) = work.relaxed_contexts() {
+            tracing::info!("{relaxed}");
+        }
         let source = server.pipeline.source();
         if !source.quarantined().is_empty() {
             tracing::info!(
