@@ -294,6 +294,18 @@ impl Config {
                 self.loader.data.batch_size,
             ));
         }
+        let group = self.loader.data.batch_size;
+        // Where contexts may overlap targets, nothing is taken out of them and so nothing is cut.
+        if let Some(claimed) = self.trainer.reproduces_group
+            && claimed != group
+            && !self.loader.mask.allow_overlap
+        {
+            warnings.push(format!(
+                "data.batch_size: contexts are cut to the smallest of {group} images, but this file reproduces results of \
+                 groups of {claimed}, which leave contexts another length; --set data.batch_size={claimed} is its \
+                 method, and trainer.activation_checkpointing fits it into less memory"
+            ));
+        }
         if self.meta.use_bfloat16
             && let Some(warning) = Bfloat16::of(device).warning()
         {

@@ -330,6 +330,25 @@ fn a_batch_other_than_the_claimed_one_is_said() {
     assert_eq!(config.warnings(Device::Cpu, 1).len(), expected);
 }
 
+#[test]
+fn a_group_other_than_the_claimed_one_is_said() {
+    let warnings = |more: &[&str]| {
+        let claim = "trainer.reproduces_group=128";
+        let sets = [&[claim, "meta.use_bfloat16=false"], more].concat();
+        parse(OFFICIAL, &sets).unwrap().warnings(Device::Cpu, 1)
+    };
+    assert_eq!(warnings(&[]), [""; 0]);
+    let said = warnings(&["data.batch_size=16", "optimization.global_batch=2048"]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("smallest of 16 images") && said[0].contains("--set data.batch_size=128"),
+        "{said:?}"
+    );
+    // Nothing is cut then, so that a group's size has no say.
+    let uncut = warnings(&["data.batch_size=16", "mask.allow_overlap=true"]);
+    assert_eq!(uncut, [""; 0]);
+}
+
 /// Every file in `configs/` is one that both programs take and whose masks can be drawn.
 #[test]
 fn the_configs_shipped_are_sound() {
@@ -352,6 +371,11 @@ fn the_configs_shipped_are_sound() {
             .unwrap_or(config.loader.global_batch(1));
         let sampler = loader::PretrainingSampler::new(&config.loader, 1_281_167, batch);
         let sampler = sampler.unwrap_or_else(|error| panic!("{name}: {error}"));
+        for claim in ["the global batch", "data.batch_size"] {
+            let warnings = config.warnings(Device::Cpu, batch / config.loader.data.batch_size);
+            let said = warnings.iter().find(|warning| warning.starts_with(claim));
+            assert_eq!(said, None, "{name} claims what it is not");
+        }
         crate::method::schedule::Schedule::new(&config.schedule(), sampler.epoch_len()).unwrap();
         names.push(name);
     }

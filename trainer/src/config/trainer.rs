@@ -19,6 +19,9 @@ pub struct Trainer {
     pub log_every: u64,
     /// Global batch of the results that this file claims to reproduce; a run with another warns. By default no claim.
     pub reproduces_global_batch: Option<u64>,
+    /// Group (`data.batch_size`) of those results, on whose size masks depend; a run with another warns. By default no
+    /// claim.
+    pub reproduces_group: Option<u64>,
     /// Step before which to end the run with a checkpoint; schedules stay those of the whole run. By default the last.
     pub stop_at_step: Option<u64>,
     /// Seconds to wait for a loader's welcome, at the start and after one died, and then for each group.
@@ -57,6 +60,7 @@ impl Default for Trainer {
             threads: None,
             log_every: 10,
             reproduces_global_batch: None,
+            reproduces_group: None,
             stop_at_step: None,
             loader_patience: 300,
             activation_checkpointing: false,
@@ -89,6 +93,7 @@ impl Trainer {
         "max_skipped",
         "on_nonfinite",
         "reproduces_global_batch",
+        "reproduces_group",
         "stop_at_step",
         "threads",
     ];
