@@ -385,9 +385,11 @@ fn the_configs_shipped_are_sound() {
         [
             "demo.yaml",
             "in1k_vitb16_ep600.yaml",
+            "in1k_vitb16_ep600_augmented.yaml",
             "in1k_vith14_ep300.yaml",
             "in1k_vith16-448_ep300.yaml",
             "in1k_vitl16_ep600.yaml",
+            "in1k_vitl16_ep600_augmented.yaml",
             "in1k_vits16_ep300.yaml",
             "in22k_vitg16_ep44.yaml",
             "in22k_vith14_ep66.yaml",
