@@ -3,6 +3,7 @@
 pub mod build;
 pub mod extract;
 pub mod inspect;
+mod reading;
 pub mod synth;
 pub mod verify;
 

@@ -183,7 +183,8 @@ impl<'a> Repair<'a> {
         {
             return Ok(Err(
                 "a whole shard can be built again only from exactly the files and labels that the dataset was built \
-                 from, which this source does not list; build the dataset again"
+                 from, which this source does not list, read with these options; give those of the build (--layout, \
+                 --class-depth, --classes, --val-labels, --exclude), or build the dataset again"
                     .to_owned(),
             ));
         }

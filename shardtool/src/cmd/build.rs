@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use bytesize::ByteSize;
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use shardtool::build::{self, Note, OnError, Options, Outcome};
 use shardtool::dataset::{Bound, CodecOptions, EntropyCoding, Order};
 use shardtool::exit;
 use shardtool::program::{Results, arguments};
-use shardtool::source::{self, LABELS_FILE, Layout, Request};
+use shardtool::source::{self, LABELS_FILE, Request};
 use shardtool::{Codec, Escaped, cpus};
 
+use super::reading::Reading;
 use super::{Meter, count, size};
 
 /// Build a dataset from folders and archives of images
@@ -31,13 +31,8 @@ pub struct Args {
     /// A list of image files: CSV with the columns path, label, split and further labels, or a JSON object a line
     #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     list: Vec<PathBuf>,
-    /// The classes of ImageNet's images for validation: the devkit, the list of synsets, valprep.sh or
-    /// LOC_val_solution.csv [default: such a file beside the archive]
-    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
-    val_labels: Option<PathBuf>,
-    /// Names of the classes, one a line; their numbers are those of the lines, from 0
-    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
-    classes: Option<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
     /// Directory to create [default: <SOURCE>.shards]
     #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     out: Option<PathBuf>,
@@ -76,15 +71,6 @@ pub struct Args {
     /// Replace a dataset that exists already
     #[arg(long)]
     force: bool,
-    /// What folders mean: as their names suggest, or each is a class, or a split, or nothing
-    #[arg(long, value_enum, default_value = "auto")]
-    layout: Layout,
-    /// How many levels of folders make a class: 2 for places like a/abbey
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
-    class_depth: u8,
-    /// Leave out files and folders whose path, or any name in it, is like this; may be given several times
-    #[arg(long, value_name = "GLOB", value_parser = glob)]
-    exclude: Vec<Glob>,
     /// Order of the samples: by class and path, the source's own, or by lot [default: sorted; source for records]
     #[arg(long, value_enum)]
     order: Option<OrderName>,
@@ -137,33 +123,11 @@ impl Args {
             },
         })
     }
-
-    fn exclude(&self) -> anyhow::Result<GlobSet> {
-        let mut globs = GlobSetBuilder::new();
-        for glob in &self.exclude {
-            globs.add(glob.clone());
-        }
-        globs.build().context("--exclude")
-    }
 }
 
 fn codec(name: &str) -> Result<Codec, String> {
     let found = Codec::ALL.into_iter().find(|codec| codec.name() == name);
     found.ok_or_else(|| "expected dct, jpeg or raw".to_owned())
-}
-
-/// Reads a glob; as paths have it, without `./` before or a slash behind.
-fn glob(text: &str) -> Result<Glob, globset::Error> {
-    Glob::new(text.trim_start_matches("./").trim_end_matches('/'))
-}
-
-/// Reads a file of class names.
-fn class_names(path: &Path) -> anyhow::Result<Vec<String>> {
-    let shown = Escaped::new(path);
-    let text = std::fs::read_to_string(path).with_context(|| format!("{shown}: cannot be read"))?;
-    let names: Vec<String> = text.lines().map(str::to_owned).collect();
-    ensure!(!names.is_empty(), "{shown}: names no class");
-    Ok(names)
 }
 
 /// Reads `64MiB`, `1GiB`, `1.5GB`, `500000`.
@@ -196,17 +160,8 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
         began,
     };
     let request = Request {
-        sources: args.sources.clone(),
-        lists: args.list.clone(),
-        val_labels: args.val_labels.clone(),
-        options: source::Options {
-            layout: args.layout,
-            class_depth: usize::from(args.class_depth),
-            exclude: args.exclude()?,
-            classes: args.classes.as_deref().map(class_names).transpose()?,
-            ..source::Options::default()
-        },
         order: args.order(),
+        ..args.reading.request(&args.sources, &args.list)?
     };
     let mut meter = Meter::new("building", 0);
     let source = source::open(&request)?;

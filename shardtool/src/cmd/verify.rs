@@ -12,6 +12,7 @@ use shardtool::program::{Results, arguments};
 use shardtool::source::{self, Request};
 use shardtool::{Codec, Error, Escaped, Manifest, Payload, Sample, Shard, cpus, exit};
 
+use super::reading::Reading;
 use super::{Meter, count, size};
 
 /// Check a dataset: structure, checksums, and with --decode every image
@@ -25,12 +26,15 @@ pub struct Args {
     /// Decode every image as well
     #[arg(long)]
     decode: bool,
-    /// Restore what is damaged from the folders and archives that the dataset was built from, given as for build
+    /// Restore what is damaged from the folders and archives that the dataset was built from, given as for build, with
+    /// the options that say how they are read
     #[arg(long, value_name = "[SPLIT=]SOURCE", num_args = 1.., value_parser = super::source())]
     repair: Vec<PathBuf>,
     /// Restore what is damaged from the images of a list that the dataset was built from
     #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     repair_list: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
     /// List the samples that are damaged, and stay so, in quarantine.json, so that the loader leaves them out and says
     /// how many there are
     #[arg(long)]
@@ -59,6 +63,11 @@ struct Found {
 }
 
 pub fn run(args: &Args, out: &mut Results) -> anyhow::Result<u8> {
+    if !args.repairs() && !args.reading.is_default() {
+        bail!(
+            "options that say how a source is read need one: --repair SOURCE or --repair-list FILE"
+        );
+    }
     let manifest = Manifest::read(&args.dataset)?;
     let total = manifest.splits.iter().map(|split| split.samples).sum();
     let mut meter = Meter::new("verifying", total);
@@ -246,10 +255,8 @@ fn repair(
     out: &mut Results,
 ) -> anyhow::Result<u8> {
     let request = Request {
-        sources: args.repair.clone(),
-        lists: args.repair_list.clone(),
         order: Some(manifest.order),
-        ..Request::default()
+        ..args.reading.request(&args.repair, &args.repair_list)?
     };
     let source = source::open(&request).context("--repair")?;
     let repair = Repair::new(&args.dataset, manifest, &source, cpus::count())?;

@@ -101,6 +101,55 @@ fn shards_that_cannot_be_opened_are_built_again() {
 }
 
 #[test]
+fn a_source_is_read_as_the_build_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for i in 0..12 {
+        let folder = ["a/abbey", "a/arch", "skip"][i as usize % 3];
+        let name = format!("photos/{folder}/ILSVRC2012_val_{i:08}.JPEG");
+        write(root, &name, &jpeg(i));
+    }
+    write(root, "names.txt", b"skip\na\nunused\n");
+    let answers: String = (0..12)
+        .map(|i| format!("ILSVRC2012_val_{i:08},n0000000{} 1 2 3 4\n", i % 2))
+        .collect();
+    let answers = format!("ImageId,PredictionString\n{answers}");
+    write(root, "answers.csv", answers.as_bytes());
+    for options in [
+        &["--layout", "flat"][..],
+        &["--layout", "splits"],
+        &["--class-depth", "2", "--exclude", "skip"],
+        &["--classes", "names.txt"],
+        &["--layout", "flat", "--val-labels", "answers.csv"],
+    ] {
+        let build = ["build", "--out", "set", "--force", "--shard-size", "6KiB"];
+        let source = match options.contains(&"--val-labels") {
+            true => "val=photos",
+            false => "photos",
+        };
+        // Classes that nothing lies in, and what is excluded, are faults of a source.
+        let built = run(root, &[&build[..], &[source], options].concat());
+        assert!(
+            matches!(built.status.code(), Some(0 | 1)),
+            "{options:?}: {built:?}"
+        );
+        let sound = files(&root.join("set"));
+        let shards = sound.iter().filter(|(name, _)| name.ends_with(".shard"));
+        for (name, _) in shards {
+            fs::remove_file(root.join("set").join(name)).unwrap();
+        }
+        let repair = ["verify", "set", "--repair", source];
+        let (stdout, _) = expect(1, root, &repair);
+        assert!(stdout.contains("read with these options"), "{stdout}");
+        let (stdout, _) = expect(0, root, &[&repair[..], options].concat());
+        assert!(stdout.contains("all is whole"), "{options:?}: {stdout}");
+        assert!(files(&root.join("set")) == sound, "{options:?}");
+    }
+    let (_, stderr) = expect(2, root, &["verify", "set", "--layout", "flat"]);
+    assert!(stderr.contains("--repair SOURCE"), "{stderr}");
+}
+
+#[test]
 fn what_the_source_does_not_give_back_is_named_and_stays_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
