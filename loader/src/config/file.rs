@@ -3,6 +3,7 @@
 //! Every failure names the file or `--set`, and the full path of the key. Which keys a section knows, and which of them
 //! are text, is asked of the section's own type, so there is no second list that could drift from the struct.
 
+use std::fs::File;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -46,10 +47,12 @@ impl ConfigFile {
     /// # Errors
     /// If the file cannot be read, is no YAML mapping, or an override is none.
     pub fn load(path: &Path, sets: &[String]) -> Result<ConfigFile, Error> {
-        let text = std::fs::read_to_string(path).map_err(|cause| Error::ConfigRead {
+        let text = File::open(path).and_then(yaml::read);
+        let text = text.map_err(|cause| Error::ConfigRead {
             path: path.to_owned(),
             cause,
         })?;
+        let text = text.map_err(|wrong| syntax(path, wrong.at, wrong.problem))?;
         ConfigFile::parse(path, &text, sets)
     }
 
@@ -58,17 +61,13 @@ impl ConfigFile {
     /// # Errors
     /// If it is no YAML mapping, or an override is none.
     pub fn parse(path: &Path, text: &str, sets: &[String]) -> Result<ConfigFile, Error> {
-        let fault = |at, problem: String| Error::ConfigSyntax {
-            path: path.to_owned(),
-            at,
-            problem,
-        };
-        let tree = match yaml::parse(text).map_err(|wrong| fault(wrong.at, wrong.problem))? {
+        let parsed = yaml::parse(text);
+        let tree = match parsed.map_err(|wrong| syntax(path, wrong.at, wrong.problem))? {
             Value::Object(tree) => tree,
             Value::Null => Map::new(),
             _ => {
                 let problem = "the file is not a mapping of sections (data:, mask:, …)";
-                return Err(fault(None, problem.to_owned()));
+                return Err(syntax(path, None, problem.to_owned()));
             }
         };
         let mut file = ConfigFile {
@@ -236,6 +235,14 @@ impl Set {
     }
 }
 
+fn syntax(path: &Path, at: Option<(u64, u64)>, problem: String) -> Error {
+    Error::ConfigSyntax {
+        path: path.to_owned(),
+        at,
+        problem,
+    }
+}
+
 fn set_syntax(argument: &str, problem: &str) -> Error {
     Error::SetSyntax {
         argument: argument.to_owned(),
@@ -281,10 +288,14 @@ fn typed<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T, Error> {
                 cure,
             };
         }
+        let cure = match problem.ends_with("expected a string") {
+            true => "; in quotes it is text",
+            false => "",
+        };
         Error::Value {
             key,
             value: culprit.to_string(),
-            problem: format!("does not fit: {problem}"),
+            problem: format!("does not fit: {problem}{cure}"),
         }
     })
 }

@@ -3,6 +3,8 @@ use std::path::Path;
 use super::*;
 use crate::testing::config;
 
+mod text;
+
 /// The shape and values of the released ViT-H/14 file.
 const OFFICIAL: &str = "
 data:
@@ -339,58 +341,6 @@ fn a_mistyped_key_is_told_before_a_missing_one() {
         let error = LoaderConfig::from_file(&file).unwrap_err().to_string();
         assert!(error.contains("unknown key; did you mean"), "{error}");
     }
-}
-
-#[test]
-fn faults_of_yaml_are_one_line_with_their_place() {
-    let cases = [
-        (
-            "data: {a: 1}\nmask: {}\ndata: {b: 2}\n",
-            "t.yaml:3:1: the key data stands here twice",
-        ),
-        ("data: [", "t.yaml:"),
-        ("data:\n  a: 1\n b: 2\n", "t.yaml:3:2: not YAML: "),
-        (
-            "data: {a: 1}\n---\ndata: {}\n",
-            "t.yaml:3:1: a second document begins here",
-        ),
-        (
-            "data: {a: .nan}\n",
-            "t.yaml:1:11: .nan is not a finite number",
-        ),
-        ("data: *x\n", "t.yaml:1:7: not YAML: "),
-        ("data: \"\u{1b}", "t.yaml:"),
-        ("data:\n\t- 1: [", "t.yaml:2:"),
-    ];
-    for (text, expected) in cases {
-        let error = ConfigFile::parse(Path::new("t.yaml"), text, &[])
-            .unwrap_err()
-            .to_string();
-        assert!(error.starts_with(expected), "{text:?}: {error}");
-        for inner in ["\n", "<input>", "Options", "policy", " at line"] {
-            assert!(!error.contains(inner), "{text:?}: {error}");
-        }
-    }
-    let error = message(&["data.crop_scale=[.nan, 1]"]);
-    assert_eq!(
-        error,
-        "--set data.crop_scale=[.nan, 1]: .nan is not a finite number"
-    );
-}
-
-#[test]
-fn a_file_that_is_no_mapping_is_refused_by_name() {
-    for text in ["- 1\n- 2\n", "data: [", "data: {a: 1}\ndata: {b: 2}\n"] {
-        let error = ConfigFile::parse(Path::new("odd.yaml"), text, &[])
-            .unwrap_err()
-            .to_string();
-        assert!(error.starts_with("odd.yaml:"), "{error}");
-    }
-    let file = ConfigFile::parse(Path::new("t.yaml"), "data: 3", &[]).unwrap();
-    assert_eq!(
-        LoaderConfig::from_file(&file).unwrap_err().to_string(),
-        "t.yaml: data: 3 is not a section of keys"
-    );
 }
 
 #[test]
