@@ -6,7 +6,7 @@ use super::work_times::WorkTimes;
 
 /// So many contexts tell a rate.
 const ENOUGH: u64 = 1024;
-/// One in so many is much: on the grids of the official files it is less than one in a million.
+/// One in so many is much: the official settings leave all contexts a place, or all but.
 const ONE_IN: u64 = 100;
 
 /// Counts the contexts of all rings. Relaxed throughout: the numbers are for people.
