@@ -141,7 +141,8 @@ impl Drop for Cluster {
 fn job_arguments(site: &Site, run: &str, epochs: u32, logs: &str) -> Vec<String> {
     let mut arguments = site.training_arguments(run);
     arguments.push(format!("--set=optimization.epochs={epochs}"));
-    arguments.push(format!("--folder={logs}"));
+    // No shell reads it: a dollar sign is written as two.
+    arguments.push(format!("--folder={}", logs.replace('$', "$$")));
     arguments.extend(["--device=cpu", "--cpus-per-task=2"].map(String::from));
     arguments
 }
