@@ -48,6 +48,7 @@ fn follow(config: &Path, shards: &Path) -> Result<(), Error> {
     let hello = Hello {
         protocol: PROTOCOL,
         pid: std::process::id(),
+        plan: loader::sampler::Plan::Pretraining,
         sampling_hash: config.sampling_hash(),
         manifest_checksum: manifest.checksum(),
         rank: 0,

@@ -115,6 +115,17 @@ impl LoaderConfig {
             .unwrap_or(self.data.batch_size.saturating_mul(world))
     }
 
+    /// Returns the side of evaluation's crops: that of the end of the run.
+    pub fn eval_crop(&self) -> u32 {
+        self.data.crop_size.at(u64::MAX)
+    }
+
+    /// Returns the length to which evaluation resizes the shorter side of an image.
+    pub fn eval_resize(&self) -> u32 {
+        let usual = (f64::from(self.eval_crop()) * 256.0 / 224.0).round() as u32;
+        self.loader.eval_resize.unwrap_or(usual)
+    }
+
     /// Returns the rows and columns of the patch grid of crops of `crop_size` pixels.
     pub fn grid(&self, crop_size: u32) -> (usize, usize) {
         let side = (crop_size / self.mask.patch_size) as usize;

@@ -4,9 +4,17 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{CropSize, Fidelity, LoaderConfig, MaskLaw};
-use crate::sampler::SAMPLING_VERSION;
+use crate::sampler::{EVALUATION_VERSION, Plan, SAMPLING_VERSION};
 
 impl LoaderConfig {
+    /// Returns the hash by which two programs find that they show the same under a plan.
+    pub fn plan_hash(&self, plan: Plan) -> u64 {
+        match plan {
+            Plan::Pretraining => self.sampling_hash(),
+            Plan::Evaluation => self.evaluation_hash(),
+        }
+    }
+
     /// Returns a hash of everything that decides which pixels and masks a step sees, given the shards.
     ///
     /// Two programs that agree on it agree on every sample. Workers, slots and paths are left out; so is the global
@@ -62,6 +70,29 @@ impl LoaderConfig {
                 .use_color_distortion
                 .then_some(data.color_jitter_strength),
             gaussian_blur: data.use_gaussian_blur,
+        })
+        .expect("plain numbers and strings always serialise");
+        xxh3_64(&canonical)
+    }
+
+    /// Returns a hash of everything that decides which pixels an evaluation shows, given the shards.
+    fn evaluation_hash(&self) -> u64 {
+        #[derive(Serialize)]
+        struct Evaluation<'a> {
+            evaluation_version: u32,
+            batch_size: u64,
+            crop_size: u32,
+            eval_resize: u32,
+            split: &'a str,
+            fidelity: Fidelity,
+        }
+        let canonical = serde_json::to_vec(&Evaluation {
+            evaluation_version: EVALUATION_VERSION,
+            batch_size: self.data.batch_size,
+            crop_size: self.eval_crop(),
+            eval_resize: self.eval_resize(),
+            split: &self.loader.split,
+            fidelity: self.loader.fidelity,
         })
         .expect("plain numbers and strings always serialise");
         xxh3_64(&canonical)

@@ -32,7 +32,7 @@ use blocks::{SizeLimits, SizeSampler};
 const TRIES_PER_RELAXATION: u32 = 20;
 
 /// The masks of one group of images. A mask is a list of patch numbers, row by row over the grid and ascending.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupMasks {
     /// Per context mask: image after image, [`Self::context_len`] patches each.
     pub context: Vec<Vec<i64>>,

@@ -42,7 +42,7 @@ use shardtool::codec::Largest;
 use crate::config::Loader;
 use crate::memory::Mapping;
 use crate::ring::{self, Consumer, Geometry, Memory};
-use crate::sampler::PretrainingSampler;
+use crate::sampler::Sampler;
 use crate::share::RankShare;
 
 use assembler::assemble;
@@ -144,13 +144,13 @@ impl Pipeline {
         &self,
         memory: Arc<dyn Memory>,
         geometry: Geometry,
-        sampler: Arc<PretrainingSampler>,
+        sampler: impl Into<Sampler>,
         share: RankShare,
         on_end: impl FnOnce(End) + Send + 'static,
     ) -> Result<Attachment, Error> {
         let (claimer, publisher) = ring::create(memory, geometry)?;
         let wait_times = claimer.wait_times();
-        let assembly = Arc::new(Assembly::new(sampler, geometry.width as u32, publisher));
+        let assembly = Arc::new(Assembly::new(sampler.into(), &geometry, publisher));
         {
             let mut attached = self
                 .attached
@@ -192,7 +192,7 @@ impl Pipeline {
     pub fn local(
         &self,
         geometry: Geometry,
-        sampler: Arc<PretrainingSampler>,
+        sampler: impl Into<Sampler>,
         share: RankShare,
     ) -> Result<(Consumer, Attachment), Error> {
         let len = geometry.total_len()?;

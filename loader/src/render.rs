@@ -30,6 +30,8 @@ pub struct Renderer {
 pub struct View {
     /// The part of the image, on its stored grid.
     pub area: Area,
+    /// Pixels around the part count in its resizing, as where an image is resized before it is cropped.
+    pub surround: bool,
     /// How fine it is decoded before it is resized.
     pub resolution: Resolution,
     /// Side of the square it becomes, in pixels.
@@ -49,6 +51,50 @@ pub struct Times {
     pub decode: Duration,
     /// Resampling to the crop size.
     pub resize: Duration,
+}
+
+impl View {
+    /// Returns what has to be decoded of an image of this stored size: the area, or whole pixels around it as far as
+    /// its outputs see. "The centre" in `PIXELS.md`.
+    fn decoded(&self, stored: (u32, u32)) -> (Area, Resolution) {
+        if !self.surround {
+            return (self.area, self.resolution);
+        }
+        let along = |start: f64, length: f64, stored: u32| {
+            let more = 2.0 * (length / f64::from(self.side)).max(2.0);
+            let first = (start - more).floor().max(0.0);
+            let end = (start + length + more).ceil().min(f64::from(stored));
+            (first, end - first)
+        };
+        let (left, width) = along(self.area.left, self.area.width, stored.0);
+        let (top, height) = along(self.area.top, self.area.height, stored.1);
+        let outer = Area {
+            left,
+            top,
+            width,
+            height,
+        };
+        let resolution = match self.resolution {
+            Resolution::Full => Resolution::Full,
+            Resolution::Fit { side, margin } => {
+                // As many samples for the area as if it were decoded alone.
+                let more = (width / self.area.width).max(height / self.area.height);
+                let side = (f64::from(side) * more).ceil() as u32;
+                Resolution::Fit { side, margin }
+            }
+        };
+        (outer, resolution)
+    }
+
+    /// Returns the area in shares of a larger one.
+    fn within(&self, outer: Area) -> Area {
+        Area {
+            left: (self.area.left - outer.left) / outer.width,
+            top: (self.area.top - outer.top) / outer.height,
+            width: self.area.width / outer.width,
+            height: self.area.height / outer.height,
+        }
+    }
 }
 
 impl Fidelity {
@@ -108,15 +154,19 @@ impl Renderer {
         let start = Instant::now();
         let payload = sample.read(&mut self.payload)?;
         let read = Instant::now();
-        let picture = self.decoder.decode(&payload, view.area, view.resolution)?;
+        let entry = sample.entry();
+        let (outer, resolution) = view.decoded((entry.stored_width, entry.stored_height));
+        let picture = self.decoder.decode(&payload, outer, resolution)?;
         let decoded = Instant::now();
+        let (area, side, mirror) = (view.within(outer), view.side, view.mirror);
         match picture {
             Picture::Rgb(pixels) => {
                 self.resizer
-                    .resize_packed(&pixels, view.side, view.mirror, planes);
+                    .resize_packed_within(&pixels, area, side, mirror, planes);
             }
             Picture::Planes(source) => {
-                self.resizer.resize(&source, view.side, view.mirror, planes);
+                self.resizer
+                    .resize_within(&source, area, side, mirror, planes);
             }
         }
         let resize = decoded.elapsed();
@@ -129,3 +179,6 @@ impl Renderer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

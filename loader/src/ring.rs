@@ -37,10 +37,13 @@
 //! | header: sequence u64, step u64, group u64, context length u32, target length u32, image height u32, image width u32, zeros | 64 |
 //! | sample ids, u64 | 8 B |
 //! | labels, i64, -1 = none | 8 B |
-//! | flags, bit 0 = replaced a damaged sample | B |
+//! | flags, bit 0 = replaced a damaged sample, bit 1 = no image here | B |
 //! | per context mask: patch numbers, i64, B × context length, room for B × max context | 8 B max context |
 //! | per target mask: patch numbers, i64, B × target length, room for B × max target | 8 B max target |
 //! | images, u8, B × channels × image height × image width, room for B × channels × height × width, **on a page of their own** | B C H W |
+//!
+//! A ring may be without masks: its last four dimensions are all 0 then, and so are the lengths in its slots. Where
+//! there is no image, its bytes are 0, its sample id is 2^64 - 1 and its label -1.
 //!
 //! # States of a slot
 //!
@@ -110,8 +113,10 @@ pub use control::{Control, Waited};
 pub use error::Error;
 pub use geometry::Geometry;
 pub use producer::{Claimer, Publisher, create};
-pub use slot::{ClaimedSlot, FLAG_REPLACED, ImagePart, MaskPart, NO_LABEL, SlotReader};
+pub use slot::{
+    ClaimedSlot, FLAG_ABSENT, FLAG_REPLACED, ImagePart, MaskPart, NO_LABEL, NO_SAMPLE, SlotReader,
+};
 pub use wait::WaitTimes;
 
 /// The layout and protocol described above. Any change to either raises it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;

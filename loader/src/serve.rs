@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 
 use crate::config::LoaderConfig;
 use crate::pipeline::Pipeline;
+use crate::sampler::Plan;
 
 use connection::{Visit, connection};
 use hello::{Arrival, SILENT};
@@ -41,6 +42,8 @@ pub use listener::Listener;
 /// How long a loader serves, and what it says meanwhile.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeOptions {
+    /// What samples are served for.
+    pub plan: Plan,
     /// Go on when the last consumer has left.
     pub stay: bool,
     /// Between two lines of statistics; zero: none.
@@ -62,7 +65,7 @@ pub fn serve(
         .enable_all()
         .build()
         .map_err(Error::system("making an event loop"))?;
-    let server = Arc::new(Server::new(pipeline, config));
+    let server = Arc::new(Server::new(pipeline, options.plan, config));
     runtime.block_on(run(server, listener, options))
 }
 

@@ -60,6 +60,7 @@ fn views(size: (u32, u32)) -> impl Iterator<Item = View> {
                 width: share * whole.width,
                 height: share * whole.height,
             },
+            surround: false,
             resolution: fidelity.resolution(SIDE),
             side: SIDE,
             mirror: share < 0.4,

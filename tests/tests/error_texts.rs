@@ -136,6 +136,7 @@ fn a_chain_of_causes_says_each_once() {
     let hello = link::Hello {
         protocol: link::PROTOCOL,
         pid: 1,
+        plan: loader::sampler::Plan::Pretraining,
         sampling_hash: 0,
         manifest_checksum: 0,
         rank: 0,

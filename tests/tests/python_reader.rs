@@ -127,6 +127,7 @@ fn square(
     };
     let view = View {
         area: crop.on_grid(source, (entry.stored_width, entry.stored_height)),
+        surround: false,
         resolution,
         side,
         mirror: number % 2 == 1,

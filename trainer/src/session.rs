@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use loader::link::{Endpoint, Hello, PROTOCOL, Welcome, default_socket_path};
+use loader::sampler::Plan;
 use serde_json::Map;
 use shardtool::{Escaped, Manifest};
 use tch::Device;
@@ -114,6 +115,7 @@ pub fn hello(config: &Config, manifest: &Manifest, world: World, first_step: u64
     Hello {
         protocol: PROTOCOL,
         pid: std::process::id(),
+        plan: Plan::Pretraining,
         sampling_hash: config.loader.sampling_hash(),
         manifest_checksum: manifest.checksum(),
         rank: world.rank,

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use loader::config::LoaderConfig;
-use loader::link::{self, NamedSocket, default_socket_path, geometry};
+use loader::link::{self, NamedSocket, default_socket_path};
 use loader::memory;
 use loader::pipeline::{OpenSplit, Pipeline};
-use loader::sampler::PretrainingSampler;
+use loader::sampler::{Plan, Sampler};
 use loader::serve::{Listener, ServeOptions, serve};
 use loader::storage;
 use shardtool::program::arguments;
@@ -36,6 +36,9 @@ pub struct Args {
     /// Override a key of the configuration, such as loader.slots=8
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = arguments::text())]
     sets: Vec<String>,
+    /// Serve an evaluation instead: every sample of the split once, in order, resized, its centre, without masks
+    #[arg(long)]
+    evaluation: bool,
     /// Keep serving when the last trainer has left
     #[arg(long)]
     stay: bool,
@@ -55,8 +58,12 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let source = OpenSplit::open_shards(&storage::shards_dir(&config)?, &config.loader.split)?;
     let samples = source.split().len();
     // What the configuration alone gets wrong is said now, not when a trainer asks.
-    let sampler = PretrainingSampler::new(&config, samples, config.global_batch(1))?;
-    memory::check(1, geometry(&config, &sampler).total_len()?)?;
+    let plan = match args.evaluation {
+        true => Plan::Evaluation,
+        false => Plan::Pretraining,
+    };
+    let sampler = Sampler::new(plan, &config, samples, 1)?;
+    memory::check(1, sampler.geometry(&config).total_len()?)?;
     let (listener, place) = match channel {
         Some(channel) => (
             Listener::Inherited(channel),
@@ -66,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             let path = args
                 .socket
                 .clone()
-                .unwrap_or_else(|| default_socket_path(config.sampling_hash()));
+                .unwrap_or_else(|| default_socket_path(config.plan_hash(plan)));
             (
                 Listener::Named(NamedSocket::bind(&path)?),
                 Escaped::new(&path).to_string(),
@@ -81,6 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         pipeline.workers()
     );
     let options = ServeOptions {
+        plan,
         stay: args.stay,
         statistics,
     };

@@ -9,6 +9,8 @@ use crate::error::Error;
 
 /// The most `workers`: each is a thread of the system, which has no more for long.
 pub const MAX_WORKERS: usize = 4096;
+/// The largest `eval_resize`: twice the largest crop.
+const MAX_EVAL_RESIZE: u32 = 32_768;
 
 /// The `loader` section: keys of the data path that the official files do not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +25,9 @@ pub struct Loader {
     pub local_dir: Option<PathBuf>,
     /// Split of the data set to train on.
     pub split: String,
+    /// Length of the shorter side to which evaluation resizes an image before it cuts out the middle `data.crop_size`,
+    /// that of the end of the run. By default that times 256/224, as is usual.
+    pub eval_resize: Option<u32>,
     /// Seed of order, crops, flips and mask positions.
     pub seed: u64,
     /// Worker threads, 1 to 4096. By default one per CPU that this process may run on.
@@ -39,11 +44,21 @@ pub struct Loader {
 
 impl Loader {
     /// Keys that may differ between a checkpoint and the run that continues it.
-    pub const FREE_ON_RESUME: &[&str] = &["local_dir", "pin_cores", "shards", "slots", "workers"];
+    pub const FREE_ON_RESUME: &[&str] = &[
+        "eval_resize",
+        "local_dir",
+        "pin_cores",
+        "shards",
+        "slots",
+        "workers",
+    ];
 
     /// Checks every value against its limits.
     pub(super) fn check(&self) -> Result<(), Error> {
         between("loader.slots", self.slots, 2, 1024)?;
+        if let Some(resize) = self.eval_resize {
+            between("loader.eval_resize", resize, 1, MAX_EVAL_RESIZE)?;
+        }
         if let Some(workers) = self.workers {
             between("loader.workers", workers, 1, MAX_WORKERS)?;
         }
@@ -57,6 +72,7 @@ impl Default for Loader {
             shards: None,
             local_dir: None,
             split: "train".to_owned(),
+            eval_resize: None,
             seed: 0,
             workers: None,
             slots: 4,

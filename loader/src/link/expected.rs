@@ -8,7 +8,7 @@ use super::error::Error;
 use super::messages::{PROTOCOL, Welcome};
 use crate::config::LoaderConfig;
 use crate::ring::Geometry;
-use crate::sampler::PretrainingSampler;
+use crate::sampler::{Plan, PretrainingSampler, Sampler};
 
 /// Returns the dimensions of the ring that fits a configuration and its sampler: it has room for the largest crops.
 pub fn geometry(config: &LoaderConfig, sampler: &PretrainingSampler) -> Geometry {
@@ -27,18 +27,38 @@ pub fn geometry(config: &LoaderConfig, sampler: &PretrainingSampler) -> Geometry
     }
 }
 
+impl Sampler {
+    /// Returns the dimensions of the ring that fits a configuration.
+    pub fn geometry(&self, config: &LoaderConfig) -> Geometry {
+        match self {
+            Sampler::Pretraining(sampler) => geometry(config, sampler),
+            Sampler::Evaluation(_) => Geometry {
+                slots: config.loader.slots,
+                images_per_slot: config.data.batch_size as usize,
+                channels: 3,
+                height: config.eval_crop() as usize,
+                width: config.eval_crop() as usize,
+                context_masks: 0,
+                target_masks: 0,
+                max_context: 0,
+                max_target: 0,
+            },
+        }
+    }
+}
+
 impl Welcome {
     /// Returns the welcome of a loader in this process.
     pub(crate) fn of(
         config: &LoaderConfig,
         manifest: &Manifest,
         samples: u64,
-        sampler: &PretrainingSampler,
+        sampler: &Sampler,
     ) -> Welcome {
         Welcome {
             protocol: PROTOCOL,
             pid: std::process::id(),
-            geometry: geometry(config, sampler),
+            geometry: sampler.geometry(config),
             epoch_len: sampler.epoch_len(),
             samples,
             classes: manifest.classes.len() as u64,
@@ -55,6 +75,19 @@ impl Welcome {
         manifest: &Manifest,
         world: u32,
     ) -> Result<Welcome, crate::Error> {
+        Welcome::expected_for(Plan::Pretraining, config, manifest, world)
+    }
+
+    /// Returns what [`expected`](Welcome::expected) does, for a plan.
+    ///
+    /// # Errors
+    /// Those of [`expected`](Welcome::expected).
+    pub fn expected_for(
+        plan: Plan,
+        config: &LoaderConfig,
+        manifest: &Manifest,
+        world: u32,
+    ) -> Result<Welcome, crate::Error> {
         let split = &config.loader.split;
         let found = manifest.split(split).ok_or_else(|| {
             let names: Vec<&str> = manifest.splits.iter().map(|split| &*split.name).collect();
@@ -64,8 +97,7 @@ impl Welcome {
                 problem: format!("is no split of the shards; they have: {}", names.join(", ")),
             }
         })?;
-        let global_batch = config.global_batch(world.into());
-        let sampler = PretrainingSampler::new(config, found.samples, global_batch)?;
+        let sampler = Sampler::new(plan, config, found.samples, world.into())?;
         Ok(Welcome::of(config, manifest, found.samples, &sampler))
     }
 

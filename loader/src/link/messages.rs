@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ring::Geometry;
+use crate::sampler::Plan;
 use crate::share::RankShare;
 
 /// Version of the messages below. Any change to them raises it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Length of the longest frame that is read; a length beyond it is a stranger on the socket.
 pub(super) const MAX_FRAME: usize = 1 << 16;
 
@@ -17,6 +18,8 @@ pub struct Hello {
     pub protocol: u32,
     /// Process number of the sender, for events. (A launcher makes the socket, so the kernel's own record names it.)
     pub pid: u32,
+    /// What samples are wanted for.
+    pub plan: Plan,
     /// Hash of everything in the configuration that decides samples.
     pub sampling_hash: u64,
     /// Checksum of the data set's manifest.
@@ -36,6 +39,8 @@ pub struct Hello {
 /// What the loader serves: the other half of every comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
+    /// As in [`Hello::plan`].
+    pub plan: Plan,
     /// As in [`Hello::sampling_hash`].
     pub sampling_hash: u64,
     /// As in [`Hello::manifest_checksum`].
@@ -55,6 +60,14 @@ pub enum Refusal {
     Protocol {
         /// The rank's version.
         found: u32,
+    },
+    /// The plans differ.
+    #[error("trainer asks for samples for {expected}, loader serves them for {served}")]
+    Plan {
+        /// The rank's plan.
+        expected: Plan,
+        /// The loader's plan.
+        served: Plan,
     },
     /// The data sets differ.
     #[error(
@@ -119,6 +132,12 @@ impl Hello {
         if self.protocol != PROTOCOL {
             return Err(Refusal::Protocol {
                 found: self.protocol,
+            });
+        }
+        if self.plan != served.plan {
+            return Err(Refusal::Plan {
+                expected: self.plan,
+                served: served.plan,
             });
         }
         if self.manifest_checksum != served.manifest_checksum {
@@ -221,6 +240,7 @@ mod tests {
     #[test]
     fn every_mismatch_names_both_values() {
         let served = Served {
+            plan: Plan::Pretraining,
             sampling_hash: 0xa,
             manifest_checksum: 0xb,
             global_batch: 64,
@@ -229,6 +249,7 @@ mod tests {
         let hello = Hello {
             protocol: PROTOCOL,
             pid: 1,
+            plan: Plan::Pretraining,
             sampling_hash: 0xa,
             manifest_checksum: 0xb,
             rank: 1,
@@ -239,13 +260,20 @@ mod tests {
         };
         assert_eq!(hello.check(&served), Ok(()));
         assert_eq!(hello.share().groups(4), 2..4);
-        let cases: [(Hello, [&str; 2]); 7] = [
+        let cases: [(Hello, [&str; 2]); 8] = [
             (
                 Hello {
                     protocol: 7,
                     ..hello.clone()
                 },
-                ["version 7", "version 1"],
+                ["version 7", "version 2"],
+            ),
+            (
+                Hello {
+                    plan: Plan::Evaluation,
+                    ..hello.clone()
+                },
+                ["for evaluation", "for pretraining"],
             ),
             (
                 Hello {

@@ -24,9 +24,9 @@ pub(super) fn assemble(
     share: RankShare,
 ) -> End {
     let sampler = &assembly.sampler;
-    let images_per_group = sampler.global_batch() / sampler.groups();
     let groups = share.groups(sampler.groups());
-    for step in share.first_step..share.end_step.unwrap_or(u64::MAX) {
+    let end = share.end_step.unwrap_or(u64::MAX).min(sampler.end());
+    for step in share.first_step..end {
         let side = sampler.crop_size(step) as usize;
         for group in groups.clone() {
             let (slot, images, masks) = loop {
@@ -58,9 +58,10 @@ pub(super) fn assemble(
                 return End::Stopped;
             }
             for part in images {
-                let position = group * images_per_group + part.index() as u64;
-                let id = sampler.sample_id(step, position);
-                if !shared.source.quarantined().contains(&id) {
+                let position = group * assembly.images_per_slot + part.index() as u64;
+                if let Some(id) = sampler.sample_id(step, position)
+                    && !shared.source.quarantined().contains(&id)
+                {
                     shared.source.split().sample(id).prefetch();
                 }
                 let job = Job::Image {

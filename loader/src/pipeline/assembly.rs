@@ -2,16 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::end::{End, Failure};
-use crate::ring::{ClaimedSlot, Publisher};
-use crate::sampler::PretrainingSampler;
+use crate::ring::{ClaimedSlot, Geometry, Publisher};
+use crate::sampler::Sampler;
 
 /// What the jobs of one ring share.
 #[derive(Debug)]
 pub(super) struct Assembly {
-    pub(super) sampler: Arc<PretrainingSampler>,
+    pub(super) sampler: Sampler,
+    pub(super) images_per_slot: u64,
     /// Side of the largest images, in pixels.
     pub(super) largest: u32,
     stopped: AtomicBool,
@@ -32,11 +33,7 @@ struct Output {
 }
 
 impl Assembly {
-    pub(super) fn new(
-        sampler: Arc<PretrainingSampler>,
-        largest: u32,
-        publisher: Publisher,
-    ) -> Assembly {
+    pub(super) fn new(sampler: Sampler, geometry: &Geometry, publisher: Publisher) -> Assembly {
         let output = Output {
             publisher,
             pending: VecDeque::new(),
@@ -45,7 +42,8 @@ impl Assembly {
         };
         Assembly {
             sampler,
-            largest,
+            images_per_slot: geometry.images_per_slot as u64,
+            largest: geometry.width as u32,
             stopped: AtomicBool::new(false),
             replaced: AtomicU64::new(0),
             output: Mutex::new(output),

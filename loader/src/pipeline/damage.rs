@@ -20,8 +20,18 @@ struct Seen {
 }
 
 impl Damage {
-    /// Emits an event that names a damaged sample, the first time it is met.
-    pub(super) fn report(&self, split: &Split, id: u64, error: &shardtool::Error) {
+    /// Emits an event that names a damaged sample, the first time it is met, and says whether another stands in for it.
+    pub(super) fn report(
+        &self,
+        split: &Split,
+        id: u64,
+        is_replaced: bool,
+        error: &shardtool::Error,
+    ) {
+        let outcome = match is_replaced {
+            true => "replaced by another",
+            false => "left out",
+        };
         let sample = split.sample(id);
         let path = sample.shard().path();
         // The lock is given back before the event is written: a slow terminal must not hold up the other workers.
@@ -39,11 +49,11 @@ impl Damage {
             .map(|name| format!(" ({})", Escaped::new(name)))
             .unwrap_or_default();
         if number <= NAMED {
-            tracing::warn!("sample {id}{name} is damaged and replaced by another: {error}");
+            tracing::warn!("sample {id}{name} is damaged and {outcome}: {error}");
         }
         if number == NAMED {
             tracing::warn!(
-                "{}: {NAMED} samples are damaged; the others of this shard are replaced without a word",
+                "{}: {NAMED} samples are damaged; the others of this shard are {outcome} without a word",
                 Escaped::new(path)
             );
         }

@@ -9,6 +9,8 @@ use crate::ring::FLAG_REPLACED;
 use crate::storage::Shards;
 use crate::testing::{Copied, Fixture, SAMPLES};
 
+mod evaluation;
+
 const LONG: Duration = Duration::from_secs(60);
 
 /// Returns the slots of a share, up to its end.

@@ -16,6 +16,7 @@ use super::work_times::WorkTimes;
 use crate::augment::Augmenter;
 use crate::render::{Renderer, View};
 use crate::ring::{FLAG_REPLACED, ImagePart};
+use crate::sampler::Sampler;
 
 /// So many damaged samples in a row for one place are no accident: the data set is gone.
 const MAX_REPLACEMENTS: u32 = 16;
@@ -98,15 +99,16 @@ impl Worker {
                 let start = Instant::now();
                 let masks = assembly.sampler.masks(step, group);
                 part.finish(step, group, &masks.context, &masks.targets);
-                let sampler = &assembly.sampler;
                 let work = WorkTimes {
                     groups: 1,
-                    contexts: masks.context.len() as u64 * sampler.batch_size(),
+                    contexts: masks.context.len() as u64 * assembly.images_per_slot,
                     relaxed: masks.relaxed as u64,
                     masks: start.elapsed(),
                     ..WorkTimes::default()
                 };
-                self.shared.relaxed.count(&work, sampler.grid(step));
+                if let Sampler::Pretraining(sampler) = &assembly.sampler {
+                    self.shared.relaxed.count(&work, sampler.grid(step));
+                }
                 self.count(work);
                 Ok(())
             }
@@ -114,7 +116,7 @@ impl Worker {
     }
 
     /// Renders the sample of a place, or the first undamaged replacement. One in quarantine is as good as damaged: the
-    /// same replacement is drawn, without a word.
+    /// same replacement is drawn, without a word. Where nothing stands in for another, the place stays empty.
     fn fill_image(
         &mut self,
         assembly: &Assembly,
@@ -124,28 +126,40 @@ impl Worker {
     ) -> Result<(), Failure> {
         let shared = self.shared.clone();
         let sampler = &assembly.sampler;
-        let mut id = sampler.sample_id(step, position);
+        let Some(mut id) = sampler.sample_id(step, position) else {
+            part.finish_absent();
+            return Ok(());
+        };
         let mut last = String::new();
         for attempt in 0..=MAX_REPLACEMENTS {
+            let replacement = sampler.replacement(step, position, attempt);
             if shared.source.quarantined().contains(&id) {
                 last = format!("sample {id} is in quarantine");
-                id = sampler.replacement(step, position, attempt);
-                continue;
-            }
-            match self.render_whole(assembly, id, step, position, part.pixels()) {
-                Ok(label) => {
-                    if attempt > 0 {
-                        assembly.count_replaced();
+            } else {
+                match self.render_whole(assembly, id, step, position, part.pixels()) {
+                    Ok(label) => {
+                        if attempt > 0 {
+                            assembly.count_replaced();
+                        }
+                        part.finish(id, label, if attempt > 0 { FLAG_REPLACED } else { 0 });
+                        return Ok(());
                     }
-                    part.finish(id, label, if attempt > 0 { FLAG_REPLACED } else { 0 });
+                    Err(error) => {
+                        let split = shared.source.split();
+                        shared
+                            .damage
+                            .report(split, id, replacement.is_some(), &error);
+                        last = error.to_string();
+                    }
+                }
+            }
+            match replacement {
+                Some(other) => id = other,
+                None => {
+                    part.finish_absent();
                     return Ok(());
                 }
-                Err(error) => {
-                    shared.damage.report(shared.source.split(), id, &error);
-                    last = error.to_string();
-                }
             }
-            id = sampler.replacement(step, position, attempt);
         }
         Err(Failure::AllDamaged {
             step,
@@ -194,13 +208,15 @@ impl Worker {
     ) -> Result<Option<u32>, shardtool::Error> {
         let entry = sample.entry();
         let source = (entry.source_width, entry.source_height);
-        let crop = assembly.sampler.crop(step, position, source);
+        let stored = (entry.stored_width, entry.stored_height);
+        let placement = assembly.sampler.placement(step, position, source, stored);
         let side = assembly.sampler.crop_size(step);
         let view = View {
-            area: crop.on_grid(source, (entry.stored_width, entry.stored_height)),
+            area: placement.area,
+            surround: placement.surround,
             resolution: self.shared.fidelity.resolution(side),
             side,
-            mirror: assembly.sampler.flip(step, position),
+            mirror: placement.mirror,
         };
         if assembly.largest > self.reserved {
             self.renderer

@@ -19,13 +19,21 @@ mod tests;
 mod windows;
 
 use shardtool::codec::RgbView;
-use shardtool::planes::{Colour, Plane, Planes};
+use shardtool::planes::{Area, Colour, Plane, Planes};
 use shardtool::simd::Simd;
 
 use across::{Across, split_row};
 use lines::Lines;
 use strand::Rows;
 use taps::{Axis, Taps};
+
+/// All of the part that planes hold.
+const ALL: Area = Area {
+    left: 0.0,
+    top: 0.0,
+    width: 1.0,
+    height: 1.0,
+};
 
 /// Resizes planes to squares; keep one per thread. Its buffers grow to the largest image seen, and stay.
 pub struct PlanarResizer {
@@ -89,14 +97,39 @@ impl PlanarResizer {
     /// # Panics
     /// If `out` is not three times `side` × `side` bytes, `side` is 0, or a plane lacks samples that it promises.
     pub fn resize(&mut self, planes: &Planes<'_>, side: u32, mirror: bool, out: &mut [u8]) {
+        self.resize_within(planes, ALL, side, mirror, out);
+    }
+
+    /// Does what [`PlanarResizer::resize`] does with an area of the planes' wanted part, in shares of that; outputs at
+    /// its edges see what lies around it in that part.
+    ///
+    /// # Panics
+    /// As [`PlanarResizer::resize`], and if the area is not inside.
+    pub fn resize_within(
+        &mut self,
+        planes: &Planes<'_>,
+        area: Area,
+        side: u32,
+        mirror: bool,
+        out: &mut [u8],
+    ) {
+        check_shares(area);
         let side = side as usize;
         let mut lines = Lines::new(out, side);
         let count = planes.colour.planes();
         let given = &planes.planes[..count];
         given.iter().for_each(check);
         let axes = |plane: &Plane<'_>| Axes {
-            across: Axis::across(plane.left, plane.width, plane.columns, side, mirror),
-            down: Axis::down(plane.top, plane.height, plane.rows, side),
+            across: {
+                let start = plane.left + area.left * plane.width;
+                Axis::across(start, area.width * plane.width, plane.columns, side, mirror)
+                    .seeing(plane.left, plane.width)
+            },
+            down: {
+                let start = plane.top + area.top * plane.height;
+                Axis::down(start, area.height * plane.height, plane.rows, side)
+                    .seeing(plane.top, plane.height)
+            },
         };
         let axes: [Axes; 3] = [0, 1, 2].map(|plane| axes(&given[plane.min(count - 1)]));
         let tables = self.prepare(&axes);
@@ -122,13 +155,32 @@ impl PlanarResizer {
     /// # Panics
     /// If `out` is not three times `side` × `side` bytes, `side` is 0, or the view's pixels do not fit its size.
     pub fn resize_packed(&mut self, view: &RgbView<'_>, side: u32, mirror: bool, out: &mut [u8]) {
+        self.resize_packed_within(view, ALL, side, mirror, out);
+    }
+
+    /// Does what [`PlanarResizer::resize_within`] does, with packed RGB.
+    ///
+    /// # Panics
+    /// As [`PlanarResizer::resize_packed`], and if the area is not inside.
+    pub fn resize_packed_within(
+        &mut self,
+        view: &RgbView<'_>,
+        area: Area,
+        side: u32,
+        mirror: bool,
+        out: &mut [u8],
+    ) {
+        check_shares(area);
         let side = side as usize;
         let mut lines = Lines::new(out, side);
         let (columns, rows) = (view.width as usize, view.height as usize);
         assert!(columns > 0 && rows > 0, "a view without pixels");
+        let (wide, high) = (columns as f64, rows as f64);
+        let across = Axis::across(area.left * wide, area.width * wide, columns, side, mirror);
+        let down = Axis::down(area.top * high, area.height * high, rows, side);
         let axes = Axes {
-            across: Axis::across(0.0, columns as f64, columns, side, mirror),
-            down: Axis::down(0.0, rows as f64, rows, side),
+            across: across.seeing(0.0, wide),
+            down: down.seeing(0.0, high),
         };
         let tables = self.prepare(&[axes; 3]);
         let pitch = columns + Plane::PADDING;
@@ -216,6 +268,20 @@ struct Axes {
 struct Table {
     across: usize,
     down: usize,
+}
+
+/// Checks that an area is inside what it is a share of.
+///
+/// # Panics
+/// If it is not.
+fn check_shares(area: Area) {
+    // What rounding may add is cut off by the limits of the taps.
+    let inside =
+        |start: f64, length: f64| start >= 0.0 && length > 0.0 && start + length <= 1.0 + 1e-9;
+    assert!(
+        inside(area.left, area.width) && inside(area.top, area.height),
+        "{area:?}, in shares"
+    );
 }
 
 /// Checks that a plane is as its fields promise.

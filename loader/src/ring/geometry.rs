@@ -13,7 +13,8 @@ const LINE: usize = 64;
 /// Bytes of the slot's own header (see the table in [`super`]).
 pub(super) const SLOT_HEADER_LEN: usize = 64;
 
-/// The dimensions of a ring. A slot holds one group: `images_per_slot` images and their masks.
+/// The dimensions of a ring. A slot holds one group: `images_per_slot` images and their masks. Without masks, the last
+/// four are all 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Geometry {
@@ -115,8 +116,14 @@ impl Geometry {
             "max_context",
             "max_target",
         ];
-        for (name, value) in names.into_iter().zip(self.to_words()) {
-            if value == 0 || u32::try_from(value).is_err() {
+        let words = self.to_words();
+        // All of a ring's masks or none.
+        let needed = match words[5..] {
+            [0, 0, 0, 0] => 5,
+            _ => 9,
+        };
+        for (at, (name, value)) in names.into_iter().zip(words).enumerate() {
+            if (value == 0 && at < needed) || u32::try_from(value).is_err() {
                 return Err(Error::Geometry { what: name, value });
             }
         }

@@ -12,6 +12,10 @@ use super::error::Error;
 
 /// Bit of a sample's flags: the sample that belonged here was damaged, and another one stands in for it.
 pub const FLAG_REPLACED: u8 = 1;
+/// Bit of a sample's flags: there is no image in this place.
+pub const FLAG_ABSENT: u8 = 2;
+/// The sample number where there is no image.
+pub const NO_SAMPLE: u64 = u64::MAX;
 /// The label of a sample without a class.
 pub const NO_LABEL: i64 = -1;
 
@@ -187,6 +191,12 @@ impl ImagePart {
         }
         self.ticket.finished = true;
     }
+
+    /// Finishes the part without an image.
+    pub fn finish_absent(mut self) {
+        self.pixels().fill(0);
+        self.finish(NO_SAMPLE, None, FLAG_ABSENT);
+    }
 }
 
 impl MaskPart {
@@ -206,9 +216,10 @@ impl MaskPart {
                 masks.iter().all(|mask| mask.len() == len * images),
                 "masks of equal length"
             );
+            let least = count.min(1);
             assert!(
-                len > 0 && len <= most,
-                "{len} patches in a ring made for 1 to {most}"
+                (least..=most).contains(&len),
+                "{len} patches in a ring made for {least} to {most}"
             );
             len
         };
@@ -266,7 +277,10 @@ impl SlotReader {
         // enforced).
         let header = unsafe { ring.slot(sequence).cast::<SlotHeader>().read() };
         let limits = &ring.geometry;
-        let bounded = |what, found: u32, most: usize| (what, u64::from(found), 1, most as u64);
+        // Without masks their lengths are 0.
+        let bounded = |what, found: u32, most: usize| {
+            (what, u64::from(found), most.min(1) as u64, most as u64)
+        };
         let checks = [
             ("sequence", header.sequence, sequence, sequence),
             bounded("context length", header.context_len, limits.max_context),
@@ -392,7 +406,7 @@ impl SlotReader {
         self.part(self.ring.layout.sample_ids, self.len())
     }
 
-    /// Returns the flags of each image: see [`FLAG_REPLACED`].
+    /// Returns the flags of each image: see [`FLAG_REPLACED`] and [`FLAG_ABSENT`].
     pub fn flags(&self) -> &[u8] {
         self.part(self.ring.layout.flags, self.len())
     }

@@ -11,9 +11,9 @@ use super::complaints::Complaints;
 use crate::config::LoaderConfig;
 use crate::link::{Hello, Refusal, Served, Welcome};
 use crate::memory::{self, Mapping};
-use crate::pipeline::{self, Attachment, End, Pipeline, geometry};
+use crate::pipeline::{self, Attachment, End, Pipeline};
 use crate::ring;
-use crate::sampler::PretrainingSampler;
+use crate::sampler::{Plan, Sampler};
 
 /// How long the memory of a ring may be in use after its consumer has gone.
 const RING_ENDS: Duration = Duration::from_secs(3);
@@ -52,16 +52,18 @@ pub(super) struct Server {
     pub(super) pipeline: Arc<Pipeline>,
     /// Warnings about peers.
     pub(super) complaints: Complaints,
+    plan: Plan,
     config: LoaderConfig,
     /// For the statistics only; connections own their attachments.
     attached: Mutex<Vec<Weak<Attachment>>>,
 }
 
 impl Server {
-    pub(super) fn new(pipeline: Arc<Pipeline>, config: LoaderConfig) -> Server {
+    pub(super) fn new(pipeline: Arc<Pipeline>, plan: Plan, config: LoaderConfig) -> Server {
         Server {
             pipeline,
             complaints: Complaints::default(),
+            plan,
             config,
             attached: Mutex::default(),
         }
@@ -78,17 +80,21 @@ impl Server {
     pub(super) fn prepare(&self, hello: &Hello) -> Result<Prepared, Unserved> {
         let source = self.pipeline.source();
         let (config, manifest) = (&self.config, source.dataset().manifest());
-        let global_batch = config.global_batch(u64::from(hello.world));
+        let global_batch = match self.plan {
+            Plan::Pretraining => config.global_batch(u64::from(hello.world)),
+            Plan::Evaluation => config.data.batch_size,
+        };
         let served = Served {
-            sampling_hash: config.sampling_hash(),
+            plan: self.plan,
+            sampling_hash: config.plan_hash(self.plan),
             manifest_checksum: manifest.checksum(),
             global_batch,
             groups: global_batch / config.data.batch_size,
         };
         hello.check(&served)?;
         let samples = source.split().len();
-        let sampler = Arc::new(PretrainingSampler::new(config, samples, global_batch)?);
-        let geometry = geometry(config, &sampler);
+        let sampler = Sampler::new(self.plan, config, samples, u64::from(hello.world))?;
+        let geometry = sampler.geometry(config);
         let len = geometry.total_len()?;
         self.room(hello.world, len)?;
         let (mapping, memory) = Mapping::create(len)?;

@@ -9,10 +9,12 @@ use std::thread::JoinHandle;
 use super::*;
 use crate::config::Loader;
 use crate::link::{self, Endpoint, Feed, Hello, NamedSocket, PROTOCOL, Welcome, send_stream};
+use crate::sampler::Plan;
 use crate::testing::{Copied, Fixture};
 
 const LONG: Duration = Duration::from_secs(60);
 const QUIET: ServeOptions = ServeOptions {
+    plan: Plan::Pretraining,
     stay: false,
     statistics: Duration::ZERO,
 };
@@ -49,6 +51,7 @@ fn hello(fixture: &Fixture) -> Hello {
     Hello {
         protocol: PROTOCOL,
         pid: std::process::id(),
+        plan: Plan::Pretraining,
         sampling_hash: fixture.config.sampling_hash(),
         manifest_checksum: fixture.source().dataset().manifest().checksum(),
         rank: 0,
@@ -155,12 +158,20 @@ fn refusals_reach_the_trainer_and_cost_the_loader_nothing() {
         reason.contains("2 groups") && reason.contains("3 ranks"),
         "{reason}"
     );
+    let reason = refused(Hello {
+        plan: Plan::Evaluation,
+        ..good.clone()
+    });
+    assert!(
+        reason.contains("evaluation") && reason.contains("pretraining"),
+        "{reason}"
+    );
     // Not even JSON: answered, and no reason to end.
     let mut stranger = StdStream::connect(&running.socket).unwrap();
     io::Write::write_all(&mut stranger, b"\x04\0\0\0what").unwrap();
     let mut answer = Vec::new();
     io::Read::read_to_end(&mut stranger, &mut answer).unwrap();
-    assert!(String::from_utf8_lossy(&answer[4..]).contains("speaks link version 1"));
+    assert!(String::from_utf8_lossy(&answer[4..]).contains("speaks link version 2"));
     let mut feed = connect(&running.fixture, &at(&running.socket), &good).unwrap();
     take(&mut feed, 1);
     feed.goodbye();

@@ -84,6 +84,7 @@ pub fn connect(config: &Path, socket: &Path, first_step: u64) -> Feed {
     let hello = Hello {
         protocol: PROTOCOL,
         pid: std::process::id(),
+        plan: loader::sampler::Plan::Pretraining,
         sampling_hash: config.sampling_hash(),
         manifest_checksum: manifest.checksum(),
         rank: 0,

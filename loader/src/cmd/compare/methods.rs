@@ -257,6 +257,7 @@ impl Method {
                 let source = (entry.source_width, entry.source_height);
                 let view = View {
                     area: crop.on_grid(source, (entry.stored_width, entry.stored_height)),
+                    surround: false,
                     resolution: *resolution,
                     side: SIDE,
                     mirror: false,

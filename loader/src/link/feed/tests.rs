@@ -27,6 +27,7 @@ fn hello() -> Hello {
     Hello {
         protocol: PROTOCOL,
         pid: 1,
+        plan: crate::sampler::Plan::Pretraining,
         sampling_hash: 2,
         manifest_checksum: 3,
         rank: 0,

@@ -23,6 +23,8 @@ pub struct Axis {
     pub length: f64,
     /// How many samples there are on the axis.
     pub samples: usize,
+    /// Start and length of the stretch that may be looked at: that of the outputs, or a longer one around it.
+    pub seen: (f64, f64),
     /// How many outputs the stretch becomes.
     pub side: usize,
     /// True if the outputs are wanted in reverse order.
@@ -38,6 +40,7 @@ impl Axis {
             start,
             length,
             samples,
+            seen: (start, length),
             side,
             reversed: mirror,
             steps: 1 << 8,
@@ -50,9 +53,18 @@ impl Axis {
             start,
             length,
             samples,
+            seen: (start, length),
             side,
             reversed: false,
             steps: 1 << WEIGHT_BITS,
+        }
+    }
+
+    /// Lets outputs look at `length` samples from `start` on.
+    pub fn seeing(self, start: f64, length: f64) -> Axis {
+        Axis {
+            seen: (start, length),
+            ..self
         }
     }
 }
@@ -80,8 +92,9 @@ impl Taps {
     pub fn prepare(&mut self, axis: &Axis, simd: Simd) {
         let scale = axis.length / axis.side as f64;
         let reach = scale.max(1.0);
-        let low = axis.start.floor().min(axis.samples as f64 - 1.0);
-        let high = (axis.start + axis.length)
+        let (seen, seen_length) = axis.seen;
+        let low = seen.floor().min(axis.samples as f64 - 1.0);
+        let high = (seen + seen_length)
             .ceil()
             .clamp(low + 1.0, axis.samples as f64);
         let count = (2.0 * reach).ceil().min(high - low);
@@ -191,6 +204,7 @@ mod tests {
             start,
             length,
             samples,
+            seen: (start, length),
             side,
             reversed: false,
             steps: 256,
