@@ -90,7 +90,8 @@ bench-official: ## the training step beside the official code's, on the CPU (IJE
 # --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
 
 .PHONY: test
-test: setup fmt width deny clippy msrv doc python unit sources cuda loom miri asan fuzz-build ## everything CI runs
+test: setup fmt width deny clippy msrv doc python unit sources probes
+test: cuda loom miri asan fuzz-build ## everything CI runs
 	@echo "All stages passed."
 
 .PHONY: check
@@ -158,6 +159,13 @@ sources: ## every kind of source, written by its format's own library, every ima
 	@mkdir -p $(TARGET)/sources
 	python3 tests/tools/sources.py $(TARGET)/sources $(TARGET)/debug/shardtool \
 		$(if $(filter-out file,$(origin IMAGES)),--images "$(IMAGES)")
+
+# The venv with scikit-learn is made by pip in target/probes/.
+.PHONY: probes
+probes: setup ## `trainer eval` beside scikit-learn on the same features
+	$(CARGO) build --workspace --bins
+	@mkdir -p $(TARGET)/probes
+	python3 tests/tools/probes.py $(TARGET)/probes $(TARGET)/debug
 
 # A build that takes GPUs, on a machine that may have none: what needs none works, and the rest says what is missing.
 .PHONY: cuda

@@ -65,6 +65,11 @@ pub struct Site {
 impl Site {
     /// Makes `images` training images and builds their shards.
     pub fn new(images: u32) -> Site {
+        Site::with_val(images, 0)
+    }
+
+    /// Makes `images` training images and `val` others to evaluate with, and builds their shards.
+    pub fn with_val(images: u32, val: u32) -> Site {
         let root = tempfile::tempdir().expect("a temporary directory");
         let site = Site { root };
         run_ok(
@@ -74,6 +79,8 @@ impl Site {
                 &site.path("images"),
                 "--images",
                 &images.to_string(),
+                "--val",
+                &val.to_string(),
                 "--classes",
                 "3",
             ],
@@ -181,15 +188,21 @@ impl Site {
         let dataset = Dataset::open(Path::new(&self.path("shards"))).expect("shards");
         let split = &dataset.splits()[0];
         for id in 0..split.len() {
-            let sample = split.sample(id);
-            let at = sample.entry().offset + u64::from(sample.entry().length) / 2;
-            let mut byte = [0];
-            let mut options = File::options();
-            options.read(true).write(true);
-            let file = options.open(sample.shard().path()).expect("a shard");
-            file.read_exact_at(&mut byte, at).expect("a payload");
-            file.write_all_at(&[!byte[0]], at).expect("room");
+            self.flip_sample(id);
         }
+    }
+
+    /// Damages a sample of the first split by changing a byte; done twice, it mends it.
+    pub fn flip_sample(&self, id: u64) {
+        let dataset = Dataset::open(Path::new(&self.path("shards"))).expect("shards");
+        let sample = dataset.splits()[0].sample(id);
+        let at = sample.entry().offset + u64::from(sample.entry().length) / 2;
+        let mut byte = [0];
+        let mut options = File::options();
+        options.read(true).write(true);
+        let file = options.open(sample.shard().path()).expect("a shard");
+        file.read_exact_at(&mut byte, at).expect("a payload");
+        file.write_all_at(&[!byte[0]], at).expect("room");
     }
 
     /// Tells whether the run has a checkpoint after so many steps.

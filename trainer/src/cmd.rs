@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod check_reference;
+pub mod eval;
 pub mod export;
 pub mod import;
 pub mod launch;
@@ -47,6 +48,8 @@ enum Command {
     Plot(plot::Args),
     /// Time the training step: phases, images per second, FLOP/s and memory
     Bench(bench::Args),
+    /// Evaluate an encoder: features, nearest neighbours, linear probes
+    Eval(eval::Args),
     /// Check everything that training needs of a device, one line each
     Smoke(smoke::Args),
     /// Make a checkpoint of official weights or of a Hugging Face model
@@ -107,7 +110,7 @@ fn set_threads(threads: Option<usize>) -> Result<()> {
 /// Why it could not run, with the file or option at fault.
 pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
     let is_stopped_softly = matches!(cli.command, Command::Launch(_) | Command::Train(_));
-    if is_stopped_softly || matches!(cli.command, Command::Bench(_)) {
+    if is_stopped_softly || matches!(cli.command, Command::Bench(_) | Command::Eval(_)) {
         // Where it cannot be had, training is slower in company and the same otherwise.
         threads::spin_shortly()
             .unwrap_or_else(|error| tracing::debug!("OpenMP's threads spin long: {error}"));
@@ -122,6 +125,7 @@ pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
         Command::Plan(args) => plan::run(&args, out),
         Command::Plot(args) => plot::run(&args, out),
         Command::Bench(args) => bench::run(&args, &cli.verbosity, out),
+        Command::Eval(args) => eval::run(&args, &cli.verbosity, out),
         Command::Smoke(args) => smoke::run(&args, out),
         Command::Import(args) => import::run(&args, out),
         Command::Export(args) => export::run(&args, out),

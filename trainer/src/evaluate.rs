@@ -1,7 +1,24 @@
-//! What trained networks are worth: features of images, for probes and for users.
+//! What trained networks are worth: features of images, and probes of them.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | [`Features`] | a frozen encoder, and what it makes of images |
+//! | [`Pass`] | the features of a whole split, from a loader |
+//! | [`Table`] | features with their classes, on disk between two probes |
+//! | [`knn`], [`linear`] | the votes of nearest neighbours, linear probes |
+//! | [`lowshot`] | regressions on the features of a few labelled images |
 
 mod error;
 mod features;
+pub mod knn;
+pub mod linear;
+pub mod lowshot;
+mod pass;
+mod score;
+mod table;
 
 pub use error::Error;
 pub use features::Features;
+pub use pass::{Pass, hello};
+pub use score::Score;
+pub use table::{Key, NotKept, Table};

@@ -6,6 +6,6 @@ mod error;
 mod keeper;
 
 pub use changes::{Data, Terms};
-pub use directory::{Begin, Resume, RunDir};
+pub use directory::{Begin, PARAMS, Resume, RunDir};
 pub use error::Error;
 pub use keeper::Keeper;

@@ -1,5 +1,6 @@
 //! Features from a checkpoint are those of the network that it was written from.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use loader::config::ConfigFile;
@@ -7,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::{self, PARTS, Snapshot, State, Store};
 use trainer::config::Config;
 use trainer::evaluate::{Error, Features};
-use trainer::method::encoder::Encoder;
+use trainer::method::encoder::{Encoder, Keep};
 use trainer::method::ijepa::IJepa;
 use trainer::method::optimizer::Optimizer;
 use trainer::source::Normaliser;
@@ -84,6 +85,44 @@ fn a_checkpoint_may_be_of_another_size_than_the_runs_first() {
     assert_eq!(features.encoder().config().image_size, 32);
     let positions = |encoder: &Encoder| encoder.positions(32, 48).unwrap();
     assert!(positions(features.encoder()).equal(&positions(&ijepa.target_encoder)));
+}
+
+#[test]
+fn features_of_the_last_blocks_stand_side_by_side() {
+    let run = tempfile::tempdir().unwrap();
+    let ijepa = write(run.path(), |_| {});
+    let features = Features::load(run.path(), Device::Cpu).unwrap();
+    let bytes = Tensor::arange(2 * 3 * 32 * 32, (Kind::Int64, Device::Cpu))
+        .remainder(253)
+        .to_kind(Kind::Uint8)
+        .view([2, 3, 32, 32]);
+    let images = Normaliser::new(Device::Cpu).unwrap().apply(&bytes).unwrap();
+    let four = features.pooled_layers(&images, 4).unwrap();
+    assert_eq!(four.size(), [2, 4 * 192]);
+    // The last block's are those of the last layer alone.
+    let last = features.pooled(&bytes).unwrap();
+    assert!(four.narrow(1, 3 * 192, 192).equal(&last));
+    assert!(features.pooled_layers(&images, 1).unwrap().equal(&last));
+    // Each is the final norm of what a hook sees of its block.
+    let mut hooks = BTreeMap::new();
+    let encoder = &ijepa.target_encoder;
+    drop(encoder.forward(&images, Keep::All, &mut hooks).unwrap());
+    let named = encoder.parameters().iter();
+    let parameters: BTreeMap<&str, &Tensor> =
+        named.map(|(name, tensor)| (&name[..], tensor)).collect();
+    for (place, block) in (8..12).enumerate() {
+        let seen = hooks[&format!("block{block}")].layer_norm(
+            [192],
+            Some(parameters["norm.weight"]),
+            Some(parameters["norm.bias"]),
+            1e-6,
+            true,
+        );
+        let mean = seen.mean_dim([1i64].as_slice(), false, Kind::Float);
+        let ours = four.narrow(1, place as i64 * 192, 192);
+        assert!(ours.allclose(&mean, 1e-5, 1e-6, false), "block {block}");
+        assert_eq!(ours.equal(&last), block == 11);
+    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! Why the networks of a checkpoint cannot be evaluated.
+//! Why networks cannot be evaluated.
 
+use std::io;
 use std::path::PathBuf;
 
 use shardtool::Escaped;
 
-use crate::{checkpoint, config};
+use crate::{checkpoint, config, source};
 
-/// The reason why there are no features.
+/// The reason why there are no features, or no probe of them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,4 +25,55 @@ pub enum Error {
     /// The device failed, or the images are not made of whole patches.
     #[error(transparent)]
     Compute(#[from] crate::Error),
+    /// No more images come.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// Features could not be kept.
+    #[error("{}: {cause}", Escaped::new(path))]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// Nothing is left of a split to probe with.
+    #[error(
+        "split {:?} has no sample that is whole and has a class",
+        Escaped::new(split)
+    )]
+    Empty {
+        /// The split.
+        split: String,
+    },
+    /// A list names images, and the shards keep no names.
+    #[error("the shards keep no names of their images, so a list cannot say which are labelled")]
+    NoNames,
+    /// No image of the split has a name of the list.
+    #[error("{:?} of the list is no image of the split", Escaped::new(name))]
+    Unlisted {
+        /// The name.
+        name: String,
+    },
+    /// Several images have a name of the list.
+    #[error(
+        "{:?} of the list are {samples} images of the split; give paths below the image folder",
+        Escaped::new(name)
+    )]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// The number of images.
+        samples: usize,
+    },
+    /// No image is labelled.
+    #[error("no labelled image is whole and has a class")]
+    NothingLabelled,
+    /// A class is beyond those of the data set.
+    #[error("class {class} of a sample is not below {classes}, the classes of the shards")]
+    Class {
+        /// The class.
+        class: i64,
+        /// Classes of the data set.
+        classes: i64,
+    },
 }

@@ -39,6 +39,15 @@ impl Features {
         encoder
             .load_state(&weights)
             .map_err(|cause| checkpoint::Error::Unfit { path, cause })?;
+        Features::of(encoder)
+    }
+
+    /// Takes features with an encoder, on the device that it is on.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] from the device.
+    pub fn of(encoder: Encoder) -> Result<Features, Error> {
+        let device = encoder.parameters()[0].1.device();
         Ok(Features {
             encoder,
             normaliser: Normaliser::new(device)?,
@@ -70,5 +79,17 @@ impl Features {
     pub fn pooled(&self, bytes: &Tensor) -> Result<Tensor, crate::Error> {
         let patches = self.of_patches(bytes)?;
         Ok(patches.f_mean_dim([1i64].as_slice(), false, Kind::Float)?)
+    }
+
+    /// Returns the means of each image's encodings after each of the last `layers` blocks, side by side: normalised
+    /// images (B, 3, height, width) to (B, layers · D), the last block's last. See [`Encoder::layer_features`].
+    ///
+    /// # Errors
+    /// Those of [`Features::of_patches`].
+    pub fn pooled_layers(&self, images: &Tensor, layers: usize) -> Result<Tensor, crate::Error> {
+        let mean = |x: &Tensor| x.f_mean_dim([1i64].as_slice(), false, Kind::Float);
+        let layers = self.encoder.layer_features(images, layers)?;
+        let means = layers.iter().map(mean).collect::<Result<Vec<_>, _>>()?;
+        Ok(Tensor::f_cat(&means, 1)?)
     }
 }

@@ -10,6 +10,7 @@
 //!   epochs to come are our own. What that needs must be there and right;
 //! * with one and `start_over`, training begins at step 0 from the weights alone: see `start_over.rs`.
 
+mod encoder;
 mod moments;
 mod source;
 mod start_over;
@@ -26,6 +27,7 @@ use super::Error;
 use crate::checkpoint::{State, Store};
 use crate::config::Config;
 
+pub use encoder::{EncoderWeights, read_encoder};
 pub use moments::OptimizerFault;
 
 /// What may be said about an import.

@@ -37,6 +37,23 @@ pub struct Encoder {
     parameters: Parameters,
 }
 
+/// Hooks that keep what the last blocks make.
+struct LastBlocks {
+    /// Number of the first block to keep.
+    first: usize,
+    outputs: Vec<Tensor>,
+}
+
+impl Hooks for LastBlocks {
+    fn record(&mut self, name: std::fmt::Arguments<'_>, tensor: &Tensor) {
+        let name = name.to_string();
+        let number = name.strip_prefix("block").and_then(|i| i.parse().ok());
+        if number.is_some_and(|number: usize| number >= self.first) {
+            self.outputs.push(tensor.shallow_clone());
+        }
+    }
+}
+
 /// Which patches of an image an encoder looks at, and which it returns.
 #[derive(Clone, Copy, Debug)]
 pub enum Keep<'a> {
@@ -55,7 +72,7 @@ impl Encoder {
     /// # Errors
     /// [`Error::Sizes`] for sizes that make no network, [`Error::OutOfMemory`] where they make too large a one.
     pub fn new(config: &ModelConfig, device: Device) -> Result<Self, Error> {
-        config.check()?;
+        config.check_encoder()?;
         let parameters = zeroed(parameters::encoder(config), config.grid(), device)?;
         let scope = Scope::new(&parameters);
         let blocks = (0..config.depth)
@@ -123,11 +140,31 @@ impl Encoder {
     /// [`Error::ImageSize`] or [`Error::PatchGrid`] for other images, [`Error::OutOfMemory`] and [`Error::Torch`] from
     /// the device.
     pub fn features(&self, images: &Tensor) -> Result<Tensor, Error> {
+        self.whole(images, &mut NoHooks)
+    }
+
+    /// Returns what [`features`](Encoder::features) returns after each of the last `layers` blocks, the last block's
+    /// last: the final norm is applied to each, as DINO's probes do.
+    ///
+    /// # Errors
+    /// Those of [`features`](Encoder::features).
+    pub fn layer_features(&self, images: &Tensor, layers: usize) -> Result<Vec<Tensor>, Error> {
+        let mut last = LastBlocks {
+            first: self.blocks.len().saturating_sub(layers),
+            outputs: Vec::new(),
+        };
+        drop(self.whole(images, &mut last)?);
+        let norm = |x: &Tensor| tch::no_grad(|| self.norm.forward(x));
+        last.outputs.iter().map(norm).collect()
+    }
+
+    /// Encodes whole images without gradients.
+    fn whole(&self, images: &Tensor, hooks: &mut dyn Hooks) -> Result<Tensor, Error> {
         let [_, CHANNELS, height, width] = images.size()[..] else {
             return Err(self.image_size(images));
         };
         let positions = self.positions(height, width)?;
-        tch::no_grad(|| self.encode(images, &positions, Keep::All, &mut NoHooks))
+        tch::no_grad(|| self.encode(images, &positions, Keep::All, hooks))
     }
 
     /// Returns the position embedding of images of `height` × `width` pixels, (1, N, D).

@@ -26,7 +26,7 @@ use crate::distributed::First;
 use crate::exchange::import;
 
 /// The official name of the stored configuration.
-const PARAMS: &str = "params-ijepa.yaml";
+pub const PARAMS: &str = "params-ijepa.yaml";
 const LOCK: &str = "run.lock";
 
 /// The place where a run begins.

@@ -48,6 +48,8 @@ struct Begun {
     size: (usize, usize),
     lengths: (i64, i64),
     sample_ids: Vec<u64>,
+    labels: Vec<i64>,
+    flags: Vec<u8>,
     replaced: u64,
     waited: Duration,
 }
@@ -136,6 +138,8 @@ impl DeviceBuffers {
             size: raw.size,
             lengths: (slot.context_len() as i64, slot.target_len() as i64),
             sample_ids: raw.sample_ids.to_vec(),
+            labels: raw.labels.to_vec(),
+            flags: raw.flags.to_vec(),
             replaced: raw.replaced(),
             waited,
         });
@@ -178,6 +182,8 @@ impl DeviceBuffers {
             context: masks(&buffer.context, begun.lengths.0)?,
             targets: masks(&buffer.targets, begun.lengths.1)?,
             sample_ids: begun.sample_ids,
+            labels: begun.labels,
+            flags: begun.flags,
             replaced: begun.replaced,
             waited: begun.waited,
         };

@@ -19,6 +19,10 @@ pub struct Group {
     pub targets: Vec<Tensor>,
     /// Sample number of each image in its split.
     pub sample_ids: Vec<u64>,
+    /// Class of each image, [`NO_LABEL`](loader::ring::NO_LABEL) where it has none.
+    pub labels: Vec<i64>,
+    /// Flags of each image: [`FLAG_REPLACED`] and [`FLAG_ABSENT`](loader::ring::FLAG_ABSENT).
+    pub flags: Vec<u8>,
     /// Images that stand in for damaged ones.
     pub replaced: u64,
     /// Time in which the trainer was blocked until the group was there, without the copy.
@@ -38,6 +42,8 @@ pub struct Raw<'a> {
     pub targets: Vec<&'a [i64]>,
     /// Sample number of each image.
     pub sample_ids: &'a [u64],
+    /// Class of each image.
+    pub labels: &'a [i64],
     /// Flags of each image.
     pub flags: &'a [u8],
 }
@@ -55,6 +61,7 @@ impl<'a> Raw<'a> {
                 .map(|mask| slot.target(mask))
                 .collect(),
             sample_ids: slot.sample_ids(),
+            labels: slot.labels(),
             flags: slot.flags(),
         }
     }
@@ -141,6 +148,8 @@ impl Group {
             context: masks(&raw.context)?,
             targets: masks(&raw.targets)?,
             sample_ids: raw.sample_ids.to_vec(),
+            labels: raw.labels.to_vec(),
+            flags: raw.flags.to_vec(),
             replaced: raw.replaced(),
             waited: Duration::ZERO,
         })
@@ -161,6 +170,7 @@ mod tests {
             context: vec![&context],
             targets: vec![&target, &target],
             sample_ids: &[7, 9],
+            labels: &[1, 0],
             flags: &[0, FLAG_REPLACED],
         };
         let batch = Group::new(&raw, Device::Cpu).unwrap();
@@ -194,6 +204,7 @@ mod tests {
             context: vec![],
             targets: vec![],
             sample_ids: &[0],
+            labels: &[0],
             flags: &[0],
         };
         assert!(Group::new(&raw, Device::Cpu).is_err());

@@ -90,6 +90,8 @@ impl GroupSource for MadeUp {
             images,
             context: vec![mask(8, 5 + shift)],
             targets: vec![mask(shift, 4), mask(shift + 2, 4)],
+            labels: vec![0; sample_ids.len()],
+            flags: vec![0; sample_ids.len()],
             sample_ids,
             replaced: 0,
             waited: Duration::ZERO,

@@ -11,6 +11,7 @@ use trainer::source::{self, Group, GroupSource, Raw};
 pub struct MadeUp {
     images: Vec<u8>,
     sample_ids: Vec<u64>,
+    labels: Vec<i64>,
     flags: Vec<u8>,
     size: usize,
     groups: u64,
@@ -50,6 +51,7 @@ impl MadeUp {
         Ok(MadeUp {
             images: bytes.take(images * 3 * size * size).collect(),
             sample_ids: (0..images as u64).collect(),
+            labels: vec![0; images],
             flags: vec![0; images],
             size,
             groups,
@@ -71,6 +73,7 @@ impl GroupSource for MadeUp {
             context: slices(&self.masks[number].context),
             targets: slices(&self.masks[number].targets),
             sample_ids: &self.sample_ids,
+            labels: &self.labels,
             flags: &self.flags,
         };
         Ok(Some(Group::new(&raw, self.device)?))

@@ -1,0 +1,304 @@
+//! Promise: `trainer eval` tells what an encoder is worth, the same each time and for the same weights from any file;
+//! what it computed once is kept, and what is damaged is left out or made again.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Output;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use shardtool::Dataset;
+use tests::{Running, Site, children, run, run_ok, signal, wait_until};
+
+/// Probes small enough for a test.
+const SHORT: [&str; 6] = ["--epochs", "4", "--lr", "0.01,0.1", "--k", "3,20"];
+
+/// Makes images, shards and a run of two steps.
+fn trained() -> Site {
+    let site = Site::with_val(60, 21);
+    let mut arguments = site.launch_arguments("run");
+    arguments.extend(["--set", "trainer.stop_at_step=2"].map(str::to_owned));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    run_ok("trainer", &arguments);
+    site
+}
+
+/// Runs `trainer eval` on weights with the site's images.
+fn eval(site: &Site, what: &str, weights: &str, more: &[&str]) -> Output {
+    let (weights, config, shards) = (
+        site.path(weights),
+        site.path("config.yaml"),
+        site.path("shards"),
+    );
+    let mut arguments = vec![
+        "eval", what, &weights, "--device", "cpu", "--config", &config, "--shards", &shards,
+    ];
+    arguments.extend(more);
+    run("trainer", &arguments)
+}
+
+/// Returns both outputs of an evaluation that must have ended well.
+fn said(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    (stdout, stderr)
+}
+
+fn report(path: &str) -> Value {
+    serde_json::from_slice(&fs::read(path).expect("a report")).expect("JSON")
+}
+
+#[test]
+fn probes_are_the_same_again_and_features_are_computed_once() {
+    let site = trained();
+    let json = site.path("report.json");
+    let arguments = [&SHORT[..], &["--features", "max", "--json", &json]].concat();
+    let (table, first) = said(&eval(&site, "all", "run", &arguments));
+    for row in ["3-nn", "20-nn", "linear"] {
+        for kind in ["last ", "last4 "] {
+            let is_row = |line: &str| line.starts_with(kind) && line.contains(row);
+            assert!(table.lines().any(is_row), "no {kind}{row} in:\n{table}");
+        }
+    }
+    assert!(first.contains("serving"), "{first}");
+    let found = report(&json);
+    assert_eq!(
+        found["data"]["train"],
+        serde_json::json!({"split": "train", "images": 60})
+    );
+    let results = found["results"].as_array().expect("a list");
+    assert_eq!(results.len(), 2);
+    for result in results {
+        let heads = result["linear"]["heads"].as_array().expect("a list");
+        assert_eq!(heads.len(), 4, "two rates, two decays");
+        let best = result["linear"]["best"].as_u64().expect("a number") as usize;
+        let held = |head: &Value| head["held_out"]["top1"].as_f64().expect("a share");
+        assert!(heads.iter().all(|head| held(head) <= held(&heads[best])));
+        let shares = result["knn"].as_array().expect("a list").iter();
+        assert!(
+            shares
+                .clone()
+                .all(|share| share["top1"].as_f64() <= share["top5"].as_f64())
+        );
+        assert_eq!(shares.count(), 2);
+    }
+
+    // Kept features are read, and no loader is started.
+    let (again, second) = said(&eval(&site, "all", "run", &arguments));
+    assert_eq!(again, table);
+    assert!(
+        second.contains("features of 60 images from") && !second.contains("serving"),
+        "{second}"
+    );
+    // Those of the last block are among them, if they are looked for in the same place.
+    let kept: Vec<_> = fs::read_dir(site.path("run/checkpoints"))
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "eval"))
+        .collect();
+    let [kept] = &kept[..] else {
+        panic!("{kept:?}");
+    };
+    let train = kept.join("train-target-64px-last4.safetensors");
+    let sound = fs::read(&train).expect("kept features");
+    for (damage, why) in [
+        (flipped(&sound), "checksum"),
+        (b"no tensors".to_vec(), "computing them anew"),
+    ] {
+        fs::write(&train, damage).expect("written");
+        let (again, said) = said(&eval(&site, "all", "run", &arguments));
+        assert_eq!(again, table);
+        assert!(
+            said.contains(why) && said.contains("computing them anew"),
+            "{said}"
+        );
+        let anew = fs::read(&train).expect("kept features");
+        assert!(anew == sound, "other bytes than before");
+    }
+    // Other images under the same name.
+    let other = [&arguments[..], &["--set", "loader.eval_resize=64"]].concat();
+    let (_, said) = said(&eval(&site, "all", "run", &other));
+    assert!(
+        said.contains("features of other weights, images or settings"),
+        "{said}"
+    );
+}
+
+fn flipped(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    *bytes.last_mut().expect("some bytes") ^= 1;
+    bytes
+}
+
+#[test]
+fn equal_weights_are_worth_the_same_whatever_file_they_are_in() {
+    let site = trained();
+    let json = site.path("report.json");
+    let probe = |weights: &str, more: &[&str]| {
+        let arguments = [&SHORT[..], &["--json", &json], more].concat();
+        said(&eval(&site, "knn", weights, &arguments));
+        let found = report(&json);
+        (
+            found["weights"]["checksum"].clone(),
+            found["results"].clone(),
+        )
+    };
+    let ours = probe("run", &[]);
+    for (format, name) in [("official", "jepa.pth.tar"), ("hf", "model")] {
+        let (run, path) = (site.path("run"), site.path(name));
+        run_ok("trainer", &["export", &run, "--to", format, "--out", &path]);
+        assert_eq!(probe(name, &[]), ours, "{format}");
+        assert!(Path::new(&format!("{path}.eval")).is_dir());
+    }
+    let context = probe("run", &["--encoder", "context"]);
+    assert_ne!(context.0, ours.0);
+    // In a run directory the configuration need not be named.
+    let (run, shards) = (site.path("run"), site.path("shards"));
+    run_ok(
+        "trainer",
+        &["eval", "knn", &run, "--device", "cpu", "--shards", &shards],
+    );
+}
+
+#[test]
+fn a_few_labels_are_named_by_a_list_or_drawn() {
+    let site = trained();
+    let json = site.path("report.json");
+    let probed = |more: &[&str]| {
+        let arguments = [more, &["--json", &json]].concat();
+        let (table, _) = said(&eval(&site, "lowshot", "run", &arguments));
+        assert!(table.contains("low-shot"), "{table}");
+        report(&json)["results"][0]["lowshot"].clone()
+    };
+    let dataset = Dataset::open(Path::new(&site.path("shards"))).expect("shards");
+    let split = dataset.split("train").expect("a split");
+    // As the official lists have it: without the directory of the class.
+    let names = (0..60).step_by(3).map(|id| {
+        let name = split.sample(id).name().expect("a path");
+        name.rsplit('/').next().expect("a part").to_owned() + "\n"
+    });
+    let list = site.path("list.txt");
+    fs::write(&list, names.collect::<String>()).expect("a list");
+    assert_eq!(probed(&["--lowshot", &list])["images"], 20);
+    let few = probed(&["--per-class", "7", "--seed", "3"]);
+    assert_eq!(few["images"], 21);
+    assert_eq!(probed(&["--per-class", "7", "--seed", "3"]), few);
+
+    fs::write(&list, "n01440764_10026.JPEG\n").expect("a list");
+    for (more, said) in [
+        (
+            &["--lowshot", &list][..],
+            "\"n01440764_10026.JPEG\" of the list is no image of the split",
+        ),
+        (&[], "--lowshot LIST or --per-class N"),
+    ] {
+        let output = eval(&site, "lowshot", "run", more);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(said), "{said}: {stderr}");
+    }
+}
+
+#[test]
+fn a_damaged_image_is_named_and_left_out() {
+    let site = trained();
+    site.flip_sample(7);
+    let json = site.path("report.json");
+    let arguments = [&SHORT[..], &["--json", &json]].concat();
+    let (_, stderr) = said(&eval(&site, "all", "run", &arguments));
+    assert!(stderr.contains("is damaged and left out"), "{stderr}");
+    assert!(
+        stderr.contains("1 of 60 images cannot be read, and are left out"),
+        "{stderr}"
+    );
+    assert_eq!(report(&json)["data"]["train"]["images"], 59);
+}
+
+#[test]
+fn a_signal_ends_an_evaluation_at_once() {
+    let site = trained();
+    let (weights, shards) = (site.path("run"), site.path("shards"));
+    let mut arguments = vec![
+        "eval", "linear", &weights, "--device", "cpu", "--shards", &shards,
+    ];
+    // Longer than anybody waits.
+    arguments.extend(["--epochs", "1000000000"]);
+    let arguments: Vec<String> = arguments.into_iter().map(String::from).collect();
+    let mut running = Running::start("trainer", &arguments, &site.path("eval.log"));
+    wait_until("the features", || {
+        running.stderr().contains("\"val\": features of")
+    });
+    signal(running.id(), Signal::TERM);
+    assert_eq!(running.wait().signal(), Some(15));
+}
+
+#[test]
+fn an_evaluation_whose_loader_is_lost_can_be_started_again() {
+    let site = trained();
+    let (weights, shards) = (site.path("run"), site.path("shards"));
+    let log = site.path("eval.log");
+    let mut arguments = vec![
+        "eval", "features", &weights, "--device", "cpu", "--shards", &shards,
+    ];
+    arguments.extend(["--set", "data.batch_size=1", "--set", "loader.slots=2"]);
+    let arguments: Vec<String> = arguments.into_iter().map(String::from).collect();
+    let lost = (0..20).any(|_| {
+        let mut running = Running::start("trainer", &arguments, &log);
+        wait_until("the loader", || running.stderr().contains("serving rank 0"));
+        // It may be at the second split already, or gone.
+        for (loader, _) in children(running.id()) {
+            let loader = Pid::from_raw(loader.cast_signed()).expect("a process");
+            let _ = kill_process(loader, Signal::KILL);
+        }
+        let code = running.wait().code();
+        assert!(
+            code == Some(74) || code == Some(0),
+            "{code:?}: {}",
+            running.stderr()
+        );
+        code == Some(74)
+    });
+    assert!(lost, "20 evaluations were faster than this test");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    run_ok("trainer", &arguments);
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_said() {
+    let site = trained();
+    for (weights, more, said) in [
+        ("run", &["--val", "test"][..], "they have: train"),
+        (
+            "run",
+            &["--held-out", "0.9"],
+            "--held-out 0.9 is outside 0..=0.5",
+        ),
+        (
+            "run",
+            &["--set", "data.crop_size=60", "--set", "mask.patch_size=4"],
+            "not made of whole patches",
+        ),
+        ("nothing", &[], "nothing"),
+        (
+            "config.yaml",
+            &[],
+            "neither a file of PyTorch nor a safetensors file",
+        ),
+    ] {
+        let output = eval(&site, "knn", weights, more);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(said), "{said}: {stderr}");
+    }
+    // Weights from nowhere need a configuration.
+    fs::copy(
+        site.path("run/checkpoints/test-step00000002/encoder.safetensors"),
+        site.path("encoder.safetensors"),
+    )
+    .expect("copied");
+    let weights = site.path("encoder.safetensors");
+    let output = run("trainer", &["eval", "knn", &weights, "--device", "cpu"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--config FILE"));
+}

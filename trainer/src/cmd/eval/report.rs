@@ -1,0 +1,201 @@
+//! What an evaluation found: a table for people, and JSON with the whole grid.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use shardtool::Escaped;
+use trainer::evaluate::Score;
+use trainer::evaluate::knn::Neighbours;
+use trainer::evaluate::linear::{Grid, Head, Settings};
+use trainer::evaluate::lowshot::LowShot;
+
+/// Layout of the JSON; raised when a key changes its meaning.
+pub const VERSION: u32 = 1;
+
+/// All that is known of an evaluation.
+#[derive(Serialize)]
+pub struct Report {
+    pub version: u32,
+    pub weights: Weights,
+    pub data: Data,
+    /// Type of the encoder's matrix products.
+    pub dtype: &'static str,
+    /// The files of the features, where they are the result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<PathBuf>,
+    /// Divisor of a neighbour's cosine in its vote.
+    pub temperature: f64,
+    /// How heads were trained.
+    pub linear: Option<Settings>,
+    pub results: Vec<Probed>,
+}
+
+/// The encoder.
+#[derive(Serialize)]
+pub struct Weights {
+    pub path: String,
+    pub encoder: &'static str,
+    pub checksum: String,
+    pub model: String,
+}
+
+/// The images.
+#[derive(Serialize)]
+pub struct Data {
+    /// Checksum of the shards' manifest.
+    pub shards: String,
+    /// Those to learn from.
+    pub train: Images,
+    /// Those to count on.
+    pub val: Images,
+    pub classes: i64,
+    pub crop_size: u32,
+    pub resize: u32,
+}
+
+/// The images of a split that could be read.
+#[derive(Serialize)]
+pub struct Images {
+    pub split: String,
+    pub images: i64,
+}
+
+/// What the probes of features of one kind found.
+#[derive(Serialize)]
+pub struct Probed {
+    /// `last` or `last4`.
+    pub features: &'static str,
+    pub knn: Vec<Neighbours>,
+    pub linear: Option<Grid>,
+    pub lowshot: Option<LowShot>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (weights, data) = (&self.weights, &self.data);
+        writeln!(
+            f,
+            "{}: {} encoder, {}",
+            weights.path, weights.encoder, weights.model
+        )?;
+        let split = |Images { split, images }: &Images| {
+            format!("{images} images of {:?}", Escaped::new(split))
+        };
+        writeln!(
+            f,
+            "{} to learn from, {} to count on; {} classes; {} px of {}; {}",
+            split(&data.train),
+            split(&data.val),
+            data.classes,
+            data.crop_size,
+            data.resize,
+            self.dtype
+        )?;
+        for path in &self.features {
+            writeln!(f, "{}", Escaped::new(path))?;
+        }
+        if self.results.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\n{:<10}{:<10}{:>9}{:>9}",
+            "features", "probe", "top-1 %", "top-5 %"
+        )?;
+        let mut row = |features: &str, probe: &str, score: Option<Score>, note: &str| {
+            let of = |get: fn(Score) -> f64| {
+                score.map_or("-".to_owned(), |score| format!("{:.2}", get(score)))
+            };
+            let (top1, top5) = (of(|score| score.top1), of(|score| score.top5));
+            writeln!(f, "{features:<10}{probe:<10}{top1:>9}{top5:>9}{note}")
+        };
+        for Probed {
+            features,
+            knn,
+            linear,
+            lowshot,
+        } in &self.results
+        {
+            for Neighbours { k, score } in knn {
+                row(features, &format!("{k}-nn"), Some(*score), "")?;
+            }
+            if let Some(grid) = linear {
+                let chosen = grid.chosen();
+                let note = chosen.map_or(
+                    "  no rate of the grid gave finite weights".to_owned(),
+                    |head| format!("  rate {}, weight decay {}", head.lr, head.weight_decay),
+                );
+                row(features, "linear", chosen.and_then(|head| head.val), &note)?;
+            }
+            if let Some(found) = lowshot {
+                let (images, penalty) = (found.images, found.penalty);
+                let how = match found.held_out_images {
+                    0 => "too few to choose it",
+                    _ => "chosen on a part of them",
+                };
+                let note = format!("  {images} labelled images; penalty {penalty}, {how}");
+                row(features, "low-shot", found.val, &note)?;
+            }
+        }
+        for probed in &self.results {
+            if let (Some(grid), Some(settings)) = (&probed.linear, &self.linear) {
+                self.grid(f, probed.features, grid, settings)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// Writes the grid of the linear probes of one kind of features.
+    fn grid(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        features: &str,
+        grid: &Grid,
+        settings: &Settings,
+    ) -> fmt::Result {
+        let val = Escaped::new(&self.data.val.split);
+        let (shown, chosen) = match grid.held_out_images {
+            0 => (
+                format!("on {val:?}"),
+                format!("* the best on {val:?}, as papers report it"),
+            ),
+            held => (
+                format!("on {held} held-out images / on {val:?}"),
+                format!(
+                    "* the best on the held-out images of {:?}",
+                    Escaped::new(&self.data.train.split)
+                ),
+            ),
+        };
+        writeln!(
+            f,
+            "\nlinear probes of `{features}`, top-1 % {shown}, by rate and weight decay; {chosen}"
+        )?;
+        write!(f, "{:<10}", "rate")?;
+        for decay in &settings.weight_decays {
+            write!(f, "{decay:>18}")?;
+        }
+        writeln!(f)?;
+        let top1 = |score: Option<Score>| {
+            score.map_or("-".to_owned(), |score| format!("{:.2}", score.top1))
+        };
+        for (row, lr) in settings.lrs.iter().enumerate() {
+            write!(f, "{lr:<10}")?;
+            for column in 0..settings.weight_decays.len() {
+                let number = row * settings.weight_decays.len() + column;
+                let Head { held_out, val, .. } = grid.heads[number];
+                let mark = if grid.best == Some(number) { "*" } else { "" };
+                let text = match grid.held_out_images {
+                    0 => format!("{mark}{}", top1(val)),
+                    _ => format!("{mark}{} / {}", top1(held_out), top1(val)),
+                };
+                write!(f, "{text:>18}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! An encoder alone, out of any source that `import` knows and of checkpoints of ours, for evaluation.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use exchange::model::ModelConfig;
+use exchange::parameters;
+use exchange::weights::{self, Tensors};
+use tch::{Kind, Tensor};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::source::Files;
+use super::{Options, unfit};
+use crate::checkpoint;
+use crate::exchange::Error;
+use crate::exchange::export::Which;
+
+/// An encoder's weights.
+#[derive(Debug)]
+pub struct EncoderWeights {
+    /// The file or directory that they were read from: of a run directory, its latest checkpoint.
+    pub path: PathBuf,
+    /// Sizes of the network, without a predictor.
+    pub model: ModelConfig,
+    /// Every parameter by official name, on the CPU.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Checksum of names, shapes and numbers: equal for equal weights, whatever file they came from.
+    pub checksum: u64,
+    /// Sentences that the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Reads one encoder of `source`: a checkpoint of ours or a run directory, a file of PyTorch, a safetensors file, or a
+/// Hugging Face directory. Where a source has one encoder only, that is taken, and a note says so.
+///
+/// # Errors
+/// [`Error`] with what is wrong with the source.
+pub fn read_encoder(source: &Path, which: Which) -> Result<EncoderWeights, Error> {
+    let files = Files::open(source)?;
+    let path = match &files {
+        Files::Ours(..) => checkpoint::find(source)?,
+        _ => source.to_owned(),
+    };
+    // Moments are of no use here, and are read only by who goes on from them.
+    let options = Options {
+        start_over: true,
+        ..Options::default()
+    };
+    let mut given = files.read(source, &options)?;
+    given.complete_encoders();
+    let (name, tensors) = match which {
+        Which::Target => ("target_encoder", &given.networks.target_encoder),
+        Which::Context => ("encoder", &given.networks.encoder),
+    };
+    let model = weights::sizes(tensors, None, given.heads).and_then(|model| {
+        weights::check(name, tensors, &parameters::encoder(&model))?;
+        Ok(model)
+    });
+    let model = model.map_err(|cause| unfit(source, cause))?;
+    let (tensors, checksum) = copied(tensors)?;
+    Ok(EncoderWeights {
+        path,
+        model,
+        tensors,
+        checksum,
+        notes: given.notes,
+    })
+}
+
+/// Copies tensors out of mapped files, and sums them up.
+fn copied(tensors: &Tensors<'_>) -> Result<(BTreeMap<String, Tensor>, u64), Error> {
+    let mut hash = Xxh3::new();
+    let mut copies = BTreeMap::new();
+    for (name, data) in tensors {
+        let size: Vec<i64> = data.shape().iter().map(|&length| length as i64).collect();
+        let bytes = data.to_bytes();
+        hash.update(name.as_bytes());
+        size.iter()
+            .for_each(|length| hash.update(&length.to_le_bytes()));
+        hash.update(&bytes);
+        let tensor =
+            Tensor::f_from_data_size(&bytes, &size, Kind::Float).map_err(crate::Error::from)?;
+        copies.insert(name.clone(), tensor);
+    }
+    Ok((copies, hash.digest()))
+}
