@@ -15,6 +15,11 @@ use super::{Devices, Error, Job};
 /// KillWait, half a minute, and then say 137 instead of 75.
 const LAST_WORK: u32 = 600;
 
+/// The most nodes of a job, ranks of a node and seconds before its end: SLURM's limits, but for the ranks.
+const MOST_NODES: u32 = 1 << 16;
+const MOST_TASKS: u32 = 1024;
+const MOST_SECONDS: u32 = 65_535;
+
 /// Returns a path as an argument that is read as this path.
 fn argument(path: &Path) -> Result<String, Error> {
     text(Path::new(&literal(path))).map(str::to_owned)
@@ -48,26 +53,23 @@ impl Job {
                 reason,
             })
         };
-        for (option, number) in [
-            ("--nodes", Some(self.nodes)),
-            ("--tasks-per-node", Some(self.tasks_per_node)),
-            ("--cpus-per-task", Some(self.cpus_per_task)),
-            ("--signal-before", Some(self.signal_before)),
-            ("--array-parallelism", self.at_once),
+        for (option, number, most) in [
+            ("--nodes", Some(self.nodes), MOST_NODES),
+            ("--tasks-per-node", Some(self.tasks_per_node), MOST_TASKS),
+            ("--cpus-per-task", Some(self.cpus_per_task), u32::MAX),
+            ("--signal-before", Some(self.signal_before), MOST_SECONDS),
+            ("--array-parallelism", self.at_once, u32::MAX),
         ] {
-            if number == Some(0) {
-                return refused(option, &0, "at least 1 is needed");
+            match number {
+                Some(0) => return refused(option, &0, "at least 1 is needed"),
+                Some(number) if number > most => {
+                    return refused(option, &number, "more than SLURM or a node can have");
+                }
+                _ => {}
             }
         }
         if self.configs.is_empty() {
             return Err(Error::NoConfig);
-        }
-        if self.signal_before > 65_535 {
-            return refused(
-                "--signal-before",
-                &self.signal_before,
-                "SLURM takes at most 65535",
-            );
         }
         if u64::from(self.signal_before) >= self.time.seconds() {
             return Err(Error::NoTime {
@@ -91,9 +93,11 @@ impl Job {
                 );
             }
         }
-        let different: BTreeSet<_> = self.configs.iter().collect();
-        if different.len() < self.configs.len() {
-            return refused("--config", &"…", "a file is there twice");
+        let mut seen = BTreeSet::new();
+        for config in &self.configs {
+            if !seen.insert(config) {
+                return refused("--config", &text(config)?, "the file is there twice");
+            }
         }
         Ok(())
     }

@@ -108,16 +108,20 @@ fn what_is_asked_for_stands_in_the_script() {
 #[test]
 fn what_makes_no_job_is_refused_with_its_option() {
     type Change = fn(&mut Job);
-    let changes: [(&str, Change); 13] = [
+    let changes: [(&str, Change); 15] = [
         ("--nodes `0`", |job| job.nodes = 0),
         ("--tasks-per-node `0`", |job| job.tasks_per_node = 0),
+        ("--nodes `65537`", |job| job.nodes = 65_537),
+        ("--tasks-per-node `1025`", |job| job.tasks_per_node = 1025),
         ("--cpus-per-task `0`", |job| job.cpus_per_task = 0),
         ("--signal-before `0`", |job| job.signal_before = 0),
         ("--signal-before `65536`", |job| job.signal_before = 65_536),
         ("--signal-before 60000", |job| job.signal_before = 60_000),
         ("--array-parallelism `0`", |job| job.at_once = Some(0)),
         ("no configuration", |job| job.configs.clear()),
-        ("--config", |job| job.configs = vec!["a".into(), "a".into()]),
+        ("--config `a`", |job| {
+            job.configs = vec!["a".into(), "a".into()]
+        }),
         ("--job-name `a/b`", |job| job.name = "a/b".to_owned()),
         ("--extra `x\\n--y`", |job| {
             job.extra = vec!["x\n--y".to_owned()]
