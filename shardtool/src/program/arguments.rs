@@ -31,8 +31,14 @@ pub fn unexpanded_path(command: &clap::Command) -> Option<String> {
         .filter(is_path)
         .find_map(|argument| {
             let refused = ["~somebody/x", "a/$NO_VARIABLE_OF_THIS_NAME"].map(|value| {
-                let option = argument.get_long().map(|long| format!("--{long}={value}"));
-                let line = [name.to_owned(), option.unwrap_or_else(|| value.to_owned())];
+                let mut line = vec![name.to_owned()];
+                match argument.get_long() {
+                    Some(long) => line.push(format!("--{long}={value}")),
+                    None => {
+                        line.extend(before(command, argument));
+                        line.push(value.to_owned());
+                    }
+                }
                 let refused = command.clone().try_get_matches_from(line).err();
                 refused.map_or_else(String::new, |error| error.to_string())
             });
@@ -40,4 +46,15 @@ pub fn unexpanded_path(command: &clap::Command) -> Option<String> {
             (!is_read).then(|| format!("{name} {}: {refused:?}", argument.get_id()))
         });
     of_this.or_else(|| command.get_subcommands().find_map(unexpanded_path))
+}
+
+/// Returns a value for each of the positional arguments before this one.
+fn before(command: &clap::Command, argument: &clap::Arg) -> Vec<String> {
+    let others = command.get_positionals();
+    let others = others.take_while(|other| other.get_id() != argument.get_id());
+    let value = |other: &clap::Arg| match other.get_possible_values().first() {
+        Some(choice) => choice.get_name().to_owned(),
+        None => "1".to_owned(),
+    };
+    others.map(value).collect()
 }
