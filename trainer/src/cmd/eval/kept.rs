@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use loader::link::Welcome;
 use loader::sampler::Plan;
+use shardtool::paths::literal;
 use shardtool::program::{self, Verbosity};
 use shardtool::{Escaped, Manifest};
 use tch::Device;
@@ -135,9 +136,9 @@ impl Splits<'_> {
     /// Returns the program that shows a split.
     fn loader(&self, split: &str) -> Result<Program> {
         let mut program = Program::beside_this("loader", "run")?;
-        program.args(["--config".as_ref(), self.config_file]);
+        program.args(["--config".into(), literal(self.config_file)]);
         if let Some(shards) = self.shards {
-            program.args(["--shards".as_ref(), shards]);
+            program.args(["--shards".into(), literal(shards)]);
         }
         for set in self.sets {
             program.args(["--set", set]);
