@@ -95,13 +95,21 @@ fn compile_shim(root: &Path) {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
+        .flag("-isystemcsrc/gloo_stub")
         .flag(system("include"))
         .flag(system("include/torch/csrc/api/include"))
         .opt_level(1)
         // As libtorch itself was built: some of its classes have other members without it.
         .define("NDEBUG", None)
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
         .warnings(true)
-        .files(["csrc/shim.cpp", "csrc/recompute.cpp", "csrc/device.cpp"])
+        .files([
+            "csrc/shim.cpp",
+            "csrc/recompute.cpp",
+            "csrc/device.cpp",
+            "csrc/distributed.cpp",
+        ])
         .compile("ijepa_shim");
 }
 

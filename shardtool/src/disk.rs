@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::Escaped;
 
-pub use holder::Holder;
+pub use holder::{Holder, host_name};
 pub use lock::{Lock, LockError, Tried, try_lock};
 
 /// Beginning of the names of files and directories that are being written or removed.

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-pub use console::{Verbosity, faulty_variable, progress_bar, set_rank};
+pub use console::{Verbosity, faulty_variable, log_to, progress_bar, set_rank};
 pub use results::Results;
 
 use crate::{exit, panics};

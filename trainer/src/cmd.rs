@@ -77,6 +77,9 @@ pub struct RunArgs {
     /// with meta.load_checkpoint, what the file says]
     #[arg(long, value_name = "auto|last-good|never|DIR", value_parser = resume())]
     resume: Option<Resume>,
+    /// Network interface at which this process listens for other ranks [default: the one that reaches MASTER_ADDR]
+    #[arg(long, value_name = "NAME", value_parser = arguments::text())]
+    interface: Option<String>,
     /// Keys that may differ from those of the checkpoint to continue, as in optimization.epochs,optimization.lr;
     /// loader.shards stands for other images
     #[arg(long, value_name = "KEY", num_args = 1.., value_delimiter = ',', value_parser = arguments::text())]
@@ -89,11 +92,11 @@ fn resume() -> impl TypedValueParser<Value = Resume> {
 }
 
 /// Has libtorch compute with `threads` threads; by default those of `$OMP_NUM_THREADS`, else one per CPU that this
-/// process may use.
-fn set_threads(threads: Option<usize>) -> Result<()> {
+/// process may use, which it shares with the other ranks of its node, `local_world` in all.
+fn set_threads(threads: Option<usize>, local_world: u32) -> Result<()> {
     let omp = std::env::var("OMP_NUM_THREADS").ok();
-    let threads =
-        threads.unwrap_or_else(|| default_threads(omp.as_deref(), shardtool::cpus::count()));
+    let cpus = (shardtool::cpus::count() / local_world.max(1) as usize).max(1);
+    let threads = threads.unwrap_or_else(|| default_threads(omp.as_deref(), cpus));
     ensure!(
         (1..=MAX_THREADS).contains(&threads),
         "{threads} is outside 1..={MAX_THREADS}"

@@ -28,7 +28,7 @@ pub use logging::Logging;
 pub use meta::Meta;
 pub use optimization::Optimization;
 pub use resume::OnResume;
-pub use trainer::{MAX_THREADS, OnNonfinite, Trainer, default_threads};
+pub use trainer::{Compression, MAX_THREADS, OnNonfinite, Trainer, default_threads};
 
 /// A fault of a configuration.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ use shardtool::Escaped;
 
 pub use csv::OfficialRow;
 pub use log::{Log, Observer};
-pub use record::{RECORD_VERSION, Record};
+pub use record::{AcrossRanks, RECORD_VERSION, Record};
 pub use report::Report;
 
 /// The rank that keeps these logs, which alone has a run directory. The official names have it in them.

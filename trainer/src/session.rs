@@ -1,22 +1,28 @@
 //! A run put together: from a configuration to the first step, and from the last step to what became of it.
 
+mod agreement;
+mod beginning;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use loader::config::LoaderConfig;
 use loader::link::{Endpoint, Hello, PROTOCOL, Welcome, default_socket_path};
 use loader::sampler::Plan;
 use serde_json::Map;
 use shardtool::{Escaped, Manifest};
 use tch::Device;
 
-use crate::checkpoint::{State, epoch_lengths};
+use crate::checkpoint::{Change, State, epoch_lengths};
+use crate::config::resume::GLOBAL_BATCH;
 use crate::config::{self, Config};
-use crate::distributed::{First, World};
+use crate::distributed::{self, First, Place, Ranks, World};
 use crate::observe::{Log, Report};
 use crate::run::{self, Begin, Keeper, Resume, RunDir, Terms};
 use crate::source::{self, LoaderSource};
-use crate::stop::Stop;
+use crate::stop::{self, Stop};
 use crate::train::{self, Outcome, Run};
+use beginning::Beginning;
 
 /// Time that a trainer before this one has for its last step and checkpoint.
 const HANDOVER: Duration = Duration::from_secs(30);
@@ -28,8 +34,10 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Start {
     /// Where to compute.
     pub device: Device,
-    /// This process among those that train.
-    pub world: World,
+    /// This process among those that train, and where they meet.
+    pub place: Place,
+    /// The network interface at which it listens for the others; by default the one that reaches the meeting place.
+    pub interface: Option<String>,
     /// Where the loader is; by default at the socket that it chooses for the same configuration.
     pub endpoint: Option<Endpoint>,
     /// Where to begin; by default what the configuration says.
@@ -59,6 +67,20 @@ pub enum Error {
     /// The networks.
     #[error(transparent)]
     Train(#[from] train::Error),
+    /// The other ranks.
+    #[error(transparent)]
+    Ranks(#[from] distributed::Error),
+    /// There are more ranks than groups.
+    #[error(
+        "{world} ranks for {groups} group(s): each needs one at least; a step has optimization.global_batch / \
+         data.batch_size groups"
+    )]
+    TooManyRanks {
+        /// Ranks of the run.
+        world: u32,
+        /// Groups of a step.
+        groups: u64,
+    },
     /// The loader has epochs of another length than the checkpoint.
     #[error("the loader has epochs of {now} steps, the checkpoint of {then}")]
     EpochLength {
@@ -127,37 +149,53 @@ pub fn hello(config: &Config, manifest: &Manifest, world: World, first_step: u64
 }
 
 impl Session {
-    /// Puts a run together: directory, checkpoint to begin with, loader, networks, log.
+    /// Puts a run together: the other ranks, directory, checkpoint to begin with, loader, networks, log.
     ///
     /// # Errors
     /// What is missing or at odds, and the cure where there is one. Nothing of an earlier run is lost by it.
     pub fn open(config: &Config, start: Start, stop: Stop) -> Result<Opened, Error> {
-        let world = start.world;
+        let terms = distributed::Terms {
+            interface: start.interface.clone(),
+            patience: Duration::from_secs(config.trainer.peer_patience),
+        };
+        let Some(ranks) = distributed::join(&start.place, &terms, &stop)? else {
+            return Ok(stopped(&stop));
+        };
+        let last_words = ranks.last_words();
+        let opened = Session::with(config.clone(), start, stop, ranks);
+        if let Err(error) = &opened
+            && !matches!(error, Error::Ranks(_))
+        {
+            last_words.say(&error.to_string());
+        }
+        opened
+    }
+
+    fn with(mut config: Config, start: Start, stop: Stop, ranks: Ranks) -> Result<Opened, Error> {
+        let world = ranks.world();
         let manifest = Manifest::read(&config.loader.shards_dir().map_err(config::Error::from)?)?;
-        let dir = match world.first() {
-            None => None,
-            Some(first) => match open_dir(config, first, &stop)? {
-                None => return Ok(Opened::Stopped(stop.asked().unwrap_or("a signal"))),
-                dir => dir,
-            },
+        agreement::check(&config, &manifest, &ranks)?;
+        let mut dir = None;
+        let own = world
+            .first()
+            .map(|first| begin(&config, &manifest, world, first, &start, &stop, &mut dir));
+        let found = match beginning::share(own, &ranks)? {
+            Beginning::At(found, global_batch) => {
+                // Where the configuration leaves it to the number of ranks, a run keeps the one that it had.
+                config.loader.global_batch = Some(global_batch);
+                *found
+            }
+            Beginning::Stopped(signal) => return Ok(Opened::Stopped(stop::name(signal))),
         };
         let expected = Welcome::expected(&config.loader, &manifest, world.world)
             .map_err(config::Error::from)?;
-        let terms = Terms {
-            data: Some(run::Data {
-                manifest_checksum: manifest.checksum(),
-                global_batch: config.loader.global_batch(world.world.into()),
-                epoch_len: expected.epoch_len,
-            }),
-            allowed: start.allowed.clone(),
-        };
-        let found = match &dir {
-            Some(dir) => dir.begin(config, start.resume.as_ref(), &terms)?,
-            // Only rank 0 knows; there is no way to tell others yet, and there are no others yet.
-            None => None,
-        };
+        let groups = expected.groups;
+        if u64::from(world.world) > groups {
+            let world = world.world;
+            return Err(Error::TooManyRanks { world, groups });
+        }
         let first_step = found.as_ref().map_or(0, |(_, state)| state.step);
-        let hello = hello(config, &manifest, world, first_step);
+        let hello = hello(&config, &manifest, world, first_step);
         if let Some((path, state)) = &found
             && state.step >= config.last_step(state.epoch_len)
         {
@@ -167,8 +205,8 @@ impl Session {
                 epoch_len: state.epoch_len,
             });
         }
-        announce(config, dir.as_ref(), &start, &hello)?;
-        if let Some((path, state)) = &found {
+        announce(&config, dir.as_ref(), &start, &hello)?;
+        if let (Some((path, state)), Some(_)) = (&found, &dir) {
             continuing(path, state, start.device);
         }
 
@@ -177,7 +215,7 @@ impl Session {
             .unwrap_or_else(|| Endpoint::Path(default_socket_path(hello.sampling_hash)));
         let patience = Duration::from_secs(config.trainer.loader_patience);
         let largest = config.model_for(config.loader.data.crop_size.largest())?;
-        train::memory::check(&largest, config, &expected.geometry, start.device)
+        train::memory::check(&largest, &config, &expected.geometry, start.device)
             .map_err(train::Error::from)?;
         let connected = LoaderSource::connect(
             endpoint,
@@ -188,22 +226,25 @@ impl Session {
             stop.clone(),
         )?;
         let Some(source) = connected else {
-            return Ok(Opened::Stopped(stop.asked().unwrap_or("a signal")));
+            ranks.last_words().say("it was asked to stop");
+            return Ok(stopped(&stop));
         };
         let epoch_len = source.epoch_len();
-        let state = begin(config, &found, epoch_len, &hello)?;
+        let state = initial(&config, &found, epoch_len, &hello)?;
         let checkpoint = found.as_ref().map(|(path, _)| path.as_path());
-        let run = Run::new(config, &state, checkpoint, start.device)?;
+        let run = Run::new(&config, &state, checkpoint, start.device, ranks)?;
         let keeper = match dir {
-            Some(dir) => Some(keep(config, dir, &run, start.started)?),
+            Some(dir) => Some(keep(&config, dir, &run, start.started)?),
             None => None,
         };
-        tracing::info!(
-            "{} steps of {} ({epoch_len} per epoch), {} thread(s)",
-            run.total_steps,
-            config.meta.model_name,
-            tch::get_num_threads(),
-        );
+        if keeper.is_some() {
+            tracing::info!(
+                "{} steps of {} ({epoch_len} per epoch), {} thread(s)",
+                run.total_steps,
+                config.meta.model_name,
+                tch::get_num_threads(),
+            );
+        }
         Ok(Opened::Ready(Box::new(Session {
             run,
             source,
@@ -233,6 +274,74 @@ impl Session {
             restarts,
         }
     }
+}
+
+/// Returns that a signal came before the first step.
+fn stopped(stop: &Stop) -> Opened {
+    Opened::Stopped(stop.asked().unwrap_or("a signal"))
+}
+
+/// Opens the run directory as rank 0, into `dir`, and decides where the run begins.
+fn begin(
+    config: &Config,
+    manifest: &Manifest,
+    world: World,
+    first: First,
+    start: &Start,
+    stop: &Stop,
+    dir: &mut Option<RunDir>,
+) -> Result<Beginning, Error> {
+    let Some(opened) = open_dir(config, first, stop)? else {
+        return Ok(Beginning::Stopped(stop.signal().unwrap_or_default()));
+    };
+    let opened = dir.insert(opened);
+    let mut config = config.clone();
+    let batch = config.loader.global_batch(world.world.into());
+    let found = match find(&config, manifest, batch, opened, start) {
+        // The number of ranks made another global batch than it made then.
+        Err(Error::Run(run::Error::OtherRun { changes, .. }))
+            if config.loader.global_batch.is_none() && only_batch(&changes).is_some() =>
+        {
+            config.loader.global_batch = only_batch(&changes);
+            let batch = config.loader.global_batch(world.world.into());
+            let found = find(&config, manifest, batch, opened, start)?;
+            return Ok(Beginning::At(Box::new(found), batch));
+        }
+        found => found?,
+    };
+    Ok(Beginning::At(Box::new(found), batch))
+}
+
+/// Returns the global batch of before, if nothing else has changed.
+fn only_batch(changes: &[Change]) -> Option<u64> {
+    match changes {
+        [change] if change.key == GLOBAL_BATCH => change.then.as_u64(),
+        _ => None,
+    }
+}
+
+/// Finds the checkpoint to begin with, of a run with this global batch.
+fn find(
+    config: &Config,
+    manifest: &Manifest,
+    global_batch: u64,
+    dir: &RunDir,
+    start: &Start,
+) -> Result<Begin, Error> {
+    let loader = LoaderConfig {
+        global_batch: Some(global_batch),
+        ..config.loader.clone()
+    };
+    let expected = Welcome::expected(&loader, manifest, 1).map_err(config::Error::from)?;
+    let terms = Terms {
+        data: Some(run::Data {
+            manifest_checksum: manifest.checksum(),
+            global_batch,
+            epoch_len: expected.epoch_len,
+        }),
+        allowed: start.allowed.clone(),
+    };
+    Ok(dir.begin(config, start.resume.as_ref(), &terms)?)
 }
 
 /// Opens the run directory, once another trainer in it has ended; `None` if a stop was asked for first.
@@ -266,16 +375,21 @@ fn announce(
     start: &Start,
     hello: &Hello,
 ) -> Result<(), Error> {
-    if let Some(dir) = dir {
-        let text = dir.store_params(&config.resolved())?;
-        tracing::info!("{text}");
-    }
+    // The others would say the same.
+    let Some(dir) = dir else {
+        return Ok(());
+    };
+    let text = dir.store_params(&config.resolved())?;
+    tracing::info!("{text}");
     let (batch_size, world) = (config.loader.data.batch_size, u64::from(hello.world));
+    let groups = hello.global_batch / batch_size;
+    let each = match groups.is_multiple_of(world) {
+        true => (groups / world).to_string(),
+        false => format!("{} or {}", groups / world, groups / world + 1),
+    };
     tracing::info!(
-        "global batch {} = {} group(s) of {batch_size}, {} on each of {world} rank(s)",
+        "global batch {} = {groups} group(s) of {batch_size}, {each} on each of {world} rank(s)",
         hello.global_batch,
-        hello.global_batch / batch_size,
-        hello.global_batch / batch_size / world,
     );
     for warning in config.warnings(start.device, world) {
         tracing::warn!("{warning}");
@@ -300,7 +414,7 @@ fn continuing(path: &Path, state: &State, device: Device) {
 }
 
 /// Returns the state that the run begins with: the checkpoint's, under the configuration of now.
-fn begin(config: &Config, found: &Begin, epoch_len: u64, hello: &Hello) -> Result<State, Error> {
+fn initial(config: &Config, found: &Begin, epoch_len: u64, hello: &Hello) -> Result<State, Error> {
     let then = match found {
         Some((_, state)) => state.clone(),
         None => State::new(0, epoch_len, Map::new()),

@@ -68,6 +68,11 @@ pub trait GroupSource {
     /// Returns the number of groups of a step that this rank takes.
     fn groups(&self) -> u64;
 
+    /// Returns the number of groups of a step that all ranks take together.
+    fn all_groups(&self) -> u64 {
+        self.groups()
+    }
+
     /// Fetches the next group beside the device's work on this one. Never blocks.
     ///
     /// # Errors
@@ -254,6 +259,10 @@ impl GroupSource for LoaderSource {
 
     fn groups(&self) -> u64 {
         self.groups.end - self.groups.start
+    }
+
+    fn all_groups(&self) -> u64 {
+        self.expected.groups
     }
 
     fn look_ahead(&mut self) -> Result<(), Error> {

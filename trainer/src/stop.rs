@@ -59,9 +59,14 @@ impl Stop {
 
     /// Returns the name of the signal that asked, if one did.
     pub fn asked(&self) -> Option<&'static str> {
+        self.signal().map(name)
+    }
+
+    /// Returns the number of the signal that asked, if one did.
+    pub fn signal(&self) -> Option<i32> {
         // Relaxed: the flag carries nothing but itself.
         let signal = self.0.load(Ordering::Relaxed);
-        (signal != 0).then(|| name(signal))
+        (signal != 0).then_some(signal)
     }
 }
 

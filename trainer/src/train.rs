@@ -26,7 +26,8 @@ use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{State, Turn};
-use crate::config::{Config, OnNonfinite};
+use crate::config::{Compression, Config, OnNonfinite};
+use crate::distributed::{self, Ranks};
 use crate::method::hooks::NoHooks;
 use crate::method::ijepa::{self, IJepa};
 use crate::method::model::ModelConfig;
@@ -109,6 +110,8 @@ pub struct Run {
     pub on_nonfinite: OnNonfinite,
     /// Such steps that may be skipped in a row.
     pub max_skipped: u64,
+    /// This process among those that train.
+    pub ranks: Ranks,
     /// What is stored with each checkpoint, for the run that continues it.
     pub identity: Identity,
     /// The time of a step by phase; off but for `trainer bench`.
@@ -120,15 +123,18 @@ pub struct Run {
 impl Run {
     /// Makes networks, optimiser and schedules as they stand at step 0, or as `checkpoint` holds them.
     ///
+    /// Ranks other than 0 read no checkpoint: they take over what rank 0 has.
+    ///
     /// # Errors
-    /// Too little memory, or a checkpoint that is damaged or does not fit.
+    /// Too little memory, a checkpoint that is damaged or does not fit, or ranks that are lost.
     pub fn new(
         config: &Config,
         state: &State,
         checkpoint: Option<&Path>,
         device: Device,
+        ranks: Ranks,
     ) -> Result<Run, Error> {
-        Run::of(&config.model()?, config, state, checkpoint, device)
+        Run::of(&config.model()?, config, state, checkpoint, device, ranks)
     }
 
     /// Makes a run with networks of other sizes than `config` says.
@@ -138,18 +144,20 @@ impl Run {
         state: &State,
         checkpoint: Option<&Path>,
         device: Device,
+        mut ranks: Ranks,
     ) -> Result<Run, Error> {
         let epoch_len = state.epoch_len;
+        let is_first = ranks.world().first().is_some();
         let mut ijepa = match checkpoint {
-            None => IJepa::new(model, config.trainer.seed, device)?,
-            Some(_) => IJepa::zeroed(model, device)?,
+            None if is_first => IJepa::new(model, config.trainer.seed, device)?,
+            _ => IJepa::zeroed(model, device)?,
         };
         ijepa.recompute_activations(config.trainer.activation_checkpointing);
         if device.is_cuda() {
             shim::allow_tf32(config.trainer.tf32)?;
         }
         let mut optimizer = Optimizer::new(ijepa.parameter_groups())?;
-        if let Some(path) = checkpoint {
+        if let Some(path) = checkpoint.filter(|_| is_first) {
             let sizes = config
                 .loader
                 .data
@@ -157,6 +165,15 @@ impl Run {
                 .from_epoch(state.step / epoch_len);
             state::load(path, &mut ijepa, &mut optimizer, sizes)?;
         }
+        // A checkpoint's positions are those of its own crops, which the other ranks have not seen.
+        let size = ranks.gather(&[ijepa.encoder.config().image_size as f64])?[0][0] as i64;
+        if size != ijepa.encoder.config().image_size {
+            ijepa.resize(size)?;
+        }
+        let whole = ijepa.state().into_iter().chain(optimizer.state());
+        ranks.take_over(&whole.map(|(_, tensor)| tensor).collect::<Vec<_>>())?;
+        let as_bfloat16 = config.trainer.compress_gradients == Compression::Bf16;
+        ranks.sum_gradients_of(&ijepa.trained(), as_bfloat16)?;
         let total_steps = config.total_steps(epoch_len);
         Ok(Run {
             schedule: Schedule::new(&config.schedule(), epoch_len)?,
@@ -177,6 +194,7 @@ impl Run {
                 config: state.config.clone(),
                 lineage: state.lineage.clone(),
             },
+            ranks,
             clock: Clock::off(),
             is_moving: false,
             ijepa,
@@ -197,14 +215,18 @@ impl Run {
         keeper: &mut Option<Keeper>,
         stop: &Stop,
     ) -> Result<Outcome, Error> {
-        while self.step < self.end && stop.asked().is_none() {
+        while self.step < self.end && self.ranks.asked(stop).is_none() {
             let start = Instant::now();
-            let stats = match self.step(source) {
+            let mut stats = match self.step(source) {
                 Ok(Some(stats)) => stats,
                 Ok(None) => break, // a stop was asked for: this step is left to the run that resumes
+                // Another rank was asked, too, and could not wait for the others.
+                Err(Error::Ranks(distributed::Error::Lost { .. })) if stop.asked().is_some() => {
+                    break;
+                }
                 Err(error) => return Err(self.end_early(error, keeper)),
             };
-            if let Some(fault) = self.judge(&stats, keeper) {
+            if let Some(fault) = self.judge(&mut stats, keeper)? {
                 keeper.as_mut().map_or(Ok(()), Keeper::settle)?;
                 return Ok(fault);
             }
@@ -224,7 +246,7 @@ impl Run {
         if let Some(keeper) = keeper {
             keeper.finish(&self.state(), &self.parts())?;
         }
-        Ok(match stop.asked() {
+        Ok(match self.ranks.asked(stop).or(stop.asked()) {
             Some(signal) if self.step < self.end => Outcome::Preempted(signal),
             _ => Outcome::Finished,
         })
@@ -244,7 +266,7 @@ impl Run {
             momentum,
         } = self.schedule.at(self.step);
         let groups = source.groups();
-        let mut stats = StepStats::default();
+        let mut stats = StepStats::begin();
         self.clock.start();
 
         // ------------------------------------------------------------------------------------- training begins
@@ -260,11 +282,14 @@ impl Run {
                 let z = self.context_and_predict(&group)?;
                 ijepa::loss(&z, &h)?
             };
-            self.backward(&loss, groups)?;
+            let is_last = number + 1 == groups;
+            stats.is_ready();
+            self.backward(&loss, source.all_groups(), is_last)?; // sums over all ranks
             source.look_ahead()?;
             stats.add(&group, &loss)?;
-            stats.keep(group, number + 1 == groups);
+            stats.keep(group, is_last);
         }
+        stats.gather(&mut self.ranks, source.all_groups())?;
         stats.gradient_norm = self.optimizer.gradient_norm()?;
         if !stats.is_finite() {
             return Ok(Some(stats));
@@ -335,9 +360,14 @@ impl Run {
         Ok(self.clock.phase(Phase::Predict, predict)?)
     }
 
-    /// Adds the gradients of a group's share of the loss, the mean over `groups`.
-    fn backward(&mut self, loss: &Tensor, groups: u64) -> Result<(), Error> {
-        let backward = || ijepa::backward(loss, groups);
+    /// Adds the gradients of a group's share of the loss, the mean over `groups`; the last of this rank's groups adds
+    /// those of all ranks.
+    fn backward(&mut self, loss: &Tensor, groups: u64, is_last: bool) -> Result<(), Error> {
+        let ranks = &mut self.ranks;
+        let backward = || match is_last {
+            true => ranks.sum_gradients(|| ijepa::backward(loss, groups)),
+            false => Ok(ijepa::backward(loss, groups)?),
+        };
         Ok(self.clock.phase(Phase::Backward, backward)?)
     }
 
@@ -362,6 +392,9 @@ impl Run {
     /// Writes a checkpoint of the last whole step, since the next one cannot be done, and returns why. Weights that are
     /// half moved are not written.
     fn end_early(&self, error: Error, keeper: &mut Option<Keeper>) -> Error {
+        if !matches!(error, Error::Ranks(distributed::Error::Lost { .. })) {
+            self.ranks.last_words().say(&error.to_string());
+        }
         if let Some(keeper) = keeper
             && !self.is_moving
         {

@@ -105,9 +105,9 @@ pub enum Refusal {
         /// The number of ranks.
         world: u32,
     },
-    /// The ranks would have unequal shares of a step.
-    #[error("{groups} groups per step cannot be shared evenly by {world} ranks")]
-    Uneven {
+    /// There would be nothing to do for some ranks.
+    #[error("{groups} groups per step are too few for {world} ranks, each of which needs one")]
+    TooFew {
         /// Groups per step.
         groups: u64,
         /// The number of ranks.
@@ -163,8 +163,8 @@ impl Hello {
             return Err(Refusal::Rank { rank, world });
         }
         let groups = served.groups;
-        if !groups.is_multiple_of(u64::from(world)) {
-            return Err(Refusal::Uneven { groups, world });
+        if groups < u64::from(world) {
+            return Err(Refusal::TooFew { groups, world });
         }
         match self.end_step {
             Some(end) if end < self.first_step => Err(Refusal::Steps {
@@ -305,10 +305,10 @@ mod tests {
             ),
             (
                 Hello {
-                    world: 3,
+                    world: 5,
                     ..hello.clone()
                 },
-                ["4 groups", "3 ranks"],
+                ["4 groups", "5 ranks"],
             ),
             (
                 Hello {

@@ -80,6 +80,12 @@ impl Server {
     pub(super) fn prepare(&self, hello: &Hello) -> Result<Prepared, Unserved> {
         let source = self.pipeline.source();
         let (config, manifest) = (&self.config, source.dataset().manifest());
+        let mut config = config.clone();
+        if self.plan == Plan::Pretraining {
+            // Where the configuration does not say, the run does: it keeps its own on another number of ranks.
+            config.global_batch = config.global_batch.or(Some(hello.global_batch));
+        }
+        let config = &config;
         let global_batch = match self.plan {
             Plan::Pretraining => config.global_batch(u64::from(hello.world)),
             Plan::Evaluation => config.data.batch_size,

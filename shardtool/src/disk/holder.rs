@@ -20,7 +20,7 @@ impl Holder {
         let process = std::process::id();
         Holder {
             process,
-            host: host(),
+            host: host_name(),
             started: started(process).unwrap_or(0),
         }
     }
@@ -39,7 +39,7 @@ impl Holder {
 
     /// Tells whether it is another process of this machine that is alive.
     pub fn is_alive_here(&self) -> bool {
-        self.host == host()
+        self.host == host_name()
             && self.process != std::process::id()
             && started(self.process) == Some(self.started)
     }
@@ -55,7 +55,8 @@ impl fmt::Display for Holder {
     }
 }
 
-fn host() -> String {
+/// Returns the name of this machine, empty where it has none.
+pub fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }
@@ -95,7 +96,7 @@ mod tests {
             .unwrap();
         let holder = Holder {
             process: child.id(),
-            host: host(),
+            host: host_name(),
             started: started(child.id()).unwrap(),
         };
         assert!(holder.is_alive_here());

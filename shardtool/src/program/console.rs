@@ -3,8 +3,10 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
-use std::io::{IsTerminal, Write as _};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write as _};
 use std::panic::PanicHookInfo;
+use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, WeakProgressBar};
@@ -96,6 +98,8 @@ struct Identity {
 static IDENTITY: OnceLock<Identity> = OnceLock::new();
 /// The rank of this process, where there are several.
 static RANK: OnceLock<u32> = OnceLock::new();
+/// The file that takes all messages but warnings and errors, where there is one.
+static FILE: OnceLock<File> = OnceLock::new();
 /// The variable that says nothing usable, if it does.
 static FAULTY: OnceLock<&str> = OnceLock::new();
 static BAR: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
@@ -147,6 +151,17 @@ pub fn set_rank(rank: u32, world: u32) {
     }
 }
 
+/// Has all messages written to the file at `path` from now on, after what it holds; standard error keeps warnings and
+/// errors.
+///
+/// # Errors
+/// If the file cannot be opened; nothing changes then.
+pub fn log_to(path: &Path) -> io::Result<()> {
+    let file = File::options().append(true).create(true).open(path)?;
+    let _ = FILE.set(file);
+    Ok(())
+}
+
 /// Returns the variable that was said to be of no use: programs that this one starts need not say so again.
 pub fn faulty_variable() -> Option<&'static str> {
     FAULTY.get().copied()
@@ -195,7 +210,14 @@ impl<S: Subscriber> Layer<S> for Lines {
             let _ = write_char(&mut line, character, true);
         }
         line.push('\n');
-        say(line.as_bytes());
+        let file = FILE.get();
+        if let Some(mut file) = file {
+            // As on standard error: what cannot be written is dropped.
+            let _ = file.write_all(line.as_bytes());
+        }
+        if file.is_none() || *event.metadata().level() <= Level::WARN {
+            say(line.as_bytes());
+        }
     }
 }
 

@@ -117,7 +117,7 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> 
     // Steps of one size are comparable; --set says which, where it is not to be the first.
     let crop_size = config.loader.data.crop_size.at(0);
     config.loader.data.crop_size = crop_size.into();
-    super::set_threads(args.threads).context("--threads")?;
+    super::set_threads(args.threads, 1).context("--threads")?;
 
     #[cfg(feature = "compare")]
     if let Some(ijepa) = &args.peer.compare_python {

@@ -165,7 +165,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
     let weights = read_encoder(&args.weights, which)?;
     let file = args.config_file(&weights.path)?;
     let config = Config::load(&file, &args.sets, args.shards.as_deref())?;
-    super::set_threads(args.threads.or(config.trainer.threads))?;
+    super::set_threads(args.threads.or(config.trainer.threads), 1)?;
     for note in &weights.notes {
         tracing::info!("note: {note}");
     }

@@ -10,7 +10,7 @@ use loader::link::{self, Endpoint};
 use shardtool::program::{self, Results, arguments};
 use shardtool::{Escaped, exit};
 use trainer::config::Config;
-use trainer::distributed::World;
+use trainer::distributed::Place;
 use trainer::observe::{Observer, Record};
 use trainer::session::{Ended, Opened, Session, Start};
 use trainer::stop::Stop;
@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH", value_parser = arguments::path())]
     socket: Option<PathBuf>,
     /// A socket inherited from `trainer launch`, over which connections to loaders arrive
-    #[arg(long, value_name = "N", hide = true, conflicts_with = "socket")]
+    #[arg(long, value_name = "N", hide = true)]
     socket_fd: Option<RawFd>,
 }
 
@@ -47,21 +47,28 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
     let config = Config::load(&args.run.config, &args.run.sets, args.run.shards.as_deref())?;
     config.check_allowed(&args.run.allow)?;
     let folder = config.folder()?.to_owned();
-    super::set_threads(config.trainer.threads)?;
+    let place = Place::from_environment()?;
+    let rank = place.world.rank;
+    program::set_rank(rank, place.world.world);
+    super::set_threads(config.trainer.threads, place.world.local_world)?;
     let endpoint = match (channel, &args.socket) {
-        (Some(channel), _) => Some(Endpoint::Inherited(channel)),
-        (None, Some(path)) => Some(Endpoint::Path(path.clone())),
+        (_, Some(path)) => Some(Endpoint::Path(path.clone())),
+        (Some(channel), None) => Some(Endpoint::Inherited(channel)),
         (None, None) => None,
     };
     let start = Start {
-        device: device::parse(&args.device)?,
-        world: World::alone(),
+        device: device::parse(&device::of_rank(
+            &args.device,
+            place.world.local_rank,
+            place.world.local_world,
+        ))?,
+        place,
+        interface: args.run.interface.clone(),
         endpoint,
         resume: args.run.resume.clone(),
         allowed: args.run.allow.clone(),
         started,
     };
-    program::set_rank(start.world.rank, start.world.world);
     let mut session = match Session::open(&config, start, stop)? {
         Opened::Ready(session) => session,
         Opened::Stopped(signal) => {
@@ -74,17 +81,31 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
             epoch_len,
         } => {
             let at = format!("{} stands at step {step}", Escaped::new(&checkpoint));
-            out.announce(format_args!(
-                "nothing to do: {at}, {}",
-                why_nothing(&config, &args.run, &checkpoint, step, epoch_len)
-            ));
+            if rank == 0 {
+                out.announce(format_args!(
+                    "nothing to do: {at}, {}",
+                    why_nothing(&config, &args.run, &checkpoint, step, epoch_len)
+                ));
+            }
             return Ok(exit::FINE);
         }
     };
-    if let Some(log) = session.log() {
-        log.add(Box::new(Progress::new()));
+    match session.log() {
+        Some(log) => log.add(Box::new(Progress::new())),
+        None => log_apart(&folder, rank),
     }
-    Ok(tell(session.train(), Escaped::new(&folder), out))
+    Ok(tell(session.train(), Escaped::new(&folder), out, rank))
+}
+
+/// Has this rank, which is not the first, write what it says beside the run; warnings and errors are heard as well.
+fn log_apart(folder: &Path, rank: u32) {
+    let folder = folder.join("ranks");
+    let opened = std::fs::create_dir_all(&folder)
+        .and_then(|()| program::log_to(&folder.join(format!("rank{rank:04}.log"))));
+    // Where nodes share no directory, there is none.
+    if let Err(error) = opened {
+        tracing::debug!("{}: {error}", Escaped::new(&folder));
+    }
 }
 
 /// Returns why no step is left, and what may be done about it: a sentence or two.
@@ -118,7 +139,9 @@ fn why_nothing(
 }
 
 /// Says what became of a run, and returns the exit code for it.
-fn tell(ended: Ended, folder: Escaped<'_>, out: &mut Results) -> u8 {
+///
+/// What is the same for all ranks is said by the first alone.
+fn tell(ended: Ended, folder: Escaped<'_>, out: &mut Results, rank: u32) -> u8 {
     let Ended {
         outcome,
         first_step,
@@ -136,13 +159,17 @@ fn tell(ended: Ended, folder: Escaped<'_>, out: &mut Results) -> u8 {
     }
     match outcome {
         Ok(Outcome::Finished) => {
-            out.announce(format_args!("finished at step {step}: {folder}"));
+            if rank == 0 {
+                out.announce(format_args!("finished at step {step}: {folder}"));
+            }
             exit::FINE
         }
         Ok(Outcome::Preempted(signal)) => {
-            out.announce(format_args!(
-                "stopped by {signal} after step {step}; the same command continues: {folder}"
-            ));
+            if rank == 0 {
+                out.announce(format_args!(
+                    "stopped by {signal} after step {step}; the same command continues: {folder}"
+                ));
+            }
             exit::PREEMPTED
         }
         Ok(Outcome::NotFinite {

@@ -26,6 +26,10 @@ pub struct Trainer {
     pub stop_at_step: Option<u64>,
     /// Seconds to wait for a loader's welcome, at the start and after one died, and then for each group.
     pub loader_patience: u64,
+    /// Seconds in which all ranks must have come at the start, and in which each must do its part of a step.
+    pub peer_patience: u64,
+    /// Form in which gradients go from rank to rank: `bf16` halves the bytes, and rounds each sum on its way.
+    pub compress_gradients: Compression,
     /// Compute each block a second time in the backward pass instead of keeping it: much less memory, longer steps.
     ///
     /// This changes no result where operators repeat themselves, as they do on a CPU.
@@ -39,6 +43,16 @@ pub struct Trainer {
     pub on_nonfinite: OnNonfinite,
     /// Number of such steps in a row that are skipped before the run stops all the same.
     pub max_skipped: u64,
+}
+
+/// Form in which gradients go from rank to rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// As they are.
+    None,
+    /// In bfloat16.
+    Bf16,
 }
 
 /// What to do about a step whose loss or gradient is not finite.
@@ -63,6 +77,8 @@ impl Default for Trainer {
             reproduces_group: None,
             stop_at_step: None,
             loader_patience: 300,
+            peer_patience: 300,
+            compress_gradients: Compression::None,
             activation_checkpointing: false,
             tf32: false,
             on_nonfinite: OnNonfinite::Stop,
@@ -92,6 +108,7 @@ impl Trainer {
         "loader_patience",
         "max_skipped",
         "on_nonfinite",
+        "peer_patience",
         "reproduces_global_batch",
         "reproduces_group",
         "stop_at_step",
@@ -107,6 +124,7 @@ impl Trainer {
             let reason = "0; give the seconds that a loader may take, at least 1";
             return Err(Error::value("trainer.loader_patience", reason));
         }
+        between("trainer.peer_patience", self.peer_patience, 1, 86_400)?;
         match self.threads {
             Some(threads) => between("trainer.threads", threads, 1, MAX_THREADS),
             None => Ok(()),

@@ -14,6 +14,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
 };
+use shardtool::paths;
 
 use super::Error;
 use super::events::Events;
@@ -27,6 +28,9 @@ pub(super) const LEAVE: Duration = Duration::from_secs(5);
 pub struct Program {
     path: PathBuf,
     args: Vec<OsString>,
+    variables: Vec<(&'static str, String)>,
+    name: String,
+    socket: Option<PathBuf>,
 }
 
 /// The fate of a child when this process ends, or when its terminal sends a signal.
@@ -44,6 +48,9 @@ pub(super) enum Tie {
 pub(super) struct Child {
     process: process::Child,
     channel: UnixStream,
+    name: String,
+    /// It listens at a named socket, and does not know of the channel.
+    is_listening: bool,
 }
 
 impl Program {
@@ -52,7 +59,28 @@ impl Program {
         Program {
             path,
             args: vec![subcommand.into()],
+            variables: Vec::new(),
+            name: format!("the {subcommand} process"),
+            socket: None,
         }
+    }
+
+    /// Has it listen at a named socket, and not at a channel to this process.
+    pub fn listening_at(&mut self, socket: PathBuf) -> &mut Program {
+        self.socket = Some(socket);
+        self
+    }
+
+    /// Sets what it is called in messages.
+    pub fn named(&mut self, name: String) -> &mut Program {
+        self.name = name;
+        self
+    }
+
+    /// Sets variables of its environment, beside those of this process.
+    pub fn variables(&mut self, variables: Vec<(&'static str, String)>) -> &mut Program {
+        self.variables = variables;
+        self
     }
 
     /// Returns the program `name` from the directory of this one, where a build or an installation puts all of them, or
@@ -79,9 +107,16 @@ impl Program {
         let mut command = Command::new(&self.path);
         command
             .args(&self.args)
-            .arg("--socket-fd")
-            .arg(theirs.as_raw_fd().to_string())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
+        match &self.socket {
+            Some(socket) => command
+                .args(["--stay", "--socket"])
+                .arg(paths::literal(socket)),
+            None => command
+                .arg("--socket-fd")
+                .arg(theirs.as_raw_fd().to_string()),
+        };
         if let Some(variable) = shardtool::program::faulty_variable() {
             command.env_remove(variable);
         }
@@ -103,6 +138,14 @@ impl Program {
                 if getppid() != Some(this) {
                     return Err(io::ErrorKind::NotConnected.into());
                 }
+                // libtorch's store leaves its connections open in whoever is started. An old kernel does not know this.
+                let (first, last) = (3, libc::c_uint::MAX);
+                let _ = libc::syscall(
+                    libc::SYS_close_range,
+                    first,
+                    last,
+                    libc::CLOSE_RANGE_CLOEXEC,
+                );
                 fcntl_setfd(BorrowedFd::borrow_raw(number), FdFlags::empty())?;
                 if tie == Tie::Killed {
                     stop::release();
@@ -114,7 +157,13 @@ impl Program {
             program: self.path.clone(),
             cause,
         })?;
-        Ok(Child { process, channel })
+        let name = self.name.clone();
+        Ok(Child {
+            process,
+            channel,
+            name,
+            is_listening: self.socket.is_some(),
+        })
     }
 }
 
@@ -122,6 +171,22 @@ impl Child {
     /// Sends it one end of a connection with the process `peer`; one that is gone already is found by who waits for it.
     pub(super) fn connect(&self, end: UnixStream, peer: u32) {
         let _ = send_stream(self.channel.as_fd(), end.into(), peer);
+    }
+
+    /// Returns what it is called in messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tells if a signal or a debugger keeps it from running.
+    pub(super) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()));
+        let stat = stat.unwrap_or_default();
+        // The second field is a name in brackets, with whatever is in it.
+        let state = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        matches!(state, Some('T' | 't'))
     }
 
     /// Returns its process number.
@@ -160,9 +225,13 @@ impl Child {
 
     /// Ends it: by closing its channel, then by force.
     pub(super) fn end(self) {
+        if self.is_listening {
+            self.signal(Signal::TERM);
+        }
         let Child {
             mut process,
             channel,
+            ..
         } = self;
         drop(channel);
         let asked = Instant::now();

@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
@@ -86,6 +87,11 @@ impl Events {
             let _ = sender.send(Event::Ended);
         })?;
         Ok(())
+    }
+
+    /// Waits for the next event, at most this long.
+    pub(super) fn next_within(&self, limit: Duration) -> Option<Event> {
+        self.receiver.recv_timeout(limit).ok()
     }
 
     /// Waits for the next event.

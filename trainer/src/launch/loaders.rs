@@ -21,7 +21,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The loaders of a job, of which one runs at a time.
 #[derive(Debug)]
 pub(super) struct Loaders<'a> {
-    program: &'a Program,
+    /// None where another launcher of this node starts the loader.
+    program: Option<&'a Program>,
     running: Option<Child>,
     started: Instant,
     /// Ends in a row.
@@ -32,7 +33,7 @@ pub(super) struct Loaders<'a> {
 
 impl<'a> Loaders<'a> {
     /// Returns the loaders of a job that has started none yet.
-    pub(super) fn new(program: &'a Program) -> Loaders<'a> {
+    pub(super) fn new(program: Option<&'a Program>) -> Loaders<'a> {
         Loaders {
             program,
             running: None,
@@ -42,15 +43,30 @@ impl<'a> Loaders<'a> {
         }
     }
 
-    /// Starts one and connects it with `trainer`; its end will stand in `events`.
-    pub(super) fn start(&mut self, trainer: &Child, events: &Events) -> Result<(), Error> {
-        let child = self.program.start(Tie::Killed)?;
-        child.watch(events)?;
-        let (one, other) = pair()?;
-        child.connect(one, trainer.id());
-        trainer.connect(other, child.id());
-        self.running = Some(child);
-        self.started = Instant::now();
+    /// Starts one, unless one is running; its end will stand in `events`.
+    pub(super) fn start(&mut self, events: &Events) -> Result<(), Error> {
+        if let (Some(program), None) = (self.program, &self.running) {
+            let child = program.start(Tie::Killed)?;
+            child.watch(events)?;
+            self.running = Some(child);
+            self.started = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Connects the running one with each of `ranks`.
+    pub(super) fn connect<'b>(
+        &self,
+        ranks: impl IntoIterator<Item = &'b Child>,
+    ) -> Result<(), Error> {
+        let Some(child) = &self.running else {
+            return Ok(());
+        };
+        for rank in ranks {
+            let (one, other) = pair()?;
+            child.connect(one, rank.id());
+            rank.connect(other, child.id());
+        }
         Ok(())
     }
 

@@ -17,9 +17,22 @@ fn script(text: &str) -> Program {
 }
 
 fn run(loader: &str, trainer: &str) -> Result<u8, Error> {
+    ranks(loader, &[trainer], 0)
+}
+
+/// Runs a job of several ranks. `$ATTEMPT` in their texts counts from 0.
+fn ranks(loader: &str, ranks: &[&str], max_restarts: u32) -> Result<u8, Error> {
+    let texts: Vec<String> = ranks.iter().map(ToString::to_string).collect();
+    let programs = move |attempt| {
+        let texts = texts.iter();
+        texts
+            .map(|text| script(&format!("ATTEMPT={attempt}; {text}")))
+            .collect()
+    };
     Job {
-        loader: script(loader),
-        trainer: script(trainer),
+        loader: Some(script(loader)),
+        ranks: Box::new(programs),
+        max_restarts,
     }
     .run(&Events::deaf())
 }
@@ -73,6 +86,40 @@ fn a_loader_that_keeps_dying_ends_the_job() {
         "{error}"
     );
     assert!(error.is_midway());
+}
+
+#[test]
+fn ranks_are_started_again_together_after_one_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let log = log.display();
+    // The other rank fails because of it, later: its code is not the one that counts.
+    let (one, other) = (
+        "kill -9 $$".to_owned(),
+        format!("echo $ATTEMPT >> {log}; sleep 0.3; exit 74"),
+    );
+    assert_eq!(ranks(WAIT_FOR_END, &[&one, &other], 2).unwrap(), 128 + 9);
+    let read = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert_eq!(read(), "0\n1\n2\n");
+    let mended = "test $ATTEMPT -gt 0 || kill -9 $$; exit 0";
+    let other = format!("{other}; ").replace("exit 74", "test $ATTEMPT -gt 0 || exit 74");
+    assert_eq!(ranks(WAIT_FOR_END, &[mended, &other], 2).unwrap(), 0);
+    assert_eq!(read(), "0\n1\n2\n0\n1\n");
+}
+
+#[test]
+fn a_rank_that_cannot_run_is_not_started_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let rank = format!("echo x >> {}; exit 2", log.display());
+    assert_eq!(ranks(WAIT_FOR_END, &[&rank], 3).unwrap(), 2);
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "x\n");
+}
+
+#[test]
+fn a_stopped_rank_does_not_outlive_one_that_failed() {
+    let stopped = "kill -STOP $$; exit 0";
+    assert_eq!(ranks(WAIT_FOR_END, &[stopped, "exit 74"], 0).unwrap(), 74);
 }
 
 #[test]

@@ -280,6 +280,16 @@ impl IJepa {
         state_dict::load(&self.state(), state)
     }
 
+    /// Returns handles to the parameters that are trained, in the order in which they are used.
+    pub fn trained(&self) -> Vec<Tensor> {
+        let networks = [self.encoder.parameters(), self.predictor.parameters()];
+        let tensors = networks.into_iter().flatten();
+        tensors
+            .filter(|(_, tensor)| tensor.requires_grad())
+            .map(|(_, tensor)| tensor.shallow_clone())
+            .collect()
+    }
+
     /// Returns the parameters of the two trained networks, in the official optimiser's four groups.
     ///
     /// The position embeddings belong to the decayed groups by the official rule, but are never trained.

@@ -57,12 +57,22 @@ impl fmt::Display for Line<'_> {
             sums.images_per_s(),
             sums.step_ms / sums.steps,
             sums.waiting(),
-        )
+        )?;
+        if let Some(ranks) = &record.ranks {
+            let [first, _, last] = ranks.ready_ms;
+            let slowest = ranks.slowest;
+            write!(
+                out,
+                "  ready after {first:.1} to {last:.1} ms, rank {slowest} last"
+            )?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::AcrossRanks;
     use super::super::record::tests::record;
     use super::*;
 
@@ -81,5 +91,20 @@ mod tests {
             "{line}"
         );
         assert!(line.ends_with("20.9 ms/step  waiting 2.4 %"), "{line}");
+        let ranks = AcrossRanks::of([(0.0, 0.012), (0.0, 0.02)].into_iter());
+        let of_two = Record {
+            ranks: Some(ranks),
+            ..record(1)
+        };
+        let record = &of_two;
+        let line = Line {
+            record,
+            sums: &sums,
+        }
+        .to_string();
+        assert!(
+            line.ends_with("  ready after 12.0 to 20.0 ms, rank 1 last"),
+            "{line}"
+        );
     }
 }

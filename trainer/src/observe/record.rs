@@ -48,6 +48,40 @@ pub struct Record {
     pub wait_ms: f64,
     /// Images per second of wall time.
     pub images_per_s: f64,
+    /// How the ranks differ, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<AcrossRanks>,
+}
+
+/// How the ranks of a step differ, as least, mean and most.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AcrossRanks {
+    /// Time in which a rank waited for data.
+    pub wait_ms: [f64; 3],
+    /// Time after which a rank had only its last backward pass to do, in which each waits for the others.
+    pub ready_ms: [f64; 3],
+    /// The rank that was ready last.
+    pub slowest: u32,
+}
+
+impl AcrossRanks {
+    /// Sums up the seconds that each rank, in order, waited and took to be ready; there is at least one.
+    pub fn of(ranks: impl Iterator<Item = (f64, f64)> + Clone) -> AcrossRanks {
+        let spread = |values: &dyn Fn((f64, f64)) -> f64| {
+            let values = ranks.clone().map(|rank| values(rank) * 1e3);
+            let least = values.clone().fold(f64::INFINITY, f64::min);
+            let most = values.clone().fold(0.0, f64::max);
+            let mean = values.clone().sum::<f64>() / values.count() as f64;
+            [least, mean, most]
+        };
+        let slowest = ranks.clone().enumerate();
+        let slowest = slowest.max_by(|(_, one), (_, other)| one.1.total_cmp(&other.1));
+        AcrossRanks {
+            wait_ms: spread(&|rank| rank.0),
+            ready_ms: spread(&|rank| rank.1),
+            slowest: slowest.map_or(0, |(rank, _)| rank as u32),
+        }
+    }
 }
 
 /// Returns the version of rows that have none.
@@ -90,7 +124,17 @@ pub(super) mod tests {
             step_ms: 20.9,
             wait_ms: 0.5,
             images_per_s: 1600.0,
+            ranks: None,
         }
+    }
+
+    #[test]
+    fn the_slowest_rank_is_the_one_that_is_ready_last() {
+        let ranks = [(0.1, 1.0), (0.5, 4.0), (0.0, 1.0)];
+        let across = AcrossRanks::of(ranks.into_iter());
+        assert_eq!(across.slowest, 1);
+        assert_eq!(across.wait_ms, [0.0, 200.0, 500.0]);
+        assert_eq!(across.ready_ms, [1000.0, 2000.0, 4000.0]);
     }
 
     #[test]

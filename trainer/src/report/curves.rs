@@ -414,6 +414,7 @@ mod tests {
             step_ms: 1.0,
             wait_ms: 0.0,
             images_per_s: 8000.0,
+            ranks: None,
         };
         let log = folder.path().join("jepa_r0.jsonl");
         // A single step makes no line, but a picture; a torn row is skipped.

@@ -5,6 +5,22 @@ use tch::Device;
 use crate::Error;
 use crate::torch::{cuda, shim};
 
+/// Makes sure that `name` is a device of this machine, without opening it.
+///
+/// # Errors
+/// [`Error::Device`] with the cause and the cure.
+pub fn check(name: &str) -> Result<(), Error> {
+    find(name).map(drop)
+}
+
+/// Returns the name of the device that a rank means by `name`: where a node has several, its own GPU by `cuda`.
+pub fn of_rank(name: &str, local_rank: u32, local_world: u32) -> String {
+    match name == "cuda" && local_world > 1 {
+        true => format!("cuda:{local_rank}"),
+        false => name.to_owned(),
+    }
+}
+
 /// Parses `cpu`, `cuda` or `cuda:N`, makes sure that the device is there, and makes it this thread's current one.
 ///
 /// On a GPU, TF32 and cuDNN's attention are off from then on.
@@ -12,12 +28,40 @@ use crate::torch::{cuda, shim};
 /// # Errors
 /// [`Error::Device`] with the cause and the cure.
 pub fn parse(name: &str) -> Result<Device, Error> {
+    let Some(index) = find(name)? else {
+        return Ok(Device::Cpu);
+    };
+    let because = |cause: Error, cure: &str| Error::Device {
+        device: name.to_owned(),
+        reason: format!("{cause}; {cure}"),
+    };
+    cuda::load_libtorch().map_err(|cause| {
+        because(
+            cause,
+            "`make setup FULL=1` fetches libtorch with its CUDA libraries",
+        )
+    })?;
+    cuda::open(index).map_err(|cause| because(cause, "does another process keep it to itself?"))?;
+    if !tch::Cuda::is_available() {
+        return Err(Error::Device {
+            device: name.to_owned(),
+            reason: "CUDA sees it, but libtorch does not: is this a libtorch for CUDA?".to_owned(),
+        });
+    }
+    // Float32 means float32 unless somebody says otherwise; libtorch's own default lets convolutions use TF32.
+    shim::allow_tf32(false)?;
+    shim::allow_cudnn_attention(false)?;
+    Ok(Device::Cuda(index))
+}
+
+/// Returns the number of a GPU of this machine, or `None` for the CPU.
+fn find(name: &str) -> Result<Option<usize>, Error> {
     let error = |reason: &str| Error::Device {
         device: name.to_string(),
         reason: reason.to_string(),
     };
     let index = match name {
-        "cpu" => return Ok(Device::Cpu),
+        "cpu" => return Ok(None),
         "cuda" => 0,
         _ => name
             .strip_prefix("cuda:")
@@ -29,35 +73,17 @@ pub fn parse(name: &str) -> Result<Device, Error> {
             "this trainer was built without CUDA: run `make setup FULL=1`, then build with `--features cuda`",
         ));
     }
-    let because = |cause: Error, cure: &str| error(&format!("{cause}; {cure}"));
     // The driver first: without it no library helps.
     let count = cuda::device_count().map_err(|cause| {
-        because(
-            cause,
-            "`nvidia-smi` should list a GPU, with a driver for CUDA 13",
-        )
+        let cure = "`nvidia-smi` should list a GPU, with a driver for CUDA 13";
+        error(&format!("{cause}; {cure}"))
     })?;
     if index >= count {
         return Err(error(&format!(
             "this machine shows {count} GPU(s), counted from 0"
         )));
     }
-    cuda::load_libtorch().map_err(|cause| {
-        because(
-            cause,
-            "`make setup FULL=1` fetches libtorch with its CUDA libraries",
-        )
-    })?;
-    cuda::open(index).map_err(|cause| because(cause, "does another process keep it to itself?"))?;
-    if !tch::Cuda::is_available() {
-        return Err(error(
-            "CUDA sees it, but libtorch does not: is this a libtorch for CUDA?",
-        ));
-    }
-    // Float32 means float32 unless somebody says otherwise; libtorch's own default lets convolutions use TF32.
-    shim::allow_tf32(false)?;
-    shim::allow_cudnn_attention(false)?;
-    Ok(Device::Cuda(index))
+    Ok(Some(index))
 }
 
 /// How a device computes with bfloat16.

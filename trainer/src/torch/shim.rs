@@ -4,6 +4,7 @@
 //! devices and shapes itself and answers with a message, never with an exception across the border.
 
 mod device;
+pub mod distributed;
 mod recompute;
 
 pub use device::{Attention, allow_cudnn_attention, allow_tf32, device_memory};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use shardtool::Escaped;
 
-use crate::{checkpoint, config, run, source};
+use crate::{checkpoint, config, distributed, run, source};
 
 /// The reason why a run could not begin, or ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,9 @@ pub enum Error {
     /// The networks, the optimiser or the device: too little memory, above all.
     #[error(transparent)]
     Compute(#[from] crate::Error),
+    /// The other ranks, or the way to them.
+    #[error(transparent)]
+    Ranks(distributed::Error),
     /// No more groups come.
     #[error(transparent)]
     Source(#[from] source::Error),
@@ -39,6 +42,16 @@ pub enum Error {
         /// Why.
         cause: io::Error,
     },
+}
+
+impl From<distributed::Error> for Error {
+    fn from(error: distributed::Error) -> Error {
+        match error {
+            // This rank's own.
+            distributed::Error::Compute(cause) => Error::Compute(cause),
+            error => Error::Ranks(error),
+        }
+    }
 }
 
 // Written out, because the derive would make it the source as well, and so a cause that is said twice.

@@ -10,6 +10,9 @@
 //!   `trainer.max_skipped` such steps in a row stop the run. Which steps are skipped is a function of the state and the
 //!   step, and the number in a row is part of a checkpoint, so a resumed run skips the same ones.
 //!
+//! Of several ranks, all judge the same numbers and so do the same; rank 0 writes the dump, with those of the groups at
+//! fault that were its own.
+//!
 //! The dump is a directory in the run directory, `nonfinite-step00000123/`: `report.json`, and for each group at fault
 //! (for the last one, where only the gradient is) `group0.safetensors` with its images, masks and sample ids as the
 //! networks saw them.
@@ -58,11 +61,19 @@ impl StepStats {
 
 impl Run {
     /// Decides about the step just done: `None` to go on to the next one.
-    pub(super) fn judge(&mut self, stats: &StepStats, keeper: &Option<Keeper>) -> Option<Outcome> {
+    ///
+    /// # Errors
+    /// Ranks that are lost.
+    pub(super) fn judge(
+        &mut self,
+        stats: &mut StepStats,
+        keeper: &Option<Keeper>,
+    ) -> Result<Option<Outcome>, Error> {
         if stats.is_finite() {
             self.skipped = 0;
-            return None;
+            return Ok(None);
         }
+        stats.gather_samples(&self.ranks)?;
         let step = self.step;
         let samples: Vec<u64> = stats
             .at_fault()
@@ -78,7 +89,7 @@ impl Run {
                 stats.losses,
                 stats.gradient_norm,
             );
-            return None;
+            return Ok(None);
         }
         let dump = keeper
             .as_ref()
@@ -90,13 +101,13 @@ impl Run {
                 false
             }
         });
-        Some(Outcome::NotFinite {
+        Ok(Some(Outcome::NotFinite {
             step,
             losses: stats.losses.clone(),
             gradient_norm: stats.gradient_norm,
             samples,
             dump,
-        })
+        }))
     }
 
     fn dump(&self, stats: &StepStats, folder: &Path) -> Result<(), Error> {

@@ -1,21 +1,22 @@
 //! What one step showed, and the record that is made of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tch::Tensor;
 
-use super::Run;
-use crate::Error;
-use crate::observe::{RECORD_VERSION, Record};
+use super::{Error, Run};
+use crate::distributed::{self, Ranks};
+use crate::observe::{AcrossRanks, RECORD_VERSION, Record};
 use crate::source::Group;
 
-/// The losses, masks and times of a step.
-#[derive(Debug, Default)]
+/// The losses, masks and times of a step: of this rank's groups, and of all groups once they are gathered.
+#[derive(Debug)]
 pub struct StepStats {
     /// Loss of each group.
     pub losses: Vec<f64>,
-    /// Sample ids of each group.
+    /// Sample ids of each group; of this rank's groups alone, unless the step is not finite.
     pub(super) samples: Vec<Vec<u64>>,
+    images: u64,
     pub(super) gradient_norm: f64,
     /// Groups that a dump would show, with their numbers.
     pub(super) kept: Vec<(usize, Group)>,
@@ -23,18 +24,113 @@ pub struct StepStats {
     target_len: f64,
     replaced: u64,
     waited: Duration,
+    begun: Instant,
+    /// When the last backward pass began, which ends with those of all ranks.
+    ready: Duration,
+    across: Option<AcrossRanks>,
 }
 
+/// What a rank tells of its step, before the losses of its groups.
+const TOLD: usize = 8;
+
 impl StepStats {
+    /// Begins to measure a step.
+    pub(super) fn begin() -> StepStats {
+        StepStats {
+            losses: Vec::new(),
+            samples: Vec::new(),
+            images: 0,
+            gradient_norm: 0.0,
+            kept: Vec::new(),
+            context_len: 0.0,
+            target_len: 0.0,
+            replaced: 0,
+            waited: Duration::ZERO,
+            begun: Instant::now(),
+            ready: Duration::ZERO,
+            across: None,
+        }
+    }
+
+    /// Takes note that only the last backward pass is left to do.
+    pub(super) fn is_ready(&mut self) {
+        self.ready = self.begun.elapsed();
+    }
+
     /// Takes note of a group and its loss.
     pub(super) fn add(&mut self, group: &Group, loss: &Tensor) -> Result<(), Error> {
         // Reading the value waits for the device; the official loop does so too, once a step.
-        self.losses.push(f64::try_from(loss)?);
+        let loss = f64::try_from(loss).map_err(crate::Error::from)?;
+        self.losses.push(loss);
         self.samples.push(group.sample_ids.clone());
+        self.images += group.sample_ids.len() as u64;
         self.context_len += group.context.first().map_or(0, |mask| mask.size()[1]) as f64;
         self.target_len += group.targets.first().map_or(0, |mask| mask.size()[1]) as f64;
         self.replaced += group.replaced;
         self.waited += group.waited;
+        Ok(())
+    }
+
+    /// Makes these the numbers of all ranks, which share `groups` groups.
+    ///
+    /// The losses stand in the order of the groups, so that their sum is rounded the same in any world. Ranks also tell
+    /// if they were asked to stop: all do so after the same step.
+    pub(super) fn gather(&mut self, ranks: &mut Ranks, groups: u64) -> Result<(), Error> {
+        if ranks.are_one() {
+            return Ok(());
+        }
+        let mut own = vec![
+            f64::from(ranks.own_signal()),
+            self.images as f64,
+            self.replaced as f64,
+            self.context_len,
+            self.target_len,
+            self.waited.as_secs_f64(),
+            self.ready.as_secs_f64(),
+            self.losses.len() as f64,
+        ];
+        debug_assert_eq!(own.len(), TOLD);
+        own.append(&mut self.losses);
+        own.resize(
+            TOLD + groups.div_ceil(ranks.world().world.into()) as usize,
+            0.0,
+        );
+        let told = ranks.gather(&own)?;
+        let sum = |number: usize| told.iter().map(|rank| rank[number]).sum::<f64>();
+        ranks.agree(told.iter().map(|rank| rank[0] as i32));
+        self.images = sum(1) as u64;
+        self.replaced = sum(2) as u64;
+        (self.context_len, self.target_len) = (sum(3), sum(4));
+        let across = AcrossRanks::of(told.iter().map(|rank| (rank[5], rank[6])));
+        self.waited = Duration::from_secs_f64(across.wait_ms[2].max(0.0) / 1e3);
+        self.across = Some(across);
+        let before = &told[..ranks.world().rank as usize];
+        let before = before.iter().map(|rank| rank[7] as usize).sum::<usize>();
+        self.kept.iter_mut().for_each(|(group, _)| *group += before);
+        for rank in &told {
+            let count = rank[7] as usize;
+            let losses = rank.get(TOLD..TOLD + count);
+            self.losses.extend(losses.unwrap_or_default());
+        }
+        if self.losses.len() as u64 != groups {
+            let rank = format!("{} ranks", told.len());
+            return Err(distributed::Error::Nonsense { rank }.into());
+        }
+        Ok(())
+    }
+
+    /// Makes the samples those of all groups.
+    pub(super) fn gather_samples(&mut self, ranks: &Ranks) -> Result<(), Error> {
+        let own = serde_json::to_string(&self.samples).unwrap_or_default();
+        let mut samples = Vec::new();
+        for (rank, text) in ranks.gather_text(&own)?.iter().enumerate() {
+            let theirs: Vec<Vec<u64>> =
+                serde_json::from_str(text).map_err(|_| distributed::Error::Nonsense {
+                    rank: ranks.name(rank),
+                })?;
+            samples.extend(theirs);
+        }
+        self.samples = samples;
         Ok(())
     }
 
@@ -49,7 +145,7 @@ impl StepStats {
 pub(super) fn record(run: &Run, stats: &StepStats, elapsed: Duration) -> Record {
     let step = run.step - 1;
     let rates = run.schedule.at(step);
-    let images = stats.samples.iter().map(Vec::len).sum::<usize>() as u64;
+    let images = stats.images;
     let (elapsed, groups) = (elapsed.as_secs_f64(), stats.losses.len() as f64);
     let (context_len, target_len) = stats.mask_lengths();
     Record {
@@ -71,5 +167,6 @@ pub(super) fn record(run: &Run, stats: &StepStats, elapsed: Duration) -> Record 
         step_ms: elapsed * 1e3,
         wait_ms: stats.waited.as_secs_f64() * 1e3,
         images_per_s: images as f64 / elapsed,
+        ranks: stats.across,
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::checkpoint::Store;
 use crate::checkpoint::power_cut::PowerCut;
-use crate::distributed::World;
+use crate::distributed::{Ranks, World};
 use crate::observe::{Log, Record};
 use crate::run::{RunDir, Terms};
 use crate::source;
@@ -140,7 +140,15 @@ fn run_until(
         |(_, state)| state.clone(),
     );
     let checkpoint = found.as_ref().map(|(path, _)| path.as_path());
-    let mut run = Run::of(&model(), config, &state, checkpoint, Device::Cpu).unwrap();
+    let mut run = Run::of(
+        &model(),
+        config,
+        &state,
+        checkpoint,
+        Device::Cpu,
+        Ranks::alone(),
+    )
+    .unwrap();
     change(&mut run);
     let log = Log::open(
         dir.path(),
@@ -266,7 +274,8 @@ fn groups_of_one_rank_are_the_mean_over_as_many_ranks() {
         let (mut sum, mut loss_sum) = (Vec::new(), 0.0);
         for rank in 0..groups {
             let state = State::new(0, EPOCH_LEN, config.resolved());
-            let run = Run::of(&model(), &config, &state, None, Device::Cpu).unwrap();
+            let run =
+                Run::of(&model(), &config, &state, None, Device::Cpu, Ranks::alone()).unwrap();
             let batch = source(groups, 2).take(0, rank).unwrap().unwrap();
             let loss = run
                 .ijepa

@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use trainer::checkpoint;
 use trainer::config::Config;
-use trainer::distributed::World;
+use trainer::distributed::{Ranks, World};
 use trainer::method::encoder::Encoder;
 use trainer::method::model::ModelConfig;
 use trainer::run::{Resume, RunDir, Terms};
@@ -136,7 +136,14 @@ fn an_official_checkpoint_goes_in_and_comes_out_again() {
 
     // Training takes it up: every tensor has its place, and the optimiser its steps.
     let config = Config::load(&source.folder.path().join("config.yaml"), &[], None).unwrap();
-    let run_of = Run::new(&config, &state, Some(&source.checkpoint), Device::Cpu).unwrap();
+    let run_of = Run::new(
+        &config,
+        &state,
+        Some(&source.checkpoint),
+        Device::Cpu,
+        Ranks::alone(),
+    )
+    .unwrap();
     assert_eq!(run_of.step, 15);
     let optimizer: BTreeMap<String, Tensor> = run_of.optimizer.state().into_iter().collect();
     assert_eq!(f32::try_from(&optimizer["step"]).unwrap(), 15.0);

@@ -7,6 +7,7 @@ use serde_json::json;
 use tch::Device;
 use trainer::checkpoint::{self, State};
 use trainer::config::Config;
+use trainer::distributed::Ranks;
 use trainer::method::encoder::Encoder;
 use trainer::method::model::ModelConfig;
 use trainer::train::Run;
@@ -68,7 +69,7 @@ fn training_begins_at_step_0_with_the_weights() {
 
     // Training takes it up at its first step.
     let config = Config::load(&folder.path().join("config.yaml"), &[], None).unwrap();
-    let run = Run::new(&config, &state, Some(&begun), Device::Cpu).unwrap();
+    let run = Run::new(&config, &state, Some(&begun), Device::Cpu, Ranks::alone()).unwrap();
     assert_eq!((run.step, run.total_steps), (0, 50));
 }
 
@@ -154,7 +155,14 @@ fn positions_are_computed_for_images_of_another_size() {
         None,
     );
     let state = checkpoint::read_state(&begun).unwrap();
-    Run::new(&config.unwrap(), &state, Some(&begun), Device::Cpu).unwrap();
+    Run::new(
+        &config.unwrap(),
+        &state,
+        Some(&begun),
+        Device::Cpu,
+        Ranks::alone(),
+    )
+    .unwrap();
 
     // What was begun already is a checkpoint of ours.
     let out = text(&folder.path().join("x"));
@@ -225,7 +233,7 @@ fn weights_are_of_a_size_that_the_run_has_there() {
         let state = checkpoint::read_state(&begun).unwrap();
         let set = format!("data.crop_size={sizes}");
         let config = Config::load(Path::new(&config), &[set], None).unwrap();
-        let run = Run::new(&config, &state, Some(&begun), Device::Cpu).unwrap();
+        let run = Run::new(&config, &state, Some(&begun), Device::Cpu, Ranks::alone()).unwrap();
         assert_eq!((run.step, run.ijepa.encoder.config().image_size), (15, 32));
     }
     let arguments = import(&text(&folder.path().join("x")), "{0: 64, 4: 32}");

@@ -13,6 +13,7 @@ use tch::Device;
 
 use trainer::checkpoint::State;
 use trainer::config::Config;
+use trainer::distributed::Ranks;
 use trainer::source::GroupSource;
 use trainer::train::clock::{Clock, Phase, synchronise};
 use trainer::train::{Run, StepStats};
@@ -71,7 +72,7 @@ impl Workload {
 /// Makes a run at step 0, which writes no file.
 pub fn start(config: &Config, epoch_len: Option<u64>, device: Device) -> Result<Run> {
     let state = State::new(0, epoch_len.unwrap_or(EPOCH_LEN), config.resolved());
-    Ok(Run::new(config, &state, None, device)?)
+    Ok(Run::new(config, &state, None, device, Ranks::alone())?)
 }
 
 /// What some steps in a row showed.

@@ -151,7 +151,14 @@ fn a_damaged_checkpoint_is_refused_and_last_good_goes_on_from_the_one_before() {
         .begin(&config, None, &Terms::default())
         .unwrap()
         .unwrap();
-    let refused = Run::of(&model(), &config, &state, Some(&path), Device::Cpu);
+    let refused = Run::of(
+        &model(),
+        &config,
+        &state,
+        Some(&path),
+        Device::Cpu,
+        Ranks::alone(),
+    );
     let message = format!("{:#}", refused.err().unwrap());
     for part in [
         "optimizer.safetensors: its checksum is",
@@ -165,7 +172,14 @@ fn a_damaged_checkpoint_is_refused_and_last_good_goes_on_from_the_one_before() {
         let message = match dir.begin(&config, None, &Terms::default()) {
             Ok(found) => {
                 let (path, state) = found.unwrap();
-                let run = Run::of(&model(), &config, &state, Some(&path), Device::Cpu);
+                let run = Run::of(
+                    &model(),
+                    &config,
+                    &state,
+                    Some(&path),
+                    Device::Cpu,
+                    Ranks::alone(),
+                );
                 run.err().unwrap().to_string()
             }
             Err(error) => error.to_string(),

@@ -129,7 +129,14 @@ fn positions_that_cannot_be_computed_end_a_run_before_it_begins() {
         let state = checkpoint::read_state(&latest).unwrap();
         let begin = |sizes| {
             let config = super::config(folder.path(), &[sizes]);
-            Run::of(&model(), &config, &state, Some(&latest), Device::Cpu)
+            Run::of(
+                &model(),
+                &config,
+                &state,
+                Some(&latest),
+                Device::Cpu,
+                Ranks::alone(),
+            )
         };
         let message = begin(SIZES).err().unwrap().to_string();
         let wanted = format!(
