@@ -161,6 +161,7 @@ fn a_job_goes_on_where_it_stopped() {
     };
     stopped_by_a_signal(&site, &cluster, &undisturbed);
     stopped_before_its_time_is_up(&site, &cluster);
+    stopped_on_two_nodes(&site, &cluster);
 }
 
 /// A job is asked to stop in its midst, as SLURM does before it ends or moves one.
@@ -193,6 +194,48 @@ fn stopped_by_a_signal(site: &Site, cluster: &Cluster, undisturbed: &[(u64, f64)
             .iter()
             .all(|(_, command)| !command.contains("trainer"))
     );
+}
+
+/// Two ranks on each of two nodes train what one rank trains, and stop and go on together.
+fn stopped_on_two_nodes(site: &Site, cluster: &Cluster) {
+    let mut arguments = site.launch_arguments("alone");
+    let sets = [
+        "--set=optimization.global_batch=16",
+        "--set=optimization.epochs=10",
+    ];
+    arguments.extend(sets.map(String::from));
+    Running::start("trainer", &arguments, &site.path("alone.log")).wait_ok();
+    let alone = site.exact_losses("alone");
+
+    let logs = site.path("nodes");
+    let mut arguments = job_arguments(site, "four", 10, &logs);
+    arguments.push(sets[0].to_owned());
+    arguments.extend(["--nodes=2", "--tasks-per-node=2", "--time=600"].map(String::from));
+    let job = cluster.submit(&arguments);
+    let log = format!("{logs}/{job}.out");
+    site.wait_for_steps("four", 3);
+    cluster.run_ok("scancel", &["--signal=USR1", &job]);
+    cluster.wait_for(&job, "PENDING", &log);
+    let kept = site.exact_losses("four").len();
+    assert!(
+        (3..alone.len()).contains(&kept),
+        "stopped after {kept} steps"
+    );
+    assert!(site.has_checkpoint("four", kept));
+
+    cluster.hurry(&job);
+    cluster.wait_for(&job, "COMPLETED", &log);
+    let text = fs::read_to_string(&log).expect("the job's output");
+    assert!(text.contains("1 on each of 4 rank(s)"), "{text}");
+    let four = site.exact_losses("four");
+    assert_eq!(four.len(), alone.len());
+    for ((step, ours), (_, expected)) in four.iter().zip(&alone) {
+        let error = (ours - expected).abs() / expected;
+        assert!(
+            error < 1e-5,
+            "step {step}: {ours} on four ranks, {expected} on one"
+        );
+    }
 }
 
 /// SLURM's own signal comes before the time is up, in the first half minute here; perhaps before the first step.
