@@ -89,9 +89,9 @@ bench-official: ## the training step beside the official code's, on the CPU (IJE
 
 # --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
 
+STAGES := setup fmt width deny clippy msrv doc python unit sources probes cuda loom miri asan fuzz-build
 .PHONY: test
-test: setup fmt width deny clippy msrv doc python unit sources probes
-test: cuda loom miri asan fuzz-build ## everything CI runs
+test: $(STAGES) ## everything CI runs
 	@echo "All stages passed."
 
 .PHONY: check

@@ -143,6 +143,32 @@ fn one_that_is_asked_stops_all_and_another_number_of_ranks_goes_on() {
 }
 
 #[test]
+fn all_ranks_judge_a_step_that_is_not_finite_alike() {
+    let site = Site::new(48);
+    let mut huge = vec!["--set", "optimization.lr=1e12"];
+    huge.extend(["--set", "optimization.start_lr=1e12"]);
+    let start = |run: &str, more: &[&str]| {
+        let arguments = launch(&site, run, 3, &[&huge[..], more].concat());
+        Running::start("trainer", &arguments, &site.path(&format!("{run}.log")))
+    };
+    let mut stopped = start("stopped", &[]);
+    assert_eq!(stopped.wait().code(), Some(1), "{}", stopped.stderr());
+    // Every rank knows of the samples of all groups.
+    let stderr = stopped.stderr();
+    let lines = stderr
+        .lines()
+        .filter_map(|line| line.split_once("step 1 is not finite"));
+    let said: Vec<&str> = lines
+        .filter_map(|(_, rest)| rest.split(';').nth(1))
+        .collect();
+    assert_eq!(said.len(), 3, "{stderr}");
+    assert!(said.iter().all(|samples| *samples == said[0]), "{stderr}");
+    assert_eq!(said[0].split(',').count(), 16, "{stderr}");
+    start("skipped", &["--set", "trainer.on_nonfinite=skip"]).wait_ok();
+    assert_eq!(site.losses("skipped").len(), 9);
+}
+
+#[test]
 fn without_a_global_batch_a_run_keeps_the_one_it_began_with() {
     let site = Site::new(48);
     let start = |ranks: &str, stop: &str| {

@@ -215,7 +215,8 @@ impl Session {
             .unwrap_or_else(|| Endpoint::Path(default_socket_path(hello.sampling_hash)));
         let patience = Duration::from_secs(config.trainer.loader_patience);
         let largest = config.model_for(config.loader.data.crop_size.largest())?;
-        train::memory::check(&largest, &config, &expected.geometry, start.device)
+        let sharing = world.local_world;
+        train::memory::check(&largest, &config, &expected.geometry, start.device, sharing)
             .map_err(train::Error::from)?;
         let connected = LoaderSource::connect(
             endpoint,

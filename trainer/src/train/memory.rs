@@ -26,6 +26,7 @@ fn available(device: Device) -> Option<(u64, String)> {
 }
 
 /// Makes sure that networks of these sizes can be trained on `device` as far as memory goes, with groups from `ring`.
+/// On a CPU, `local_world` ranks share the memory.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] with figures, if what is needed for certain is not there.
@@ -34,10 +35,15 @@ pub fn check(
     config: &Config,
     ring: &Geometry,
     device: Device,
+    local_world: u32,
 ) -> Result<(), Error> {
-    let Some((bytes, place)) = available(device) else {
+    let Some((mut bytes, mut place)) = available(device) else {
         return Ok(());
     };
+    if local_world > 1 && device == Device::Cpu {
+        bytes /= u64::from(local_world);
+        place = format!("for each of {local_world} ranks {place}");
+    }
     let longest = Lengths {
         context: ring.max_context as u64,
         target: ring.max_target as u64,
