@@ -12,7 +12,8 @@
 //! | [`run`] | a run's directory, and the signals that stop it |
 //! | [`checkpoint`] | what a run leaves and goes on from |
 //! | [`observe`], [`report`] | what a run tells about itself, and pictures of it |
-//! | [`launch`] | a loader and a trainer started together |
+//! | [`launch`] | a loader and its trainers started together |
+//! | [`distributed`] | many processes that train one model: who is there, and what they sum and agree on |
 //! | [`plan`] | what a run will need and take |
 //! | [`submit`] | a run as a job of SLURM |
 //! | [`evaluate`] | what trained networks are worth: features of images |

@@ -152,7 +152,8 @@ fn tell(ended: Ended, folder: Escaped<'_>, out: &mut Results, rank: u32) -> u8 {
     if let (Ok(_), Some(report)) = (&outcome, report) {
         out.announce(format_args!("{report}"));
     }
-    if restarts > 0 {
+    // The ranks of a node lose the same ones.
+    if restarts > 0 && rank == 0 {
         out.announce(format_args!(
             "{restarts} loader(s) lost on the way; no step was lost with them"
         ));
