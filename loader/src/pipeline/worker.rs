@@ -132,7 +132,7 @@ impl Worker {
         };
         let mut last = String::new();
         for attempt in 0..=MAX_REPLACEMENTS {
-            let replacement = sampler.replacement(step, position, attempt);
+            let mut damage = None;
             if shared.source.quarantined().contains(&id) {
                 last = format!("sample {id} is in quarantine");
             } else {
@@ -144,22 +144,20 @@ impl Worker {
                         part.finish(id, label, if attempt > 0 { FLAG_REPLACED } else { 0 });
                         return Ok(());
                     }
-                    Err(error) => {
-                        let split = shared.source.split();
-                        shared
-                            .damage
-                            .report(split, id, replacement.is_some(), &error);
-                        last = error.to_string();
-                    }
+                    Err(error) => damage = Some(error),
                 }
             }
-            match replacement {
-                Some(other) => id = other,
-                None => {
-                    part.finish_absent();
-                    return Ok(());
-                }
+            let replacement = sampler.replacement(step, position, attempt);
+            if let Some(error) = damage {
+                let (split, is_replaced) = (shared.source.split(), replacement.is_some());
+                shared.damage.report(split, id, is_replaced, &error);
+                last = error.to_string();
             }
+            let Some(other) = replacement else {
+                part.finish_absent();
+                return Ok(());
+            };
+            id = other;
         }
         Err(Failure::AllDamaged {
             step,
