@@ -119,11 +119,6 @@ impl PretrainingSampler {
         self.global_batch
     }
 
-    /// Returns the images of a group.
-    pub fn batch_size(&self) -> u64 {
-        self.batch_size
-    }
-
     /// Returns the groups in a global batch.
     pub fn groups(&self) -> u64 {
         self.global_batch / self.batch_size
