@@ -79,15 +79,11 @@ impl Server {
     /// Checks a hello and makes the ring that it asks for. An error is the reason for the refusal.
     pub(super) fn prepare(&self, hello: &Hello) -> Result<Prepared, Unserved> {
         let source = self.pipeline.source();
-        let (config, manifest) = (&self.config, source.dataset().manifest());
-        let mut config = config.clone();
-        if self.plan == Plan::Pretraining {
-            // Where the configuration does not say, the run does: it keeps its own on another number of ranks.
-            config.global_batch = config.global_batch.or(Some(hello.global_batch));
-        }
-        let config = &config;
+        let manifest = source.dataset().manifest();
+        let mut config = self.config.clone();
         let global_batch = match self.plan {
-            Plan::Pretraining => config.global_batch(u64::from(hello.world)),
+            // Where the configuration does not say, the run does: it keeps its own on another number of ranks.
+            Plan::Pretraining => *config.global_batch.get_or_insert(hello.global_batch),
             Plan::Evaluation => config.data.batch_size,
         };
         let served = Served {
@@ -99,8 +95,8 @@ impl Server {
         };
         hello.check(&served)?;
         let samples = source.split().len();
-        let sampler = Sampler::new(self.plan, config, samples, u64::from(hello.world))?;
-        let geometry = sampler.geometry(config);
+        let sampler = Sampler::new(self.plan, &config, samples, u64::from(hello.world))?;
+        let geometry = sampler.geometry(&config);
         let len = geometry.total_len()?;
         self.room(hello.world, len)?;
         let (mapping, memory) = Mapping::create(len)?;
@@ -112,7 +108,7 @@ impl Server {
             hello.share(),
             |end| drop(ended.send(end)),
         )?;
-        let welcome = Welcome::of(config, manifest, samples, &sampler);
+        let welcome = Welcome::of(&config, manifest, samples, &sampler);
         Ok(Prepared {
             welcome,
             memory,
