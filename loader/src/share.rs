@@ -49,14 +49,20 @@ mod tests {
 
     #[test]
     fn ranks_share_the_groups_in_order() {
-        for (world, groups) in [(1, 4), (2, 4), (4, 4), (3, 12)] {
-            let shares = (0..world).map(|rank| RankShare {
+        for (world, groups) in [(1, 4), (2, 4), (4, 4), (3, 12), (3, 4), (4, 7), (5, 16)] {
+            let share = |rank| RankShare {
                 rank,
                 world,
                 ..RankShare::from_step(0)
-            });
-            let all: Vec<u64> = shares.flat_map(|share| share.groups(groups)).collect();
-            assert_eq!(all, (0..groups).collect::<Vec<_>>());
+            };
+            let shares = Vec::from_iter((0..world).map(|rank| share(rank).groups(groups)));
+            assert!(shares.iter().cloned().flatten().eq(0..groups));
+            // As even as can be, so that none is left without one.
+            let even = groups / u64::from(world);
+            for share in shares {
+                let count = share.end - share.start;
+                assert!((even..=even + 1).contains(&count), "{world} of {groups}");
+            }
         }
     }
 }
