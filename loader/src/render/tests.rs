@@ -92,6 +92,36 @@ fn centres_are_those_of_pillow_to_the_last_row_and_column() {
 }
 
 #[test]
+fn a_centre_is_decoded_as_finely_as_its_area_would_be_alone() {
+    for stored in [(500, 375), (375, 500), (40, 30), (224, 224)] {
+        for (crop, resize) in [(16, 18), (30, 60), (20, 20), (224, 256)] {
+            let resolution = Fidelity::Fast.resolution(crop);
+            let view = View {
+                resolution,
+                ..view(crop, resize, stored)
+            };
+            let (outer, decoded) = view.decoded(stored);
+            let (Resolution::Fit { side, .. }, Resolution::Fit { side: alone, .. }) =
+                (decoded, resolution)
+            else {
+                panic!("{decoded:?} for {resolution:?}");
+            };
+            let shares = [
+                view.area.width / outer.width,
+                view.area.height / outer.height,
+            ];
+            let samples = shares.map(|share| f64::from(side) * share);
+            let fewest = samples[0].min(samples[1]);
+            let wanted = f64::from(alone);
+            assert!(
+                (wanted - 1e-6..wanted + 1.0).contains(&fewest),
+                "{crop} of {resize} of {stored:?}: {samples:?} for {wanted}"
+            );
+        }
+    }
+}
+
+#[test]
 fn what_lies_around_an_area_is_decoded_as_far_as_it_is_seen() {
     let fixture = Fixture::new(&[]);
     let mut looked_at = 0;
