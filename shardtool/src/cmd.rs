@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
-
 use indicatif::{ProgressBar, ProgressState};
 use shardtool::program;
 use shardtool::source::expand_argument;
