@@ -32,7 +32,7 @@ pub use mask::Mask;
 pub use origin::{Origin, Place};
 
 /// The sections a configuration file may hold. Those that the loader does not read belong to the trainer.
-pub const SECTIONS: [&str; 8] = [
+pub const SECTIONS: [&str; 9] = [
     "data",
     "mask",
     "loader",
@@ -41,6 +41,7 @@ pub const SECTIONS: [&str; 8] = [
     "logging",
     "trainer",
     "checkpoint",
+    "method",
 ];
 
 /// What the loader needs to know to sample, decode and serve.

@@ -1,5 +1,5 @@
-//! The typed configuration of a run: the official `meta`, `optimization` and `logging` sections, and `trainer` and
-//! `checkpoint`, which are ours.
+//! The typed configuration of a run: the official `meta`, `optimization` and `logging` sections, and `trainer`,
+//! `checkpoint` and `method`, which are ours.
 //!
 //! `data`, `mask` and `loader` are typed by the loader and only carried here. Official keys keep their meaning and are
 //! required where the official code requires them; keys it could do without have its default. What is accepted but has
@@ -8,6 +8,7 @@
 mod checkpoint;
 mod logging;
 mod meta;
+mod method;
 mod optimization;
 pub mod resume;
 mod trainer;
@@ -20,12 +21,13 @@ use serde_json::{Map, Value, json};
 use tch::Device;
 
 use crate::method::model::{ModelConfig, SizesError};
-use crate::method::schedule::ScheduleConfig;
+use crate::method::schedule::{Schedule, ScheduleConfig};
 use crate::torch::device::Bfloat16;
 
 pub use checkpoint::Checkpoint;
 pub use logging::Logging;
 pub use meta::Meta;
+pub use method::Method;
 pub use optimization::Optimization;
 pub use resume::OnResume;
 pub use trainer::{Compression, MAX_THREADS, OnNonfinite, Trainer, default_threads};
@@ -85,6 +87,8 @@ pub struct Config {
     pub trainer: Trainer,
     /// Our own keys of the checkpoints.
     pub checkpoint: Checkpoint,
+    /// Our own keys of the method.
+    pub method: Method,
     /// The sections that the loader reads of the same file: `data`, `mask` and `loader`.
     pub loader: LoaderConfig,
 }
@@ -115,6 +119,7 @@ impl Config {
         file.check_keys::<Logging>("logging")?;
         file.check_keys::<Trainer>("trainer")?;
         file.check_keys::<Checkpoint>("checkpoint")?;
+        file.check_keys::<Method>("method")?;
         LoaderConfig::check_keys(file)?;
         let config = Config {
             meta: file.section("meta")?,
@@ -122,6 +127,7 @@ impl Config {
             logging: file.section("logging")?,
             trainer: file.section("trainer")?,
             checkpoint: file.section("checkpoint")?,
+            method: file.section("method")?,
             loader: LoaderConfig::from_file(file)?,
         };
         config.check().map_err(|error| config.place(error))?;
@@ -133,6 +139,7 @@ impl Config {
         self.optimization.check()?;
         self.trainer.check()?;
         self.checkpoint.check()?;
+        self.method.check()?;
         self.logging.check()?;
         self.check_paths()?;
         for &(_, size) in self.loader.data.crop_size.phases() {
@@ -207,23 +214,28 @@ impl Config {
 
     fn sizes(&self, crop_size: u32) -> Result<ModelConfig, Error> {
         let Meta {
-            model_name,
             pred_emb_dim,
             pred_depth,
             ..
-        } = &self.meta;
-        let model = ModelConfig::preset(
-            model_name,
-            crop_size.into(),
-            self.loader.mask.patch_size.into(),
-            *pred_emb_dim,
-            *pred_depth,
-        );
+        } = self.meta;
+        let model = self.meta.encoder().and_then(|encoder| {
+            let patch_size = self.loader.mask.patch_size.into();
+            ModelConfig::with_encoder(
+                &encoder,
+                crop_size.into(),
+                patch_size,
+                pred_emb_dim,
+                pred_depth,
+            )
+        });
         model.map_err(|error| Error::value(key_of(&error), error.to_string()))
     }
 
-    /// Returns the settings of the schedules.
-    pub fn schedule(&self) -> ScheduleConfig {
+    /// Returns the schedules, with epochs of `epoch_len` steps.
+    ///
+    /// # Errors
+    /// If they have no step.
+    pub fn schedule(&self, epoch_len: u64) -> Result<Schedule, crate::Error> {
         let Optimization {
             ema,
             epochs,
@@ -232,11 +244,14 @@ impl Config {
             ipe_scale,
             lr,
             start_lr,
+            steps,
             warmup,
+            warmup_steps,
             weight_decay,
             ..
         } = self.optimization;
-        ScheduleConfig {
+        let warmup = warmup.unwrap_or(0.0);
+        let in_epochs = ScheduleConfig {
             epochs,
             warmup,
             ipe_scale,
@@ -246,12 +261,23 @@ impl Config {
             weight_decay,
             final_weight_decay,
             ema,
+        };
+        if steps.is_none() && warmup_steps.is_none() {
+            return Schedule::new(&in_epochs, epoch_len);
         }
+        // Counted in steps: epochs of one step each.
+        let in_steps = ScheduleConfig {
+            epochs: self.total_steps(epoch_len),
+            warmup: warmup_steps.map_or((warmup * epoch_len as f64).trunc(), |steps| steps as f64),
+            ..in_epochs
+        };
+        Schedule::new(&in_steps, 1)
     }
 
     /// Returns the steps of the whole run, with epochs of `epoch_len` steps.
     pub fn total_steps(&self, epoch_len: u64) -> u64 {
-        self.optimization.epochs.saturating_mul(epoch_len)
+        let Optimization { epochs, steps, .. } = self.optimization;
+        steps.unwrap_or(epochs.saturating_mul(epoch_len))
     }
 
     /// Returns the step before which this run ends: its last one, or `trainer.stop_at_step`.
@@ -271,6 +297,7 @@ impl Config {
             "logging": self.logging,
             "mask": self.loader.mask,
             "meta": self.meta,
+            "method": self.method,
             "optimization": self.optimization,
             "trainer": self.trainer,
         });
@@ -311,15 +338,33 @@ impl Config {
         {
             warnings.push(format!("meta.use_bfloat16: {warning}"));
         }
-        let Optimization { warmup, epochs, .. } = self.optimization;
-        if warmup > epochs as f64 {
+        let Optimization {
+            epochs,
+            steps,
+            warmup,
+            warmup_steps,
+            ..
+        } = self.optimization;
+        let never = "so the learning rate never reaches optimization.lr";
+        if let Some(warmup) = warmup
+            && (steps, warmup_steps) == (None, None)
+            && warmup > epochs as f64
+        {
             warnings.push(format!(
                 "optimization.warmup: {warmup} epochs are more than the {epochs} of the run \
-                 (optimization.epochs), so the learning rate never reaches optimization.lr"
+                 (optimization.epochs), {never}"
+            ));
+        }
+        if let (Some(steps), Some(warmup_steps)) = (steps, warmup_steps)
+            && warmup_steps > steps
+        {
+            warnings.push(format!(
+                "optimization.warmup_steps: {warmup_steps} are more than the {steps} of the run \
+                 (optimization.steps), {never}"
             ));
         }
         for &(first, size) in self.loader.data.crop_size.phases() {
-            if first > 0 && first >= epochs {
+            if first > 0 && steps.is_none() && first >= epochs {
                 warnings.push(format!(
                     "data.crop_size: {size} begins at epoch {first}, counted from 0, and the run has {epochs} epochs \
                      (optimization.epochs): no step has crops of that size"
@@ -339,7 +384,9 @@ fn key_of(error: &SizesError) -> &'static str {
         {
             "meta.pred_emb_dim"
         }
-        // The official encoders have blocks.
+        SizesError::Heads { .. } => "meta.num_heads",
+        SizesError::Positions { .. } => "meta.embed_dim",
+        // An encoder's blocks were counted before.
         SizesError::Empty => "meta.pred_depth",
         _ => "meta.model_name",
     }

@@ -6,6 +6,7 @@
 //! | [`ijepa`] | the three networks together: target, prediction, loss |
 //! | [`encoder`], [`predictor`] | the networks, made of the transformer's parts |
 //! | [`model`], [`parameters`] | their sizes, and the list of their parameters |
+//! | [`regularizer`] | terms that can be added to the loss, off by default |
 //! | [`init`], [`optimizer`], [`schedule`] | fresh weights, and how they are moved |
 //! | [`hooks`] | intermediate results, for who compares them |
 
@@ -20,6 +21,7 @@ pub mod ijepa;
 pub mod init;
 pub mod optimizer;
 pub mod predictor;
+pub mod regularizer;
 pub mod schedule;
 
 pub use exchange::{model, parameters};

@@ -26,12 +26,13 @@ use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{State, Turn};
-use crate::config::{Compression, Config, OnNonfinite};
+use crate::config::{Compression, Config, Method, OnNonfinite};
 use crate::distributed::{self, Ranks};
 use crate::method::hooks::NoHooks;
 use crate::method::ijepa::{self, IJepa};
 use crate::method::model::ModelConfig;
 use crate::method::optimizer::Optimizer;
+use crate::method::regularizer;
 use crate::method::schedule::{Rates, Schedule};
 use crate::run::Keeper;
 use crate::source::{Group, GroupSource};
@@ -106,6 +107,8 @@ pub struct Run {
     pub skipped: u64,
     /// The side of the crops in each epoch.
     pub crop_size: CropSize,
+    /// Options of the method.
+    pub method: Method,
     /// What to do about a step that is not finite.
     pub on_nonfinite: OnNonfinite,
     /// Such steps that may be skipped in a row.
@@ -176,7 +179,7 @@ impl Run {
         ranks.sum_gradients_of(&ijepa.trained(), as_bfloat16)?;
         let total_steps = config.total_steps(epoch_len);
         Ok(Run {
-            schedule: Schedule::new(&config.schedule(), epoch_len)?,
+            schedule: config.schedule(epoch_len)?,
             bfloat16: config.meta.use_bfloat16 && Bfloat16::of(device).is_used(),
             step: state.step,
             epoch_len,
@@ -185,6 +188,7 @@ impl Run {
             loss: state.loss,
             skipped: state.skipped,
             crop_size: config.loader.data.crop_size.clone(),
+            method: config.method.clone(),
             on_nonfinite: config.trainer.on_nonfinite,
             max_skipped: config.trainer.max_skipped,
             identity: Identity {
@@ -276,12 +280,15 @@ impl Run {
                 return Ok(None);
             };
             self.fit_to_crops()?;
-            let loss = {
+            let (z, loss) = {
                 let _mixed = self.mixed_precision(&group)?;
                 let h = self.target(&group)?; // no gradient
-                let z = self.context_and_predict(&group)?;
-                ijepa::loss(&z, &h)?
+                let z = self.context(&group)?;
+                let prediction = self.predict(&z, &group)?;
+                let loss = ijepa::loss(&prediction, &h)?;
+                (z, loss)
             };
+            let loss = self.regularize(loss, &z, &mut stats)?; // an option: the official loss as it is
             let is_last = number + 1 == groups;
             stats.is_ready();
             self.backward(&loss, source.all_groups(), is_last)?; // sums over all ranks
@@ -348,16 +355,34 @@ impl Run {
         Ok(self.clock.phase(Phase::Target, target)?)
     }
 
-    /// Returns what the predictor makes of the context encoder's representations.
-    fn context_and_predict(&mut self, group: &Group) -> Result<Tensor, Error> {
+    /// Returns the context encoder's representations of what is visible.
+    fn context(&mut self, group: &Group) -> Result<Tensor, Error> {
         let Group {
-            images,
-            context,
-            targets,
-            ..
+            images, context, ..
         } = group;
-        let predict = || self.ijepa.predict(images, context, targets, &mut NoHooks);
+        let context = || self.ijepa.context(images, context, &mut NoHooks);
+        Ok(self.clock.phase(Phase::Predict, context)?)
+    }
+
+    /// Returns what the predictor makes of the representations `z` of what is visible.
+    fn predict(&mut self, z: &Tensor, group: &Group) -> Result<Tensor, Error> {
+        let Group {
+            context, targets, ..
+        } = group;
+        let predict = || self.ijepa.predict(z, context, targets, &mut NoHooks);
         Ok(self.clock.phase(Phase::Predict, predict)?)
+    }
+
+    /// Adds to a group's loss what the options of the method ask for, in float32.
+    fn regularize(&self, loss: Tensor, z: &Tensor, stats: &mut StepStats) -> Result<Tensor, Error> {
+        if self.method.variance_covariance == 0.0 {
+            return Ok(loss);
+        }
+        let term = regularizer::variance_covariance(z)?;
+        let term = term.f_mul_scalar(self.method.variance_covariance);
+        let term = term.map_err(crate::Error::from)?;
+        stats.add_regularizer(&term)?;
+        Ok(loss.f_add(&term).map_err(crate::Error::from)?)
     }
 
     /// Adds the gradients of a group's share of the loss, the mean over `groups`; the last of this rank's groups adds

@@ -24,7 +24,7 @@ pub const CHANNELS: i64 = 3;
 #[non_exhaustive]
 pub enum SizesError {
     /// `meta.model_name` is none of the official ones.
-    #[error("unknown model `{}`: known are {}", Escaped::new(.0), known())]
+    #[error("unknown model `{}`: known are {} and {CUSTOM}", Escaped::new(.0), known())]
     UnknownModel(String),
     /// The images have no room for a single patch.
     #[error("no patch of {patch_size} pixels fits an image of {image_size}")]
@@ -60,6 +60,9 @@ pub enum SizesError {
 fn known() -> String {
     Preset::ALL.map(|preset| preset.name).join(", ")
 }
+
+/// The `meta.model_name` of an encoder that is none of the official ones.
+pub const CUSTOM: &str = "custom";
 
 /// Sizes of an official encoder: what `meta.model_name` stands for (`vit_tiny` … `vit_giant` of
 /// `src/models/vision_transformer.py`).
@@ -98,6 +101,17 @@ impl Preset {
             heads,
             mlp_dim,
         }
+    }
+
+    /// Returns an encoder of one's own, with MLPs of the usual width.
+    pub const fn custom(embed_dim: i64, depth: i64, heads: i64) -> Preset {
+        Preset::new(
+            CUSTOM,
+            embed_dim,
+            depth,
+            heads,
+            embed_dim.saturating_mul(MLP_RATIO),
+        )
     }
 
     /// Returns the official encoder of this name.
@@ -139,10 +153,16 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Returns the encoder's official name, or its width and depth.
+    pub fn encoder_name(&self) -> String {
+        let preset = Preset::of(self.embed_dim, self.depth, self.mlp_dim);
+        let own = || format!("an encoder {} wide and {} deep", self.embed_dim, self.depth);
+        preset.map_or_else(own, |preset| preset.name.to_owned())
+    }
+
     /// Returns the sizes in words.
     pub fn describe(&self) -> String {
-        let name = Preset::of(self.embed_dim, self.depth, self.mlp_dim);
-        let name = name.map_or("a network of its own", |preset| preset.name);
+        let name = self.encoder_name();
         let &ModelConfig {
             patch_size,
             image_size,
@@ -180,13 +200,28 @@ impl ModelConfig {
         pred_emb_dim: i64,
         pred_depth: i64,
     ) -> Result<Self, SizesError> {
-        let Preset {
+        let encoder = Preset::named(model_name)?;
+        Self::with_encoder(&encoder, crop_size, patch_size, pred_emb_dim, pred_depth)
+    }
+
+    /// Returns the sizes of networks with this encoder.
+    ///
+    /// # Errors
+    /// [`SizesError`] for sizes that do not make a network.
+    pub fn with_encoder(
+        encoder: &Preset,
+        crop_size: i64,
+        patch_size: i64,
+        pred_emb_dim: i64,
+        pred_depth: i64,
+    ) -> Result<Self, SizesError> {
+        let &Preset {
             embed_dim,
             depth,
             heads,
             mlp_dim,
             ..
-        } = Preset::named(model_name)?;
+        } = encoder;
         let config = Self {
             image_size: crop_size,
             patch_size,

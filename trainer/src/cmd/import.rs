@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use shardtool::program::{Results, arguments};
 use shardtool::{Escaped, exit};
-use trainer::config::Config;
+use trainer::config::{Config, Optimization};
 use trainer::exchange::Error;
 use trainer::exchange::import::{Imported, Options, import};
 
@@ -114,12 +114,17 @@ impl Args {
         config: &Config,
         results: &mut Results,
     ) {
-        let (epoch, epochs) = (imported.epoch, config.optimization.epochs);
+        let Optimization { epochs, steps, .. } = config.optimization;
         if imported.step >= config.total_steps(imported.epoch_len) {
+            let has = match steps {
+                Some(steps) => format!("{steps} steps (optimization.steps)"),
+                None => format!("{epochs} (optimization.epochs)"),
+            };
             tracing::warn!(
-                "no step is left to train: {} stands at epoch {epoch}, and the configuration has {epochs} \
-                 (optimization.epochs). Give it more, or begin at step 0 with the weights, in another directory:\n  {}",
+                "no step is left to train: {} stands at epoch {}, and the configuration has {has}. Give it more, or \
+                 begin at step 0 with the weights, in another directory:\n  {}",
                 Escaped::new(&self.source),
+                imported.epoch,
                 self.starting_over(Some(Path::new("DIR")))
             );
             return;

@@ -123,15 +123,30 @@ fn why_nothing(
              --set trainer.stop_at_step=null"
         );
     }
-    let (epoch, epochs) = (step / epoch_len.max(1), config.optimization.epochs);
-    let more = epoch.max(epochs) + 1;
+    let epochs = config.optimization.epochs;
+    let (done, more) = match config.optimization.steps {
+        Some(steps) => (
+            format!("step {step} of {steps} (optimization.steps).\nFor another epoch"),
+            format!(
+                "optimization.steps={} --allow optimization.steps",
+                step.max(steps) + epoch_len
+            ),
+        ),
+        None => {
+            let epoch = step / epoch_len.max(1);
+            let more = epoch.max(epochs) + 1;
+            (
+                format!("epoch {epoch} of {epochs} (optimization.epochs).\nFor another epoch"),
+                format!("optimization.epochs={more} --allow optimization.epochs"),
+            )
+        }
+    };
     let stop = match end < total {
         true => " --set trainer.stop_at_step=null",
         false => "",
     };
     format!(
-        "epoch {epoch} of {epochs} (optimization.epochs).\nFor another epoch, add to the command: \
-         --set optimization.epochs={more} --allow optimization.epochs{stop}\n\
+        "{done}, add to the command: --set {more}{stop}\n\
          To begin anew with its weights:\n  trainer import {} --config {} --start-over --out DIR",
         Escaped::new(checkpoint),
         Escaped::new(&args.config)

@@ -8,7 +8,7 @@ use super::Error;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Checkpoint {
-    /// Epochs between two checkpoints.
+    /// Epochs between two checkpoints; 0 leaves them to `every_steps` or `every_minutes`.
     pub every_epochs: u64,
     /// Minutes between two checkpoints of `every_epochs` at least: those of very short epochs would fill a disk.
     pub min_minutes: f64,
@@ -51,11 +51,10 @@ impl Checkpoint {
     ];
 
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.every_epochs == 0 {
-            return Err(Error::value(
-                "checkpoint.every_epochs",
-                "0; a run always writes checkpoints",
-            ));
+        if self.every_epochs == 0 && self.every_steps.is_none() && self.every_minutes.is_none() {
+            let reason = "0, and neither checkpoint.every_steps nor checkpoint.every_minutes is set; a run always writes \
+                          checkpoints";
+            return Err(Error::value("checkpoint.every_epochs", reason));
         }
         if self.every_steps == Some(0) {
             return Err(Error::value(

@@ -25,8 +25,11 @@ fn parse(text: &str, sets: &[&str]) -> Result<Config, Error> {
 fn an_official_file_is_read_unchanged() {
     let config = parse(OFFICIAL, &[]).unwrap();
     assert_eq!(config.model().unwrap().patches(), 256);
-    assert_eq!(config.schedule().final_lr, 1e-6);
-    assert_eq!(config.schedule().warmup, 40.0);
+    let schedule = config.schedule(625).unwrap();
+    assert_eq!(
+        (schedule.lr(24_999), schedule.lr(300 * 625 - 1)),
+        (1e-3, 1e-6)
+    );
     assert_eq!(config.loader.global_batch(16), 2048);
     let message = config.folder().unwrap_err().to_string();
     assert!(message.contains("--set logging.folder="), "{message}");
@@ -376,7 +379,7 @@ fn the_configs_shipped_are_sound() {
             let said = warnings.iter().find(|warning| warning.starts_with(claim));
             assert_eq!(said, None, "{name} claims what it is not");
         }
-        crate::method::schedule::Schedule::new(&config.schedule(), sampler.epoch_len()).unwrap();
+        config.schedule(sampler.epoch_len()).unwrap();
         names.push(name);
     }
     names.sort();
@@ -395,5 +398,94 @@ fn the_configs_shipped_are_sound() {
             "in22k_vith14_ep66.yaml",
             "tiny20_vittiny8.yaml",
         ]
+    );
+}
+
+#[test]
+fn an_encoder_of_ones_own_has_the_sizes_that_are_given() {
+    let own = [
+        "meta.embed_dim=96",
+        "meta.depth=3",
+        "meta.num_heads=3",
+        "meta.pred_emb_dim=48",
+    ];
+    let with = |more: &[&str]| parse(OFFICIAL, &[&own[..], more].concat());
+    let config = with(&["meta.model_name=custom"]).unwrap();
+    let model = config.model().unwrap();
+    assert_eq!(
+        (model.embed_dim, model.depth, model.heads, model.mlp_dim),
+        (96, 3, 3, 384)
+    );
+    let again = Config::from_resolved(&config.resolved()).unwrap();
+    assert_eq!(again.model().unwrap(), model);
+    for (sets, words) in [
+        (&[][..], "meta.embed_dim: vit_huge has its own"),
+        (
+            &["meta.model_name=custom", "meta.depth=null"],
+            "meta.depth: missing",
+        ),
+        (
+            &["meta.model_name=custom", "meta.num_heads=5"],
+            "meta.num_heads: encoder width 96",
+        ),
+        (
+            &["meta.model_name=custom", "meta.depth=0"],
+            "meta.depth: 0 is outside 1..=1000",
+        ),
+        (
+            &["meta.model_name=custom", "meta.embed_dim=9"],
+            "meta.embed_dim: encoder width 9 is not",
+        ),
+    ] {
+        let message = with(sets).unwrap_err().to_string();
+        assert!(message.contains(words), "{sets:?}: {message}");
+    }
+}
+
+#[test]
+fn a_run_may_be_counted_in_steps() {
+    let steps = ["optimization.steps=1000", "optimization.warmup_steps=100"];
+    let config = parse(OFFICIAL, &steps).unwrap();
+    assert_eq!(
+        (config.total_steps(625), config.last_step(625)),
+        (1000, 1000)
+    );
+    let schedule = config.schedule(625).unwrap();
+    assert_eq!((schedule.lr(99), schedule.lr(999)), (1e-3, 1e-6));
+    assert_eq!(schedule.momentum(1000), 1.0);
+    // The warm-up may be in epochs all the same, and the steps those of the epochs.
+    let half = parse(OFFICIAL, &[steps[0], "optimization.warmup=0.16"]).unwrap();
+    assert_eq!(half.schedule(625).unwrap().lr(99), 1e-3);
+    let long = parse(OFFICIAL, &[steps[1]]).unwrap();
+    assert_eq!(long.total_steps(625), 187_500);
+    assert_eq!(long.schedule(625).unwrap().lr(99), 1e-3);
+    for (sets, words) in [
+        (["optimization.epochs=null", ""], "optimization.epochs"),
+        (
+            ["optimization.warmup=null", ""],
+            "optimization.warmup: missing",
+        ),
+        (
+            ["optimization.steps=0", ""],
+            "optimization.steps: 0 is outside",
+        ),
+    ] {
+        let sets: Vec<&str> = sets.into_iter().filter(|set| !set.is_empty()).collect();
+        let message = parse(OFFICIAL, &sets).unwrap_err().to_string();
+        assert!(message.contains(words), "{sets:?}: {message}");
+    }
+    let short = parse(OFFICIAL, &["optimization.steps=50", steps[1]]).unwrap();
+    let warnings = short.warnings(Device::Cpu, 1);
+    assert!(
+        warnings
+            .iter()
+            .any(|line| line.starts_with("optimization.warmup_steps: 100 are"))
+    );
+    let by_steps = ["checkpoint.every_epochs=0", "checkpoint.every_steps=500"];
+    parse(OFFICIAL, &by_steps).unwrap();
+    let message = parse(OFFICIAL, &by_steps[..1]).unwrap_err().to_string();
+    assert!(
+        message.contains("neither checkpoint.every_steps"),
+        "{message}"
     );
 }

@@ -75,8 +75,7 @@ impl ExportedCheckpoint {
         encoder: &Tensors<'_>,
         predictor: Option<&Tensors<'_>>,
     ) -> Result<ModelConfig, Error> {
-        let configured = self.config().and_then(|config| config.model().ok());
-        let heads = configured.map(|model| model.heads);
+        let heads = super::heads_of(&self.state);
         let fitting = weights::sizes(encoder, predictor, heads).and_then(|model| {
             weights::check("encoder", encoder, &parameters::encoder(&model))?;
             if let Some(predictor) = predictor {

@@ -186,32 +186,48 @@ impl IJepa {
         repeat_for_contexts(&h, b, context_masks) // (targets · contexts · B, T, D)
     }
 
-    /// Returns what the predictor says, having seen the context patches only.
+    /// Returns the context encoder's representations of the patches it sees: (contexts · B, C, D).
     ///
-    /// Paper, section 3, "Context" and "Prediction"; official code: `forward_context` of `src/train.py`.
+    /// Paper, section 3, "Context"; official code: the first half of `forward_context` of `src/train.py`.
     ///
     /// # Errors
     /// [`Error::ImageSize`] or [`Error::NoMasks`] for another batch than the networks take, [`Error::OutOfMemory`] and
     /// [`Error::Torch`] from the device.
-    pub fn predict(
+    pub fn context(
         &self,
         images: &Tensor,
         context: &[Tensor],
-        targets: &[Tensor],
         hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
         if context.is_empty() {
             return Err(Error::NoMasks("context"));
         }
         let mut under = Prefixed::new("context", hooks);
-        let z = self
-            .encoder
+        self.encoder
             .forward(images, Keep::Masks(context), &mut under)
-            .during(|| pass("the context encoder's forward pass", images))?;
+            .during(|| pass("the context encoder's forward pass", images))
+    }
+
+    /// Returns what the predictor says of the target blocks, having seen the context encoder's representations `z`.
+    ///
+    /// Paper, section 3, "Prediction"; official code: the second half of `forward_context` of `src/train.py`.
+    ///
+    /// # Errors
+    /// [`Error::NoMasks`] without a mask, [`Error::OutOfMemory`] and [`Error::Torch`] from the device.
+    pub fn predict(
+        &self,
+        z: &Tensor,
+        context: &[Tensor],
+        targets: &[Tensor],
+        hooks: &mut dyn Hooks,
+    ) -> Result<Tensor, Error> {
         let mut under = Prefixed::new("predictor", hooks);
         self.predictor
-            .forward(&z, context, targets, &mut under)
-            .during(|| pass("the predictor's forward pass", images))
+            .forward(z, context, targets, &mut under)
+            .during(|| {
+                let images = context.first().map_or(0, |mask| mask.size()[0]);
+                format!("the predictor's forward pass over a group of {images} images")
+            })
     }
 
     /// Returns the loss of one batch: target, prediction and the distance between them.
@@ -226,8 +242,9 @@ impl IJepa {
         hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
         let h = self.target(images, targets, context.len(), hooks)?;
-        let z = self.predict(images, context, targets, hooks)?;
-        let loss = loss(&z, &h)?;
+        let z = self.context(images, context, hooks)?;
+        let prediction = self.predict(&z, context, targets, hooks)?;
+        let loss = loss(&prediction, &h)?;
         hooks.record(format_args!("loss"), &loss);
         Ok(loss)
     }

@@ -22,6 +22,9 @@ pub struct Record {
     /// Mean over the global batch. Not finite in a step that was skipped for it: `null` in JSON.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
+    /// The part of the loss that options of the method add; not there where the loss is the official one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regularizer: Option<f64>,
     /// Euclidean norm of the whole gradient.
     #[serde(default = "nan", deserialize_with = "null_is_nan")]
     pub gradient_norm: f64,
@@ -112,6 +115,7 @@ pub(super) mod tests {
             epoch: step / 5 + 1,
             itr: step % 5,
             loss: 0.123456789 + step as f64,
+            regularizer: None,
             gradient_norm: 0.5,
             skipped: false,
             context_len: 12.0,

@@ -402,6 +402,7 @@ mod tests {
             epoch: 1,
             itr: step,
             loss: 0.5 - step as f64 * 1e-3,
+            regularizer: None,
             gradient_norm: 0.1,
             skipped: false,
             context_len: 12.0,

@@ -16,6 +16,8 @@ pub struct StepStats {
     pub losses: Vec<f64>,
     /// Sample ids of each group; of this rank's groups alone, unless the step is not finite.
     pub(super) samples: Vec<Vec<u64>>,
+    /// Sum over the groups of what was added to the loss; none where the loss is the official one.
+    regularizer: Option<f64>,
     images: u64,
     pub(super) gradient_norm: f64,
     /// Groups that a dump would show, with their numbers.
@@ -31,7 +33,7 @@ pub struct StepStats {
 }
 
 /// What a rank tells of its step, before the losses of its groups.
-const TOLD: usize = 8;
+const TOLD: usize = 9;
 
 impl StepStats {
     /// Begins to measure a step.
@@ -39,6 +41,7 @@ impl StepStats {
         StepStats {
             losses: Vec::new(),
             samples: Vec::new(),
+            regularizer: None,
             images: 0,
             gradient_norm: 0.0,
             kept: Vec::new(),
@@ -55,6 +58,13 @@ impl StepStats {
     /// Takes note that only the last backward pass is left to do.
     pub(super) fn is_ready(&mut self) {
         self.ready = self.begun.elapsed();
+    }
+
+    /// Takes note of what is added to a group's loss.
+    pub(super) fn add_regularizer(&mut self, term: &Tensor) -> Result<(), Error> {
+        let term = f64::try_from(term).map_err(crate::Error::from)?;
+        self.regularizer = Some(self.regularizer.unwrap_or(0.0) + term);
+        Ok(())
     }
 
     /// Takes note of a group and its loss.
@@ -88,6 +98,7 @@ impl StepStats {
             self.waited.as_secs_f64(),
             self.ready.as_secs_f64(),
             self.losses.len() as f64,
+            self.regularizer.unwrap_or(0.0),
         ];
         debug_assert_eq!(own.len(), TOLD);
         own.append(&mut self.losses);
@@ -101,6 +112,7 @@ impl StepStats {
         self.images = sum(1) as u64;
         self.replaced = sum(2) as u64;
         (self.context_len, self.target_len) = (sum(3), sum(4));
+        self.regularizer = self.regularizer.map(|_| sum(8));
         let across = AcrossRanks::of(told.iter().map(|rank| (rank[5], rank[6])));
         self.waited = Duration::from_secs_f64(across.wait_ms[2].max(0.0) / 1e3);
         self.across = Some(across);
@@ -155,6 +167,7 @@ pub(super) fn record(run: &Run, stats: &StepStats, elapsed: Duration) -> Record 
         epoch: step / run.epoch_len + 1,
         itr: step % run.epoch_len,
         loss: stats.losses.iter().sum::<f64>() / groups,
+        regularizer: stats.regularizer.map(|sum| sum / groups),
         gradient_norm: stats.gradient_norm,
         skipped: !stats.is_finite(),
         context_len,

@@ -180,6 +180,12 @@ fn initial_weights_follow_the_law_and_the_seed() {
     }
 }
 
+/// Returns what is predicted of `targets` from what `context` shows.
+fn predict(ijepa: &IJepa, images: &Tensor, context: &[Tensor], targets: &[Tensor]) -> Tensor {
+    let z = ijepa.context(images, context, &mut NoHooks).unwrap();
+    ijepa.predict(&z, context, targets, &mut NoHooks).unwrap()
+}
+
 #[test]
 fn rows_run_over_target_masks_then_context_masks_then_images() {
     let ijepa = model();
@@ -187,9 +193,7 @@ fn rows_run_over_target_masks_then_context_masks_then_images() {
     let h = ijepa
         .target(&images, &targets, context.len(), &mut NoHooks)
         .unwrap();
-    let z = ijepa
-        .predict(&images, &context, &targets, &mut NoHooks)
-        .unwrap();
+    let z = predict(&ijepa, &images, &context, &targets);
     assert_eq!(h.size(), [3 * 2 * IMAGES, 4, 24]);
     assert_eq!(z.size(), h.size());
     for (i, target) in targets.iter().enumerate() {
@@ -201,9 +205,7 @@ fn rows_run_over_target_masks_then_context_masks_then_images() {
                 h.narrow(0, first, IMAGES)
                     .allclose(&alone, 1e-5, 1e-6, false)
             );
-            let alone = ijepa
-                .predict(&images, std::slice::from_ref(visible), one, &mut NoHooks)
-                .unwrap();
+            let alone = predict(&ijepa, &images, std::slice::from_ref(visible), one);
             assert!(
                 z.narrow(0, first, IMAGES)
                     .allclose(&alone, 1e-5, 1e-6, false)
@@ -217,14 +219,10 @@ fn hidden_patches_stay_hidden_from_the_predictor() {
     let ijepa = model();
     let (images, context, targets) = batch();
     let context = &context[..1]; // patches 0..5: the top row and one patch of the second
-    let before = ijepa
-        .predict(&images, context, &targets, &mut NoHooks)
-        .unwrap();
+    let before = predict(&ijepa, &images, context, &targets);
     let changed = images.copy();
     let _ = changed.narrow(2, 8, 8).fill_(3.0); // the lower half
-    let after = ijepa
-        .predict(&changed, context, &targets, &mut NoHooks)
-        .unwrap();
+    let after = predict(&ijepa, &changed, context, &targets);
     assert!(floats(&before) == floats(&after));
 }
 

@@ -48,9 +48,7 @@ fn each_pass_says_where_memory_ran_out() {
         "the target encoder's forward pass over a group of",
         &SMALLER_STEPS,
     );
-    let error = ijepa
-        .predict(&images, &context, &targets, &mut NoHooks)
-        .unwrap_err();
+    let error = ijepa.context(&images, &context, &mut NoHooks).unwrap_err();
     check(error, "the context encoder's forward pass", &SMALLER_STEPS);
 }
 

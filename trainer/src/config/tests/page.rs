@@ -16,7 +16,7 @@ use super::super::{Config, OnResume};
 use super::{OFFICIAL, parse};
 
 /// Sections in the order of the page, with the types that hold their keys.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("data", "Data"),
     ("mask", "Mask"),
     ("meta", "Meta"),
@@ -25,6 +25,7 @@ const SECTIONS: [(&str, &str); 8] = [
     ("loader", "Loader"),
     ("trainer", "Trainer"),
     ("checkpoint", "Checkpoint"),
+    ("method", "Method"),
 ];
 
 const BEGIN: &str =

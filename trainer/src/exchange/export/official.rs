@@ -16,7 +16,6 @@ use crate::checkpoint::State;
 use crate::config::Config;
 use crate::exchange::Error;
 use crate::method::optimizer::{BETA1, BETA2, EPS};
-use crate::method::schedule::Schedule;
 
 /// PyTorch's default rate for AdamW, for a checkpoint without a configuration of the schedules.
 const DEFAULT_LR: f64 = 1e-3;
@@ -143,9 +142,7 @@ impl<'t, 'a> Storages<'t, 'a> {
 
 /// Returns learning rate and weight decay of the last step.
 fn rates(state: &State, config: Option<&Config>) -> (f64, f64) {
-    let schedule =
-        config.and_then(|config| Schedule::new(&config.schedule(), state.epoch_len).ok());
-    match schedule {
+    match config.and_then(|config| config.schedule(state.epoch_len).ok()) {
         None => (DEFAULT_LR, DEFAULT_WEIGHT_DECAY),
         Some(schedule) => {
             let last = state.step.saturating_sub(1);

@@ -10,8 +10,8 @@ use exchange::official::{Archive, Checkpoint, Fault, Optimizer};
 use exchange::weights::{Mapped, Tensors};
 
 use super::Options;
-use crate::checkpoint;
-use crate::exchange::Error;
+use crate::checkpoint::{self, State};
+use crate::exchange::{Error, heads_of};
 
 /// The mapped files of a source.
 pub(super) enum Files {
@@ -22,7 +22,7 @@ pub(super) enum Files {
     /// A safetensors file.
     Safetensors([Mapped; 1]),
     /// Encoder, target encoder and predictor of a checkpoint of ours, and where it stands.
-    Ours(Box<[Option<Mapped>; 3]>, u64),
+    Ours(Box<[Option<Mapped>; 3]>, Box<State>),
 }
 
 /// What a source holds.
@@ -85,7 +85,7 @@ impl Files {
             part("target_encoder")?,
             part("predictor")?,
         ];
-        Ok(Files::Ours(Box::new(parts), state.epoch))
+        Ok(Files::Ours(Box::new(parts), Box::new(state)))
     }
 
     /// Reads what the files hold; of the optimiser's state nothing where training starts over.
@@ -101,7 +101,7 @@ impl Files {
                 }
             }
             Files::Safetensors(file) => Given::of(Networks::of_safetensors(source, file)?),
-            Files::Ours(parts, epoch) => {
+            Files::Ours(parts, state) => {
                 let [encoder, target_encoder, predictor] = &**parts;
                 let networks = Networks {
                     encoder: part(encoder)?,
@@ -110,7 +110,8 @@ impl Files {
                     ..Networks::default()
                 };
                 Given {
-                    epoch: Ok(Some(*epoch)),
+                    heads: heads_of(state),
+                    epoch: Ok(Some(state.epoch)),
                     ..Given::of(networks)
                 }
             }

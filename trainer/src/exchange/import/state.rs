@@ -13,7 +13,6 @@ use crate::exchange::error::StepsFault;
 /// Returns what is known without a configuration: no more than the file says.
 pub(super) fn bare(weights: &Weights<'_>, options: &Options) -> State {
     let model = &weights.model;
-    let name = Preset::of(model.embed_dim, model.depth, model.mlp_dim);
     let mut config = Map::new();
     let mut data = json!({"crop_size": model.image_size});
     if let Some((batch_size, _)) = weights.batch {
@@ -21,7 +20,17 @@ pub(super) fn bare(weights: &Weights<'_>, options: &Options) -> State {
     }
     config.insert("data".to_owned(), data);
     config.insert("mask".to_owned(), json!({"patch_size": model.patch_size}));
-    let mut meta = json!({"model_name": name.map(|preset| preset.name)});
+    let custom = Preset::custom(model.embed_dim, model.depth, model.heads);
+    let mut meta = match Preset::of(model.embed_dim, model.depth, model.mlp_dim) {
+        Some(preset) => json!({"model_name": preset.name}),
+        None if custom.mlp_dim == model.mlp_dim => json!({
+            "model_name": custom.name,
+            "embed_dim": custom.embed_dim,
+            "depth": custom.depth,
+            "num_heads": custom.heads,
+        }),
+        None => json!({"model_name": null}),
+    };
     if weights.predictor.is_some() {
         meta["pred_depth"] = model.predictor_depth.into();
         meta["pred_emb_dim"] = model.predictor_dim.into();
