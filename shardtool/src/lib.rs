@@ -33,7 +33,7 @@
 //! ```
 //!
 //! What the three programs have in common stands here, too: [`exit`] codes, [`Escaped`] text, files on all kinds of
-//! [`disk`], and how they speak and end ([`program`], feature `program`).
+//! [`disk`], a look at another [`process`], and how they speak and end ([`program`], feature `program`).
 //!
 //! The specification, which the code follows and a stranger could read alone:
 #![doc = include_str!("../FORMAT.md")]
@@ -57,6 +57,7 @@ pub mod memory;
 pub mod panics;
 pub mod paths;
 pub mod planes;
+pub mod process;
 #[cfg(feature = "program")]
 pub mod program;
 pub mod rans;

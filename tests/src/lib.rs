@@ -14,6 +14,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use shardtool::Dataset;
+use shardtool::process::Process;
 
 pub use faults::Faults;
 
@@ -428,12 +429,6 @@ pub fn signal(process: u32, signal: rustix::process::Signal) {
         .unwrap_or_else(|error| panic!("signal to {process}: {error}"));
 }
 
-/// Returns the state of a process as the kernel tells it: `T` for one that is stopped, `Z` for one that has ended.
-pub fn state(process: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
-}
-
 /// Returns the child of `parent` that runs the program `name`.
 pub fn child_of(parent: u32, name: &str) -> u32 {
     let mut found = None;
@@ -449,8 +444,8 @@ pub fn child_of(parent: u32, name: &str) -> u32 {
 pub fn children(parent: u32) -> Vec<(u32, String)> {
     let ids = processes().into_iter().map(|(id, _)| id);
     ids.filter_map(|id| {
-        let (its_parent, name) = parent_and_name(id)?;
-        (its_parent == parent).then_some((id, name))
+        let process = Process::look(id)?;
+        (process.parent == parent).then_some((id, process.name))
     })
     .collect()
 }
@@ -483,13 +478,4 @@ fn processes() -> Vec<(u32, String)> {
         (!text.is_empty()).then_some((id, text))
     })
     .collect()
-}
-
-/// Returns the parent's id and the program's name, from `/proc/<id>/stat`: `id (name) state parent …`.
-fn parent_and_name(id: u32) -> Option<(u32, String)> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let (before, after) = stat.rsplit_once(')')?;
-    let name = before.split_once('(')?.1.to_owned();
-    let parent = after.split_whitespace().nth(1)?.parse().ok()?;
-    Some((parent, name))
 }

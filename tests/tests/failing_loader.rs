@@ -1,7 +1,8 @@
 //! Promise: a loader that fails, hangs or never answers ends no run without its checkpoint, and is named.
 
 use rustix::process::Signal;
-use tests::{Running, Site, child_of, signal, state, wait_until};
+use shardtool::process::Process;
+use tests::{Running, Site, child_of, signal, wait_until};
 
 fn launch(site: &Site, run: &str, log: &str) -> Running {
     Running::start("trainer", &site.launch_arguments(run), &site.path(log))
@@ -19,7 +20,9 @@ fn a_ring_that_fails_under_launch_costs_no_step() {
     let loader = child_of(running.id(), "loader");
     signal(running.id(), Signal::STOP);
     site.flip_samples();
-    wait_until("the loader to end", || state(loader) == Some('Z'));
+    wait_until("the loader to end", || {
+        Process::look(loader).is_none_or(|loader| loader.is_dead())
+    });
     site.flip_samples();
     signal(running.id(), Signal::CONT);
     running.wait_ok();

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::os::fd::AsFd;
 
+use shardtool::process::Process;
+
 /// A process that is waited for: its number, and what the kernel says about it at the moment of speaking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub u32);
@@ -18,15 +20,10 @@ impl Peer {
 
     /// Returns the state of the process, in a word or a few.
     pub fn state(self) -> &'static str {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
-        // The state follows the command in parentheses, which may itself contain anything.
-        let state = stat
-            .rsplit_once(") ")
-            .and_then(|(_, rest)| rest.chars().next());
-        match state {
-            Some('T' | 't') => "stopped",
-            Some('Z' | 'X') => "dead but not reaped",
-            Some('D') => "blocked on a device",
+        match Process::look(self.0) {
+            Some(process) if process.is_stopped() => "stopped",
+            Some(process) if process.is_dead() => "dead but not reaped",
+            Some(Process { state: 'D', .. }) => "blocked on a device",
             Some(_) => "alive",
             None => "not visible from here",
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::fs;
 
+use crate::process::Process;
+
 /// A process that holds something: `process 4711 on node7, started at 123456`.
 ///
 /// The start is the kernel's, in ticks since the machine's: with it, a later process of that number is not mistaken for
@@ -61,17 +63,10 @@ pub fn host_name() -> String {
     name.trim().to_owned()
 }
 
-/// Returns when a process was started, if it is alive: field 22 of `/proc/ID/stat`.
+/// Returns when a process was started, if it is alive. One that is dead holds nothing, even if it is not collected.
 fn started(process: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field is a name in brackets, with whatever is in it.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    // One that is dead holds nothing, even if nobody has waited for it yet: in a container that may be never.
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let found = Process::look(process).filter(|process| !process.is_dead());
+    found.map(|process| process.started)
 }
 
 #[cfg(test)]
@@ -106,8 +101,7 @@ mod tests {
         };
         assert!(!later.is_alive_here(), "another process of that number");
         child.kill().unwrap();
-        let dead = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        while !dead().contains(") Z ") {
+        while !Process::look(child.id()).unwrap().is_dead() {
             std::thread::yield_now();
         }
         assert!(!holder.is_alive_here(), "though nobody has waited for it");

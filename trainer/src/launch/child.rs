@@ -15,6 +15,7 @@ use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
 };
 use shardtool::paths;
+use shardtool::process::Process;
 
 use super::Error;
 use super::events::Events;
@@ -180,13 +181,7 @@ impl Child {
 
     /// Tells if a signal or a debugger keeps it from running.
     pub(super) fn is_stopped(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()));
-        let stat = stat.unwrap_or_default();
-        // The second field is a name in brackets, with whatever is in it.
-        let state = stat
-            .rsplit_once(") ")
-            .and_then(|(_, rest)| rest.chars().next());
-        matches!(state, Some('T' | 't'))
+        Process::look(self.id()).is_some_and(|process| process.is_stopped())
     }
 
     /// Returns its process number.
