@@ -1,4 +1,4 @@
-//! Files from elsewhere, opened only if they are regular ones.
+//! Files in places where others may have put something else, opened only if they are regular ones.
 //!
 //! A named pipe in the place of a file would be waited for without end, and a device has no end. Weights, manifests,
 //! shards and checkpoints are regular files. (A configuration need not be one: `--config <(…)` is a pipe.)
@@ -9,25 +9,38 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// Opens the regular file `path` for reading.
 ///
 /// # Errors
 /// What the system says, or [`ErrorKind::InvalidInput`] with what `path` is instead of a file.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Without this flag, opening a pipe waits for somebody who writes to it. Regular files do not heed it.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path);
-    let file = match opened {
-        // Sockets, and devices that are not there.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
-            return Err(irregular("a socket or device"));
+    only_regular(OpenOptions::new().read(true), OFlags::empty(), path)
+}
+
+/// Opens the regular file `path` for adding to its end, and makes it if there is none. A link is not followed: what it
+/// leads to would grow.
+///
+/// # Errors
+/// As of [`open`].
+pub fn append(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    only_regular(options.append(true).create(true), OFlags::NOFOLLOW, path)
+}
+
+fn only_regular(options: &mut OpenOptions, more: OFlags, path: &Path) -> io::Result<File> {
+    // Without this flag, opening a pipe waits for somebody at its other end. Regular files do not heed it.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | more;
+    let opened = options.custom_flags(flags.bits() as i32).open(path);
+    let file = opened.map_err(|error| {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        match errno {
+            Some(Errno::NXIO) => irregular("a pipe, socket or device"),
+            Some(Errno::LOOP) if more.contains(OFlags::NOFOLLOW) => irregular("a link"),
+            _ => error,
         }
-        opened => opened?,
-    };
+    })?;
     let kind = file.metadata()?.file_type();
     if kind.is_file() {
         Ok(file)
@@ -71,6 +84,7 @@ fn describe(kind: FileType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -95,12 +109,43 @@ mod tests {
             (pipe.as_path(), "a named pipe, not a regular file"),
             (folder.path(), "a directory, not a regular file"),
             (Path::new("/dev/zero"), "a device, not a regular file"),
-            (&socket, "a socket or device, not a regular file"),
+            (&socket, "a pipe, socket or device, not a regular file"),
         ] {
             // Without the check the pipe would be waited for without end.
             assert_eq!(open(path).unwrap_err().to_string(), what);
         }
         let missing = folder.path().join("missing");
         assert_eq!(open(&missing).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn only_regular_files_grow() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        for _ in 0..2 {
+            append(&file).unwrap().write_all(b"two\n").unwrap();
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"two\ntwo\n");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let dangling = folder.path().join("dangling");
+        let nothing = folder.path().join("nothing");
+        std::os::unix::fs::symlink(&nothing, &dangling).unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for path in [&link, &dangling, &pipe, Path::new("/dev/null")] {
+            let error = append(path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
+        // Somebody who reads does not make a file of it.
+        let _reader = OpenOptions::new().read(true).write(true).open(&pipe);
+        let error = append(&pipe).unwrap_err().to_string();
+        assert_eq!(error, "a named pipe, not a regular file");
+        assert_eq!(
+            append(folder.path()).unwrap_err().kind(),
+            ErrorKind::IsADirectory
+        );
+        assert!(!nothing.exists());
     }
 }

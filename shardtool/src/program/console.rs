@@ -16,8 +16,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::Escaped;
 use crate::escaped::write_char;
+use crate::{Escaped, regular};
 
 /// How much a program says: options that all commands have.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
@@ -155,9 +155,9 @@ pub fn set_rank(rank: u32, world: u32) {
 /// errors.
 ///
 /// # Errors
-/// If the file cannot be opened; nothing changes then.
+/// If it is no [regular file](regular::append) or cannot be opened; nothing changes then.
 pub fn log_to(path: &Path) -> io::Result<()> {
-    let file = File::options().append(true).create(true).open(path)?;
+    let file = regular::append(path)?;
     let _ = FILE.set(file);
     Ok(())
 }
