@@ -11,6 +11,8 @@ use super::{Error, World};
 pub(crate) const RUN: &str = "IJEPA_RUN";
 /// Variable of `torchrun`: its agent serves the store already.
 pub(crate) const IS_SERVED: &str = "TORCHELASTIC_USE_AGENT_STORE";
+/// Most processes of a run that the variables may speak of.
+const MOST: u32 = 65_536;
 
 /// A process's place, and where all of them meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,15 +85,23 @@ impl Place {
             rank: number(get, "RANK", None)?,
             world: number(get, "WORLD_SIZE", None)?,
             local_rank: number(get, "LOCAL_RANK", Some(0))?,
-            local_world: number(get, "LOCAL_WORLD_SIZE", Some(1))?,
+            local_world: 1,
         };
+        at_most("WORLD_SIZE", world.world, "what any run has", MOST)?;
         below("RANK", world.rank, "WORLD_SIZE", world.world)?;
+        below("LOCAL_RANK", world.local_rank, "WORLD_SIZE", world.world)?;
+        let local_world = number(get, "LOCAL_WORLD_SIZE", Some(world.local_rank + 1))?;
+        at_most("LOCAL_WORLD_SIZE", local_world, "WORLD_SIZE", world.world)?;
         below(
             "LOCAL_RANK",
             world.local_rank,
             "LOCAL_WORLD_SIZE",
-            world.local_world.max(world.local_rank.saturating_add(1)),
+            local_world,
         )?;
+        let world = World {
+            local_world,
+            ..world
+        };
         if world.world == 1 {
             return Ok(Place {
                 world,
@@ -104,8 +114,10 @@ impl Place {
         let is_served = get(IS_SERVED).is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let attempt = get("TORCHELASTIC_RESTART_COUNT").unwrap_or_default();
         let run = named(RUN).unwrap_or_else(|| match named("TORCHELASTIC_RUN_ID") {
-            Some(id) => format!("{id}/{attempt}/{port}"),
-            None => format!("{host}:{port}"),
+            // An elastic job may start again with other nodes, and count attempts from 0.
+            Some(id) => format!("{id}/{}/{attempt}/{port}", world.world),
+            // Not by the host, which may have several names.
+            None => format!("by hand at {port}"),
         });
         Ok(Place {
             world,
@@ -167,14 +179,29 @@ fn number<T: std::str::FromStr>(
 }
 
 fn below(name: &'static str, value: u32, of: &str, bound: u32) -> Result<(), Error> {
-    if value < bound {
-        return Ok(());
+    match value < bound {
+        true => Ok(()),
+        false => Err(beyond(
+            name,
+            value,
+            format!("must be below {of}, which is {bound}"),
+        )),
     }
-    Err(Error::Variable {
+}
+
+fn at_most(name: &'static str, value: u32, of: &str, bound: u32) -> Result<(), Error> {
+    match value <= bound {
+        true => Ok(()),
+        false => Err(beyond(name, value, format!("is more than {of}, {bound}"))),
+    }
+}
+
+fn beyond(name: &'static str, value: u32, problem: String) -> Error {
+    Error::Variable {
         name,
         value: value.to_string(),
-        problem: format!("must be below {of}, which is {bound}"),
-    })
+        problem,
+    }
 }
 
 fn missing(name: &'static str, world: u32) -> Error {
@@ -218,10 +245,10 @@ mod tests {
 
     #[test]
     fn an_attempt_of_torchrun_is_not_the_one_before() {
-        let run = |attempt| {
+        let run = |world, attempt| {
             let place = place(&[
                 ("RANK", "0"),
-                ("WORLD_SIZE", "2"),
+                ("WORLD_SIZE", world),
                 ("MASTER_ADDR", "node1"),
                 ("MASTER_PORT", "29500"),
                 ("TORCHELASTIC_RUN_ID", "job"),
@@ -229,7 +256,36 @@ mod tests {
             ]);
             place.unwrap().meeting.unwrap().run
         };
-        assert_ne!(run("0"), run("1"));
+        assert_ne!(run("2", "0"), run("2", "1"));
+        assert_ne!(run("2", "0"), run("3", "0"), "another number of nodes");
+    }
+
+    #[test]
+    fn ranks_by_hand_may_call_their_host_by_several_names() {
+        let run = |host, port| {
+            let more = [("MASTER_ADDR", host), ("MASTER_PORT", port)];
+            let place = place(&[&[("RANK", "0"), ("WORLD_SIZE", "2")], &more[..]].concat());
+            place.unwrap().meeting.unwrap().run
+        };
+        assert_eq!(run("node1", "29500"), "by hand at 29500");
+        assert_eq!(run("node1", "29500"), run("10.0.0.1", "29500"));
+        assert_ne!(run("node1", "29500"), run("node1", "29501"));
+    }
+
+    #[test]
+    fn a_node_has_as_many_ranks_as_the_local_one_shows() {
+        let meeting = [("MASTER_ADDR", "a"), ("MASTER_PORT", "29500")];
+        let local = |more: &[(&str, &str)]| {
+            let world = [("RANK", "3"), ("WORLD_SIZE", "4")];
+            let world = place(&[&world, &meeting[..], more].concat()).unwrap().world;
+            (world.local_rank, world.local_world)
+        };
+        assert_eq!(local(&[]), (0, 1));
+        assert_eq!(local(&[("LOCAL_RANK", "1")]), (1, 2));
+        assert_eq!(
+            local(&[("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "4")]),
+            (1, 4)
+        );
     }
 
     #[test]
@@ -239,6 +295,22 @@ mod tests {
             (vec![("RANK", "0")], "WORLD_SIZE"),
             (vec![("RANK", "2"), ("WORLD_SIZE", "2")], "RANK=2"),
             (vec![("RANK", "-1"), ("WORLD_SIZE", "2")], "RANK=-1"),
+            (
+                vec![("RANK", "0"), ("WORLD_SIZE", "65537")],
+                "WORLD_SIZE=65537: is more than",
+            ),
+            (
+                [&two[..], &[("LOCAL_RANK", "4294967295")]].concat(),
+                "LOCAL_RANK=4294967295: must be below WORLD_SIZE",
+            ),
+            (
+                [&two[..], &[("LOCAL_WORLD_SIZE", "3")]].concat(),
+                "LOCAL_WORLD_SIZE=3: is more than WORLD_SIZE, 2",
+            ),
+            (
+                [&two[..], &[("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "1")]].concat(),
+                "LOCAL_RANK=1: must be below LOCAL_WORLD_SIZE, which is 1",
+            ),
             (two.to_vec(), "MASTER_ADDR"),
             ([&two[..], &[("MASTER_ADDR", "a")]].concat(), "MASTER_PORT"),
             (
