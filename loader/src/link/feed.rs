@@ -146,7 +146,7 @@ impl Feed {
                     return Ok(Some(slot));
                 }
                 Err(ring::Error::TimedOut { .. }) => {
-                    self.look_at_loader(start.elapsed() - before)?;
+                    self.look_at_loader(start.elapsed().saturating_sub(before))?;
                     if start.elapsed() >= timeout {
                         return Ok(None);
                     }

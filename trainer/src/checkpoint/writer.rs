@@ -165,7 +165,7 @@ impl Writer {
                     bytes = store.save(&state, &snapshot);
                 }
                 let bytes = bytes?;
-                let writing = start.elapsed() - paused;
+                let writing = start.elapsed().saturating_sub(paused);
                 store.prune(keep, epochs, state.epoch_len)?;
                 Ok(Written {
                     step: state.step,
