@@ -11,8 +11,8 @@ pub const FAULTS: u8 = 1;
 pub const COULD_NOT_RUN: u8 = 2;
 /// A fault in the program itself (`EX_SOFTWARE`).
 pub const INTERNAL: u8 = 70;
-/// A run ended in its midst: a disk, a log or a loader failed (`EX_IOERR`). What is on disk is whole, and starting it
-/// again goes on from there.
+/// A run ended in its midst: a disk, a log or a loader failed (`EX_IOERR`), or other ranks were lost or did not come.
+/// What is on disk is whole, and starting it again goes on from there.
 pub const FAILED_MIDWAY: u8 = 74;
 /// A run was stopped by a signal after writing a checkpoint (`EX_TEMPFAIL`). Starting it again goes on from there.
 pub const PREEMPTED: u8 = 75;

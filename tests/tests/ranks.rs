@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -57,6 +58,16 @@ fn rank(launcher: &Running, rank: u32) -> u32 {
         found.is_some()
     });
     found.expect("waited for")
+}
+
+/// Starts a rank of two by hand.
+fn by_hand(site: &Site, run: &str, number: u32, port: &str, more: &[&str]) -> Running {
+    let mut command = Command::new(program("trainer"));
+    command.arg("train").args(site.training_arguments(run));
+    command.args(["--device", "cpu"]).args(BATCH).args(more);
+    command.envs([("RANK", &*number.to_string()), ("WORLD_SIZE", "2")]);
+    command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port)]);
+    Running::start_command(command, &site.path(&format!("{run}{number}.log")))
 }
 
 /// Returns a port that nobody listens at.
@@ -191,16 +202,7 @@ fn ranks_started_by_hand_meet_and_a_second_of_a_number_is_refused() {
     let more = ["--stay", BATCH[0], BATCH[1]];
     let _loader = site.start_loader(&socket, &more);
     let port = free_port();
-    let start = |number: u32| {
-        let mut command = Command::new(program("trainer"));
-        command.arg("train").args(site.training_arguments("hand"));
-        command
-            .args(["--device", "cpu", "--socket", &socket])
-            .args(BATCH);
-        command.envs([("RANK", &*number.to_string()), ("WORLD_SIZE", "2")]);
-        command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
-        Running::start_command(command, &site.path(&format!("hand{number}.log")))
-    };
+    let start = |number: u32| by_hand(&site, "hand", number, &port, &["--socket", &socket]);
     let mut second = start(1);
     let mut first = start(0);
     wait_until("the ranks to meet", || {
@@ -250,6 +252,55 @@ fn launchers_of_one_node_share_a_loader_whose_death_costs_nothing() {
     second.wait_ok();
     assert_same(&site, "tasks", &expected);
     assert_eq!(site.processes(), [], "processes left behind");
+}
+
+#[test]
+fn ranks_that_differ_or_do_not_come_are_named() {
+    let site = Site::new(48);
+    let port = free_port();
+    let start = |number, set: &str| by_hand(&site, "named", number, &port, &["--set", set]);
+    let ended = |mut rank: Running, code| {
+        let status = rank.wait();
+        let stderr = rank.stderr();
+        assert_eq!(status.code(), Some(code), "{stderr}");
+        stderr
+    };
+    let (first, second) = (start(0, "trainer.seed=1"), start(1, "trainer.seed=2"));
+    for rank in [first, second] {
+        let stderr = ended(rank, 2);
+        assert!(stderr.contains("rank 1 (process"), "{stderr}");
+        assert!(stderr.contains("trainer.seed=2, rank 0 has 1"), "{stderr}");
+    }
+    // Whoever comes alone may be luckier the next time.
+    let alone = |number| ended(start(number, "trainer.peer_patience=2"), 74);
+    let stderr = alone(0);
+    assert!(stderr.contains("1 of 2 ranks did not come"), "{stderr}");
+    assert!(stderr.contains(": rank 1\n"), "{stderr}");
+    let stderr = alone(1);
+    assert!(stderr.contains("rank 0 did not come"), "{stderr}");
+}
+
+#[test]
+fn a_log_is_written_to_a_file_alone() {
+    let site = Site::new(48);
+    let (precious, log) = (site.path("precious"), site.path("log/ranks/rank0001.log"));
+    fs::write(&precious, "precious").unwrap();
+    let start = |stop: &str| {
+        let stop = format!("trainer.stop_at_step={stop}");
+        let arguments = launch(&site, "log", 2, &["--set", &stop]);
+        let mut running = Running::start("trainer", &arguments, &site.path("log.log"));
+        running.wait_ok();
+        running.stderr()
+    };
+    start("1");
+    fs::remove_file(&log).unwrap();
+    symlink(&precious, &log).unwrap();
+    let stderr = start("2");
+    assert!(
+        stderr.contains("rank0001.log: a link, not a regular file"),
+        "{stderr}"
+    );
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
 }
 
 #[test]

@@ -91,6 +91,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Tells if it may pass: other ranks were [lost or did not come](distributed::Error::may_pass).
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::Ranks(error) | Error::Train(train::Error::Ranks(error)) => error.may_pass(),
+            _ => false,
+        }
+    }
+}
+
 /// The outcome of putting a run together.
 pub enum Opened {
     /// It is ready for its first step.
@@ -162,11 +172,14 @@ impl Session {
             return Ok(stopped(&stop));
         };
         let last_words = ranks.last_words();
-        let opened = Session::with(config.clone(), start, stop, ranks);
-        if let Err(error) = &opened
-            && !matches!(error, Error::Ranks(_))
-        {
-            last_words.say(&error.to_string());
+        let opened = Session::with(config.clone(), start, stop.clone(), ranks);
+        match &opened {
+            // Those that were asked to stop before this rank was have left.
+            Err(error) if error.may_pass() && stop.asked().is_some() => return Ok(stopped(&stop)),
+            // It is who is lost that left, or all ranks know.
+            Err(error) if error.may_pass() || matches!(error, Error::Ranks(_)) => {}
+            Err(error) => last_words.say(&error.to_string()),
+            Ok(_) => {}
         }
         opened
     }

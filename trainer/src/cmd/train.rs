@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use loader::link::{self, Endpoint};
 use shardtool::program::{self, Results, arguments};
-use shardtool::{Escaped, exit};
+use shardtool::{Escaped, disk, exit};
 use trainer::config::Config;
 use trainer::distributed::Place;
 use trainer::observe::{Observer, Record};
@@ -69,7 +69,14 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
         allowed: args.run.allow.clone(),
         started,
     };
-    let mut session = match Session::open(&config, start, stop)? {
+    let opened = match Session::open(&config, start, stop) {
+        Err(error) if error.may_pass() => {
+            tracing::error!("{error}");
+            return Ok(exit::FAILED_MIDWAY);
+        }
+        opened => opened?,
+    };
+    let mut session = match opened {
         Opened::Ready(session) => session,
         Opened::Stopped(signal) => {
             tracing::info!("stopped by {signal} before the first step");
@@ -100,11 +107,14 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
 /// Has this rank, which is not the first, write what it says beside the run; warnings and errors are heard as well.
 fn log_apart(folder: &Path, rank: u32) {
     let folder = folder.join("ranks");
-    let opened = std::fs::create_dir_all(&folder)
-        .and_then(|()| program::log_to(&folder.join(format!("rank{rank:04}.log"))));
-    // Where nodes share no directory, there is none.
+    let path = folder.join(format!("rank{rank:04}.log"));
+    let opened = match disk::is_link(&folder) {
+        true => Err(std::io::Error::other("its directory is a link")),
+        false => std::fs::create_dir_all(&folder).and_then(|()| program::log_to(&path)),
+    };
     if let Err(error) = opened {
-        tracing::debug!("{}: {error}", Escaped::new(&folder));
+        let path = Escaped::new(&path);
+        tracing::warn!("{path}: {error}; what this rank says goes to standard error alone");
     }
 }
 

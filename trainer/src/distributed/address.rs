@@ -1,5 +1,6 @@
 //! Addresses: of the machine where ranks meet, and the one at which this rank is reached.
 
+use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Waits until somebody listens where the ranks meet.
 ///
 /// libtorch's own attempts end with the same message whether a name is unknown or nobody is there.
-pub(super) fn wait_for_listener(meeting: &Meeting, deadline: Instant) -> Result<(), Error> {
+pub(super) fn wait_for_listener(meeting: &Meeting, patience: Duration) -> Result<(), Error> {
+    let begun = Instant::now();
     loop {
         let addresses = addresses(meeting)?;
         let mut failure = None;
@@ -24,12 +26,12 @@ pub(super) fn wait_for_listener(meeting: &Meeting, deadline: Instant) -> Result<
                 Err(error) => failure = Some(error),
             }
         }
-        if Instant::now() > deadline {
-            let place = format!("{}:{}", meeting.host, meeting.port);
-            let cause = failure.map_or_else(|| "no address".to_owned(), |error| error.to_string());
-            return Err(Error::Store {
-                place,
-                cause: crate::Error::torch(&format!("nobody listens there: {cause}")),
+        let waited = begun.elapsed();
+        if waited > patience {
+            return Err(Error::NobodyListens {
+                place: format!("{}:{}", meeting.host, meeting.port),
+                waited,
+                cause: failure.unwrap_or_else(no_address),
             });
         }
         std::thread::sleep(PAUSE);
@@ -63,9 +65,11 @@ pub(super) fn device(meeting: &Meeting, interface: Option<&str>) -> Result<Devic
             Err(error) => failure = Some(error),
         }
     }
-    Err(host(failure.unwrap_or_else(|| {
-        std::io::Error::other("it has no address")
-    })))
+    Err(host(failure.unwrap_or_else(no_address)))
+}
+
+fn no_address() -> io::Error {
+    io::Error::other("it has no address")
 }
 
 /// Tells if a host has an address.
@@ -107,8 +111,16 @@ mod tests {
 
     #[test]
     fn an_unknown_host_is_named_at_once() {
-        let far = Instant::now() + Duration::from_secs(600);
+        let far = Duration::from_secs(600);
         let error = wait_for_listener(&meeting("no such host.invalid"), far).unwrap_err();
         assert!(matches!(error, Error::Host { .. }), "{error}");
+        assert!(!error.may_pass());
+    }
+
+    #[test]
+    fn a_rank_0_that_does_not_come_may_come_the_next_time() {
+        let error = wait_for_listener(&meeting("127.0.0.1"), Duration::ZERO).unwrap_err();
+        assert!(matches!(error, Error::NobodyListens { .. }), "{error}");
+        assert!(error.may_pass());
     }
 }

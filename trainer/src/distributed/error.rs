@@ -48,6 +48,25 @@ pub enum Error {
         /// What libtorch says.
         cause: crate::Error,
     },
+    /// Nobody listens where ranks meet: rank 0 did not come.
+    #[error(
+        "nobody listens at the ranks' meeting place {} after {} s ({cause}): rank 0 did not come",
+        Escaped::new(place), waited.as_secs()
+    )]
+    NobodyListens {
+        /// Host and port.
+        place: String,
+        /// For how long it was tried.
+        waited: Duration,
+        /// What the system says of the last attempt.
+        cause: io::Error,
+    },
+    /// No thread could be started.
+    #[error("cannot start a thread: {cause}")]
+    Thread {
+        /// What the system says.
+        cause: io::Error,
+    },
     /// Nobody answers there, or somebody who is no store.
     #[error(
         "the ranks' meeting place at {} has not answered for {} s: its process is stopped or cut off, or another \
@@ -141,6 +160,16 @@ pub enum Error {
     /// Torch failed on this rank.
     #[error(transparent)]
     Compute(#[from] crate::Error),
+}
+
+impl Error {
+    /// Tells if it may pass: other ranks were lost or did not come, and starting all of them again may do.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Error::Lost { .. } | Error::Missing { .. } | Error::NobodyListens { .. }
+        )
+    }
 }
 
 fn list(ranks: &[u32]) -> String {

@@ -82,13 +82,13 @@ impl Store {
     /// Connects to the store of a meeting, which may come to be within `patience`.
     ///
     /// # Errors
-    /// [`Error::Host`], [`Error::Store`] or [`Error::Silent`].
+    /// [`Error::Host`], [`Error::NobodyListens`], [`Error::Thread`], [`Error::Store`] or [`Error::Silent`].
     pub fn connect(meeting: &Meeting, patience: Duration) -> Result<Store, Error> {
         let place = format!("{}:{}", meeting.host, meeting.port);
-        let deadline = Instant::now() + patience;
-        super::address::wait_for_listener(meeting, deadline)?;
+        let begun = Instant::now();
+        super::address::wait_for_listener(meeting, patience)?;
         let (host, port) = (meeting.host.clone(), meeting.port);
-        let left = deadline.saturating_duration_since(Instant::now()) + LOOK;
+        let left = patience.saturating_sub(begun.elapsed()) + LOOK;
         let shim = within(left + GRACE, &place, move || {
             shim::Store::connect(&host, port, left)
         })?;
@@ -106,7 +106,7 @@ impl Store {
     /// Leaves a value.
     ///
     /// # Errors
-    /// [`Error::Store`] or [`Error::Silent`].
+    /// [`Error::Thread`], [`Error::Store`] or [`Error::Silent`].
     pub fn set(&self, key: &str, value: &str) -> Result<(), Error> {
         let (key, value) = (key.to_owned(), value.to_owned());
         self.within(GRACE, move |store| store.set(&key, value.as_bytes()))
@@ -115,7 +115,7 @@ impl Store {
     /// Returns a value, which must come within `patience`.
     ///
     /// # Errors
-    /// [`Error::Store`] or [`Error::Silent`].
+    /// [`Error::Thread`], [`Error::Store`] or [`Error::Silent`].
     pub fn get(&self, key: &str, patience: Duration) -> Result<String, Error> {
         let key = key.to_owned();
         let value = self.within(patience + GRACE, move |store| store.get(&key, patience))?;
@@ -125,7 +125,7 @@ impl Store {
     /// Tells if there is a value.
     ///
     /// # Errors
-    /// [`Error::Store`] or [`Error::Silent`].
+    /// [`Error::Thread`], [`Error::Store`] or [`Error::Silent`].
     pub fn has(&self, key: &str) -> Result<bool, Error> {
         let key = key.to_owned();
         self.within(GRACE, move |store| store.has(&key))
@@ -134,7 +134,7 @@ impl Store {
     /// Adds to a number, which begins at 0, and returns the sum.
     ///
     /// # Errors
-    /// [`Error::Store`] or [`Error::Silent`].
+    /// [`Error::Thread`], [`Error::Store`] or [`Error::Silent`].
     pub fn add(&self, key: &str, amount: i64) -> Result<i64, Error> {
         let key = key.to_owned();
         self.within(GRACE, move |store| store.add(&key, amount))
@@ -143,7 +143,7 @@ impl Store {
     /// Waits until a number has grown to `sum`; false if it has not within `patience`.
     ///
     /// # Errors
-    /// [`Error::Store`] or [`Error::Silent`].
+    /// [`Error::Thread`], [`Error::Store`] or [`Error::Silent`].
     pub fn reaches(&self, key: &str, sum: i64, patience: Duration) -> Result<bool, Error> {
         let begun = Instant::now();
         while self.add(key, 0)? < sum {
@@ -178,10 +178,7 @@ fn within<T: Send + 'static>(
         // Nobody receives it if it comes too late.
         let _ = sender.send(work());
     });
-    spawned.map_err(|cause| Error::Listen {
-        place: place.to_owned(),
-        cause,
-    })?;
+    spawned.map_err(|cause| Error::Thread { cause })?;
     match receiver.recv_timeout(limit) {
         Ok(done) => done.map_err(|cause| Error::Store {
             place: place.to_owned(),
