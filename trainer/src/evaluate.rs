@@ -7,18 +7,21 @@
 //! | [`Table`] | features with their classes, on disk between two probes |
 //! | [`knn`], [`linear`] | the votes of nearest neighbours, linear probes |
 //! | [`lowshot`] | regressions on the features of a few labelled images |
+//! | [`hidden`] | what the predictor knows of hidden blocks, without labels |
 
 mod error;
 mod features;
+pub mod hidden;
 pub mod knn;
 pub mod linear;
 pub mod lowshot;
 mod pass;
+mod ridge;
 mod score;
 mod table;
 
 pub use error::Error;
-pub use features::Features;
+pub use features::{Features, Pooling};
 pub use pass::{Pass, hello};
 pub use score::Score;
 pub use table::{Key, NotKept, Table};

@@ -7,7 +7,7 @@ use loader::config::ConfigFile;
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::{self, PARTS, Snapshot, State, Store};
 use trainer::config::Config;
-use trainer::evaluate::{Error, Features};
+use trainer::evaluate::{Error, Features, Pooling};
 use trainer::method::encoder::{Encoder, Keep};
 use trainer::method::ijepa::IJepa;
 use trainer::method::optimizer::Optimizer;
@@ -97,12 +97,17 @@ fn features_of_the_last_blocks_stand_side_by_side() {
         .to_kind(Kind::Uint8)
         .view([2, 3, 32, 32]);
     let images = Normaliser::new(Device::Cpu).unwrap().apply(&bytes).unwrap();
-    let four = features.pooled_layers(&images, 4).unwrap();
+    let four = features.pooled_layers(&images, 4, Pooling::Mean).unwrap();
     assert_eq!(four.size(), [2, 4 * 192]);
     // The last block's are those of the last layer alone.
     let last = features.pooled(&bytes).unwrap();
     assert!(four.narrow(1, 3 * 192, 192).equal(&last));
-    assert!(features.pooled_layers(&images, 1).unwrap().equal(&last));
+    assert!(
+        features
+            .pooled_layers(&images, 1, Pooling::Mean)
+            .unwrap()
+            .equal(&last)
+    );
     // Each is the final norm of what a hook sees of its block.
     let mut hooks = BTreeMap::new();
     let encoder = &ijepa.target_encoder;

@@ -1,7 +1,9 @@
 //! `trainer eval WHAT WEIGHTS`
 
+mod hidden;
 mod kept;
 mod report;
+mod shown;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use shardtool::program::{self, Results, Verbosity, arguments};
 use shardtool::{Dataset, Escaped, Manifest, disk, exit, regular};
 use tch::Device;
 use trainer::config::Config;
-use trainer::evaluate::{Error, Features, Table, knn, linear, lowshot};
+use trainer::evaluate::{Error, Features, Pooling, Table, knn, linear, lowshot};
 use trainer::exchange::export::Which;
 use trainer::exchange::import::read_encoder;
 use trainer::method::encoder::Encoder;
@@ -22,6 +24,7 @@ use trainer::torch::device;
 
 use kept::Splits;
 use report::{Data, Images, Probed, Report, Weights};
+use shown::Shown;
 
 /// Bytes of the longest list of labelled images that is read.
 const MAX_LIST: u64 = 1 << 28;
@@ -39,6 +42,9 @@ pub struct Args {
     /// the run the weights are from]
     #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     config: Option<PathBuf>,
+    /// Draw fresh weights of the same sizes, under --seed: what an untrained network does, for comparison
+    #[arg(long)]
+    untrained: bool,
     /// Directory of the shards, instead of loader.shards
     #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     shards: Option<PathBuf>,
@@ -58,6 +64,9 @@ pub struct Args {
     /// better one
     #[arg(long, value_name = "KIND", default_value = "last")]
     features: Kind,
+    /// What is kept of the patches: their mean, their largest values, or means over a grid of 3 x 3 side by side
+    #[arg(long, value_name = "HOW", default_value = "mean")]
+    pooling: Pooling,
     /// Directory in which features are kept [default: WEIGHTS.eval, beside the checkpoint]
     #[arg(long, value_name = "DIR", value_parser = arguments::path())]
     out: Option<PathBuf>,
@@ -109,7 +118,13 @@ pub struct Args {
     /// Low-shot probes: labelled images of each class, drawn under --seed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     per_class: Option<u32>,
-    /// Seed of what is held out, of the order, and of the labelled images
+    /// Hidden blocks: images of --val among which each is looked for
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(2..=20_000))]
+    images: u64,
+    /// Hidden blocks: images of --train that means and linear maps are of
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    fit_images: u64,
+    /// Seed of what is held out, of the order, of the labelled images, and of fresh weights
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
@@ -124,7 +139,9 @@ enum What {
     Linear,
     /// Fit regressions to a few labelled images: --lowshot LIST or --per-class N
     Lowshot,
-    /// All of these, the last one if its images are named
+    /// Look for hidden blocks by what the predictor says of them, without labels
+    Hidden,
+    /// All of these but hidden blocks; low-shot probes if their images are named
     All,
 }
 
@@ -157,17 +174,23 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> 
 
 fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> {
     args.check()?;
+    if args.what == What::Hidden {
+        return hidden::run(args, verbosity, out);
+    }
     let device = device::parse(&args.device)?;
     let (which, encoder_name) = match args.encoder {
         WhichEncoder::Target => (Which::Target, "target"),
         WhichEncoder::Context => (Which::Context, "context"),
     };
-    let weights = read_encoder(&args.weights, which)?;
+    let mut weights = read_encoder(&args.weights, which)?;
     let file = args.config_file(&weights.path)?;
     let config = Config::load(&file, &args.sets, args.shards.as_deref())?;
     super::set_threads(args.threads.or(config.trainer.threads), 1)?;
     for note in &weights.notes {
         tracing::info!("note: {note}");
+    }
+    if args.untrained {
+        weights.untrained(args.seed)?;
     }
     let manifest = Manifest::read(&config.loader.shards_dir()?)?;
     let classes = manifest.classes.len() as i64;
@@ -192,14 +215,17 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         checksum: weights.checksum,
         encoder: encoder_name,
         out: args.out.clone().unwrap_or_else(|| beside(&weights.path)),
-        config: &config,
-        config_file: &file,
-        manifest: &manifest,
-        shards: args.shards.as_deref(),
-        sets: &args.sets,
-        verbosity,
-        device,
+        shown: Shown {
+            config: &config,
+            config_file: &file,
+            manifest: &manifest,
+            shards: args.shards.as_deref(),
+            sets: &args.sets,
+            verbosity,
+            device,
+        },
         layers,
+        pooling: args.pooling,
         bfloat16,
         must_be_kept: args.what == What::Features,
     };
@@ -210,6 +236,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         version: report::VERSION,
         weights: Weights {
             path: path.to_string(),
+            untrained: args.untrained,
             encoder: encoder_name,
             checksum: format!("{:016x}", weights.checksum),
             model: model_name(&weights.model),
@@ -227,6 +254,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
             classes,
             crop_size: config.loader.eval_crop(),
             resize: config.loader.eval_resize(),
+            pooling: args.pooling,
         },
         dtype: splits.dtype(),
         features: Vec::new(),
@@ -253,11 +281,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
             report.results.push(probed);
         }
     }
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        disk::write_output(path, text.as_bytes())
-            .with_context(|| Escaped::new(path).to_string())?;
-    }
+    args.write_json(&report)?;
     write!(out, "{report}")?;
     Ok(())
 }
@@ -284,6 +308,15 @@ impl Args {
             "which images are labelled is said by --lowshot LIST or --per-class N"
         );
         Ok(())
+    }
+
+    /// Writes a report to the file that --json names.
+    fn write_json(&self, report: &impl serde::Serialize) -> Result<()> {
+        let Some(path) = &self.json else {
+            return Ok(());
+        };
+        let text = serde_json::to_string_pretty(report)? + "\n";
+        disk::write_output(path, text.as_bytes()).with_context(|| Escaped::new(path).to_string())
     }
 
     fn is_asked(&self, what: What) -> bool {

@@ -68,6 +68,20 @@ pub enum Error {
     /// No image is labelled.
     #[error("no labelled image is whole and has a class")]
     NothingLabelled,
+    /// The grid of patches has no room for cells to hide.
+    #[error("a grid of {grid}x{grid} patches has no blocks to hide: 3x3 is the least")]
+    Grid {
+        /// Patches along a side.
+        grid: i64,
+    },
+    /// There were too few images to measure anything.
+    #[error(
+        "too few images: at least one to look for, and {groups} groups (data.batch_size) to learn the means from"
+    )]
+    NothingShown {
+        /// Groups that are needed.
+        groups: u64,
+    },
     /// A class is beyond those of the data set.
     #[error("class {class} of a sample is not below {classes}, the classes of the shards")]
     Class {

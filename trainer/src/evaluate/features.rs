@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::Error;
@@ -10,6 +12,57 @@ use crate::config::Config;
 use crate::method::encoder::Encoder;
 use crate::method::positions;
 use crate::source::Normaliser;
+
+/// What is kept of the encodings of an image's patches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// The largest value of each dimension.
+    Max,
+    /// Means over a grid of 3 x 3, side by side, row by row.
+    Grid,
+}
+
+/// Cells along a side of [`Pooling::Grid`].
+const CELLS: i64 = 3;
+
+impl Pooling {
+    /// Returns the name, as `--pooling` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::Mean => "mean",
+            Pooling::Max => "max",
+            Pooling::Grid => "grid",
+        }
+    }
+
+    /// Returns the number of values for each dimension.
+    pub fn parts(self) -> i64 {
+        match self {
+            Pooling::Mean | Pooling::Max => 1,
+            Pooling::Grid => CELLS * CELLS,
+        }
+    }
+
+    /// Pools encodings (B, N, D) of a grid of patches to (B, parts · D).
+    fn of(self, x: &Tensor, (rows, columns): (i64, i64)) -> Result<Tensor, crate::Error> {
+        Ok(match self {
+            Pooling::Mean => x.f_mean_dim([1i64].as_slice(), false, Kind::Float)?,
+            Pooling::Max => x.f_amax([1i64].as_slice(), false)?.f_to_kind(Kind::Float)?,
+            Pooling::Grid => {
+                let (b, _, d) = x.size3()?;
+                let map = x.f_transpose(1, 2)?.f_reshape([b, d, rows, columns])?;
+                let cells = map
+                    .f_to_kind(Kind::Float)?
+                    .f_adaptive_avg_pool2d([CELLS, CELLS])?;
+                cells.f_permute([0, 2, 3, 1])?.f_reshape([b, -1])?
+            }
+        })
+    }
+}
 
 /// Takes features with the target encoder of a checkpoint, the network that the paper evaluates.
 pub struct Features {
@@ -81,15 +134,46 @@ impl Features {
         Ok(patches.f_mean_dim([1i64].as_slice(), false, Kind::Float)?)
     }
 
-    /// Returns the means of each image's encodings after each of the last `layers` blocks, side by side: normalised
-    /// images (B, 3, height, width) to (B, layers · D), the last block's last. See [`Encoder::layer_features`].
+    /// Returns what `pooling` keeps of each image's encodings after each of the last `layers` blocks, side by side:
+    /// normalised images (B, 3, height, width) to (B, layers · parts · D), the last block's last. See
+    /// [`Encoder::layer_features`].
     ///
     /// # Errors
     /// Those of [`Features::of_patches`].
-    pub fn pooled_layers(&self, images: &Tensor, layers: usize) -> Result<Tensor, crate::Error> {
-        let mean = |x: &Tensor| x.f_mean_dim([1i64].as_slice(), false, Kind::Float);
+    pub fn pooled_layers(
+        &self,
+        images: &Tensor,
+        layers: usize,
+        pooling: Pooling,
+    ) -> Result<Tensor, crate::Error> {
+        let patch = self.encoder.config().patch_size;
+        let (_, _, height, width) = images.size4()?;
+        let grid = (height / patch, width / patch);
         let layers = self.encoder.layer_features(images, layers)?;
-        let means = layers.iter().map(mean).collect::<Result<Vec<_>, _>>()?;
-        Ok(Tensor::f_cat(&means, 1)?)
+        let pooled = layers.iter().map(|x| pooling.of(x, grid));
+        let pooled = pooled.collect::<Result<Vec<_>, _>>()?;
+        Ok(Tensor::f_cat(&pooled, 1)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pooling_keeps_what_it_says() {
+        // Dimension 0 is the patch's number, dimension 1 its negative.
+        let numbers = Tensor::arange(36, (Kind::Float, Device::Cpu)).view([1, 36, 1]);
+        let x = Tensor::cat(&[&numbers, &-&numbers], 2);
+        let pooled = |pooling: Pooling| {
+            let pooled = pooling.of(&x, (6, 6)).unwrap();
+            assert_eq!(pooled.size(), [1, 2 * pooling.parts()]);
+            Vec::<f32>::try_from(pooled.flatten(0, -1)).unwrap()
+        };
+        assert_eq!(pooled(Pooling::Mean), [17.5, -17.5]);
+        assert_eq!(pooled(Pooling::Max), [35.0, 0.0]);
+        let grid = pooled(Pooling::Grid);
+        assert_eq!(&grid[..4], [3.5, -3.5, 5.5, -5.5]);
+        assert_eq!(&grid[6..8], [15.5, -15.5]);
     }
 }

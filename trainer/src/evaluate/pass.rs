@@ -7,7 +7,7 @@ use loader::sampler::Plan;
 use shardtool::Manifest;
 use tch::{Device, Kind, Tensor};
 
-use super::{Error, Features, Table};
+use super::{Error, Features, Pooling, Table};
 use crate::source::GroupSource;
 use crate::torch::shim::Autocast;
 
@@ -36,6 +36,8 @@ pub struct Pass {
     pub samples: u64,
     /// Last blocks whose features stand side by side.
     pub layers: usize,
+    /// What is kept of the patches.
+    pub pooling: Pooling,
     /// Matrix products are computed in bfloat16.
     pub bfloat16: bool,
 }
@@ -53,6 +55,7 @@ impl Pass {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Table, Error> {
         let width = features.encoder().config().embed_dim * self.layers as i64;
+        let width = width * self.pooling.parts();
         let kept = Tensor::f_zeros([self.samples as i64, width], (Kind::Float, Device::Cpu));
         let kept = kept.map_err(crate::Error::from)?;
         let (mut labels, mut samples) = (Vec::new(), Vec::new());
@@ -68,7 +71,7 @@ impl Pass {
             let pooled = {
                 let mixed = self.bfloat16.then(|| Autocast::bfloat16(&group.images));
                 let _mixed = mixed.transpose()?;
-                features.pooled_layers(&group.images, self.layers)?
+                features.pooled_layers(&group.images, self.layers, self.pooling)?
             };
             source.look_ahead()?;
             copy(&pooled, &rows, &kept, first)?;

@@ -14,7 +14,7 @@ use shardtool::disk;
 use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::Error;
+use super::{Error, Pooling};
 
 /// Layout of the files below; raised when an older trainer could misread one, or when features are computed otherwise.
 const VERSION: u32 = 1;
@@ -47,6 +47,9 @@ pub struct Key {
     pub fidelity: String,
     /// Last blocks whose features stand side by side.
     pub layers: usize,
+    /// What is kept of the patches.
+    #[serde(default)]
+    pub pooling: Pooling,
     /// `float32` or `bfloat16`: the type of matrix products.
     pub dtype: String,
 }
@@ -303,6 +306,7 @@ mod tests {
             resize: 37,
             fidelity: "fast".to_owned(),
             layers: 4,
+            pooling: Pooling::Mean,
             dtype: "float32".to_owned(),
         }
     }
@@ -335,6 +339,10 @@ mod tests {
                 ..key()
             },
             Key { layers: 1, ..key() },
+            Key {
+                pooling: Pooling::Max,
+                ..key()
+            },
         ] {
             assert!(matches!(read(&other), Err(NotKept::Other)));
         }

@@ -146,6 +146,15 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// What a predictor says was asked for, and there is none.
+    #[error(
+        "{}: no predictor there, and what it says is asked for",
+        Escaped::new(path)
+    )]
+    NoPredictor {
+        /// The file or directory.
+        path: PathBuf,
+    },
     /// The official code needs a predictor, and the checkpoint has none.
     #[error(
         "{}: the checkpoint has no predictor, which the official code needs",

@@ -27,7 +27,7 @@ use super::Error;
 use crate::checkpoint::{State, Store};
 use crate::config::Config;
 
-pub use encoder::{EncoderWeights, read_encoder};
+pub use encoder::{EncoderWeights, NetworksWeights, read_encoder, read_networks};
 pub use moments::OptimizerFault;
 
 /// What may be said about an import.

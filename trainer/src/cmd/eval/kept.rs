@@ -1,20 +1,13 @@
 //! The features of a split: those that were kept, or new ones from a loader of our own.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use loader::link::Welcome;
-use loader::sampler::Plan;
-use shardtool::paths::literal;
-use shardtool::program::{self, Verbosity};
-use shardtool::{Escaped, Manifest};
-use tch::Device;
-use trainer::config::Config;
-use trainer::evaluate::{Features, Key, NotKept, Pass, Table, hello};
-use trainer::launch::{OwnLoader, Program};
-use trainer::source::LoaderSource;
-use trainer::stop::Stop;
+use anyhow::Result;
+use shardtool::Escaped;
+use shardtool::program;
+use trainer::evaluate::{Features, Key, NotKept, Pass, Pooling, Table};
+
+use super::shown::Shown;
 
 /// All that decides features, and where they are kept.
 pub struct Splits<'a> {
@@ -25,15 +18,11 @@ pub struct Splits<'a> {
     pub encoder: &'static str,
     /// The directory of the features.
     pub out: PathBuf,
-    pub config: &'a Config,
-    pub config_file: &'a Path,
-    pub manifest: &'a Manifest,
-    pub shards: Option<&'a Path>,
-    pub sets: &'a [String],
-    pub verbosity: &'a Verbosity,
-    pub device: Device,
+    /// The images.
+    pub shown: Shown<'a>,
     /// Last blocks whose features stand side by side.
     pub layers: usize,
+    pub pooling: Pooling,
     pub bfloat16: bool,
     /// To keep the features is what was asked for.
     pub must_be_kept: bool,
@@ -50,11 +39,14 @@ impl Splits<'_> {
 
     /// Returns the file of a split's features.
     pub fn path(&self, split: &str) -> PathBuf {
-        let kind = match self.layers {
+        let mut kind = match self.layers {
             1 => "last".to_owned(),
             layers => format!("last{layers}"),
         };
-        let size = self.config.loader.eval_crop();
+        if self.pooling != Pooling::Mean {
+            kind = format!("{kind}-{}", self.pooling.name());
+        }
+        let size = self.shown.config.loader.eval_crop();
         let name = format!("{split}-{}-{size}px-{kind}.safetensors", self.encoder);
         self.out.join(name)
     }
@@ -84,45 +76,38 @@ impl Splits<'_> {
     }
 
     fn key(&self, split: &str) -> Result<Key> {
-        let config = &self.config.loader;
+        let config = &self.shown.config.loader;
         let fidelity = serde_json::to_value(config.loader.fidelity)?;
         Ok(Key {
             weights: format!("{:016x}", self.checksum),
-            manifest: format!("{:016x}", self.manifest.checksum()),
+            manifest: format!("{:016x}", self.shown.manifest.checksum()),
             split: split.to_owned(),
             crop_size: config.eval_crop(),
             resize: config.eval_resize(),
             fidelity: fidelity.as_str().unwrap_or_default().to_owned(),
             layers: self.layers,
+            pooling: self.pooling,
             dtype: self.dtype().to_owned(),
         })
     }
 
     /// Takes the features of every image of a split once, from a loader beside this process.
     fn compute(&self, split: &str) -> Result<Table> {
-        let mut config = self.config.loader.clone();
-        config.loader.split = split.to_owned();
-        let expected = Welcome::expected_for(Plan::Evaluation, &config, self.manifest, 1)?;
-        let (samples, groups) = (expected.samples, expected.epoch_len);
-        let (_loader, endpoint) = OwnLoader::start(&self.loader(split)?)?;
-        let hello = hello(&config, self.manifest, groups);
-        let patience = Duration::from_secs(self.config.trainer.loader_patience);
-        // Nobody asks for a stop here: signals end the process, and nothing half is left.
-        let stop = Stop::default();
-        let source = LoaderSource::connect(endpoint, hello, expected, patience, self.device, stop)?;
-        let mut source = source.context("no loader")?;
+        let mut showing = self.shown.open(split)?;
+        let (samples, groups) = (showing.samples, showing.groups);
         let pass = Pass {
             groups,
             samples,
             layers: self.layers,
+            pooling: self.pooling,
             bfloat16: self.bfloat16,
         };
         let template = "{wide_bar:.cyan/238} features, group {pos}/{len}  {eta_precise} to go";
         let bar = program::progress_bar(Some(groups), template);
         let progress = &mut |group| bar.set_position(group);
-        let table = pass.run(&self.features, &mut source, progress);
+        let table = pass.run(&self.features, &mut showing.source, progress);
         bar.finish_and_clear();
-        source.goodbye();
+        showing.source.goodbye();
         let table = table?;
         let missing = samples - table.len() as u64;
         if missing > 0 {
@@ -131,20 +116,5 @@ impl Splits<'_> {
             );
         }
         Ok(table)
-    }
-
-    /// Returns the program that shows a split.
-    fn loader(&self, split: &str) -> Result<Program> {
-        let mut program = Program::beside_this("loader", "run")?;
-        program.args(["--config".into(), literal(self.config_file)]);
-        if let Some(shards) = self.shards {
-            program.args(["--shards".into(), literal(shards)]);
-        }
-        for set in self.sets {
-            program.args(["--set", set]);
-        }
-        program.args(["--set", &format!("loader.split={split}"), "--evaluation"]);
-        program.args(self.verbosity.arguments());
-        Ok(program)
     }
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use shardtool::Escaped;
-use trainer::evaluate::Score;
 use trainer::evaluate::knn::Neighbours;
 use trainer::evaluate::linear::{Grid, Head, Settings};
 use trainer::evaluate::lowshot::LowShot;
+use trainer::evaluate::{Pooling, Score};
 
 /// Layout of the JSON; raised when a key changes its meaning.
 pub const VERSION: u32 = 1;
@@ -35,6 +35,8 @@ pub struct Report {
 #[derive(Serialize)]
 pub struct Weights {
     pub path: String,
+    /// True where the weights were drawn afresh.
+    pub untrained: bool,
     pub encoder: &'static str,
     pub checksum: String,
     pub model: String,
@@ -52,6 +54,7 @@ pub struct Data {
     pub classes: i64,
     pub crop_size: u32,
     pub resize: u32,
+    pub pooling: Pooling,
 }
 
 /// The images of a split that could be read.
@@ -76,20 +79,28 @@ impl fmt::Display for Report {
         let (weights, data) = (&self.weights, &self.data);
         writeln!(
             f,
-            "{}: {} encoder, {}",
-            weights.path, weights.encoder, weights.model
+            "{}{}: {} encoder, {}",
+            if weights.untrained {
+                "fresh weights, as of "
+            } else {
+                ""
+            },
+            weights.path,
+            weights.encoder,
+            weights.model
         )?;
         let split = |Images { split, images }: &Images| {
             format!("{images} images of {:?}", Escaped::new(split))
         };
         writeln!(
             f,
-            "{} to learn from, {} to count on; {} classes; {} px of {}; {}",
+            "{} to learn from, {} to count on; {} classes; {} px of {}; {} of patches; {}",
             split(&data.train),
             split(&data.val),
             data.classes,
             data.crop_size,
             data.resize,
+            data.pooling.name(),
             self.dtype
         )?;
         for path in &self.features {

@@ -1,4 +1,5 @@
-//! An encoder alone, out of any source that `import` knows and of checkpoints of ours, for evaluation.
+//! Networks for evaluation, out of any source that `import` knows and of checkpoints of ours: an encoder alone, or all
+//! three.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,13 +8,14 @@ use exchange::model::ModelConfig;
 use exchange::parameters;
 use exchange::weights::{self, Tensors};
 use tch::{Kind, Tensor};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::source::Files;
 use super::{Options, unfit};
 use crate::checkpoint;
 use crate::exchange::Error;
 use crate::exchange::export::Which;
+use crate::method::init;
 
 /// An encoder's weights.
 #[derive(Debug)]
@@ -26,6 +28,38 @@ pub struct EncoderWeights {
     pub tensors: BTreeMap<String, Tensor>,
     /// Checksum of names, shapes and numbers: equal for equal weights, whatever file they came from.
     pub checksum: u64,
+    /// Sentences that the user should know.
+    pub notes: Vec<String>,
+}
+
+impl EncoderWeights {
+    /// Puts fresh weights in the place of these: those of an untrained network of the same sizes.
+    ///
+    /// # Errors
+    /// From libtorch.
+    pub fn untrained(&mut self, seed: u64) -> Result<(), Error> {
+        let named = parameters::encoder(&self.model).into_iter();
+        let fresh: Vec<(String, Tensor)> = named
+            .filter_map(|parameter| {
+                let tensor = self.tensors.get(&parameter.name)?.shallow_clone();
+                Some((parameter.name, tensor))
+            })
+            .collect();
+        init::initialise(&fresh, seed)?;
+        self.checksum = xxh3_64(format!("untrained {seed} {:?}", self.model).as_bytes());
+        Ok(())
+    }
+}
+
+/// The weights of the three networks.
+#[derive(Debug)]
+pub struct NetworksWeights {
+    /// The file or directory that they were read from: of a run directory, its latest checkpoint.
+    pub path: PathBuf,
+    /// Sizes of the networks.
+    pub model: ModelConfig,
+    /// Every parameter under the names of [`IJepa::state`](crate::method::ijepa::IJepa::state), on the CPU.
+    pub tensors: BTreeMap<String, Tensor>,
     /// Sentences that the user should know.
     pub notes: Vec<String>,
 }
@@ -64,6 +98,41 @@ pub fn read_encoder(source: &Path, which: Which) -> Result<EncoderWeights, Error
         tensors,
         checksum,
         notes: given.notes,
+    })
+}
+
+/// Reads the three networks of `source`, which [`read_encoder`] describes.
+///
+/// # Errors
+/// [`Error::NoPredictor`], or what else is wrong with the source.
+pub fn read_networks(source: &Path) -> Result<NetworksWeights, Error> {
+    let files = Files::open(source)?;
+    let path = match &files {
+        Files::Ours(..) => checkpoint::find(source)?,
+        _ => source.to_owned(),
+    };
+    let options = Options {
+        start_over: true,
+        ..Options::default()
+    };
+    let weights = super::alone(source, files.read(source, &options)?)?;
+    let predictor = weights
+        .predictor
+        .ok_or_else(|| Error::NoPredictor { path: path.clone() })?;
+    let mut tensors = BTreeMap::new();
+    for (network, part) in [
+        ("encoder", &weights.encoder),
+        ("predictor", &predictor),
+        ("target_encoder", &weights.target_encoder),
+    ] {
+        let named = copied(part)?.0.into_iter();
+        tensors.extend(named.map(|(name, tensor)| (format!("{network}.{name}"), tensor)));
+    }
+    Ok(NetworksWeights {
+        path,
+        model: weights.model,
+        tensors,
+        notes: weights.notes,
     })
 }
 

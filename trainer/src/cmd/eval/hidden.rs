@@ -1,0 +1,191 @@
+//! `trainer eval hidden`: what the predictor knows of what it cannot see.
+
+use std::fmt;
+use std::io::Write;
+use std::ops::Range;
+
+use anyhow::{Context, Result};
+use loader::order::Order;
+use loader::ring::FLAG_ABSENT;
+use serde::Serialize;
+use shardtool::program::{self, Results};
+use shardtool::{Escaped, Manifest};
+use tch::Tensor;
+use trainer::config::Config;
+use trainer::evaluate::Error;
+use trainer::evaluate::hidden::{Found, Row, Search};
+use trainer::exchange::import::{NetworksWeights, read_networks};
+use trainer::method::ijepa::IJepa;
+use trainer::source::GroupSource;
+use trainer::torch::device;
+use trainer::torch::shim::Autocast;
+
+use super::shown::Shown;
+use super::{Args, Verbosity};
+
+/// Layout of the JSON; raised when a key changes its meaning.
+const VERSION: u32 = 1;
+
+/// All that is known of a search.
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    weights: String,
+    model: String,
+    /// True where the weights were drawn afresh.
+    untrained: bool,
+    shards: String,
+    val: String,
+    train: String,
+    #[serde(flatten)]
+    found: Found,
+}
+
+pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> {
+    let device = device::parse(&args.device)?;
+    let NetworksWeights {
+        path,
+        model,
+        tensors,
+        notes,
+    } = read_networks(&args.weights)?;
+    let file = args.config_file(&path)?;
+    let config = Config::load(&file, &args.sets, args.shards.as_deref())?;
+    crate::cmd::set_threads(args.threads.or(config.trainer.threads), 1)?;
+    for note in &notes {
+        tracing::info!("note: {note}");
+    }
+    let manifest = Manifest::read(&config.loader.shards_dir()?)?;
+    let ijepa = if args.untrained {
+        IJepa::new(&model, args.seed, device)?
+    } else {
+        let mut ijepa = IJepa::zeroed(&model, device)?;
+        ijepa
+            .load_state(&tensors)
+            .with_context(|| Escaped::new(&path).to_string())?;
+        ijepa
+    };
+    drop(tensors);
+    let shown = Shown {
+        config: &config,
+        config_file: &file,
+        manifest: &manifest,
+        shards: args.shards.as_deref(),
+        sets: &args.sets,
+        verbosity,
+        device,
+    };
+    let split = args.train.as_deref().unwrap_or(&config.loader.loader.split);
+    let mut search = Search::new(&ijepa)?;
+    let bfloat16 = args.bfloat16(device);
+    // In one split, no image is both looked for and learnt from.
+    let first = if split == args.val { args.images } else { 0 };
+    let fit = first..first.saturating_add(args.fit_images);
+    let images = Images {
+        shown: &shown,
+        seed: args.seed,
+        bfloat16,
+    };
+    images.each(split, fit, &mut |images| search.fit(images))?;
+    images.each(&args.val, 0..args.images, &mut |images| {
+        search.look_for(images)
+    })?;
+    let report = Report {
+        version: VERSION,
+        weights: Escaped::new(&path).to_string(),
+        model: model.describe(),
+        untrained: args.untrained,
+        shards: format!("{:016x}", manifest.checksum()),
+        val: args.val.clone(),
+        train: split.to_owned(),
+        found: search.found()?,
+    };
+    args.write_json(&report)?;
+    write!(out, "{report}")?;
+    Ok(())
+}
+
+/// The images of splits, some of them.
+struct Images<'a> {
+    shown: &'a Shown<'a>,
+    seed: u64,
+    bfloat16: bool,
+}
+
+impl Images<'_> {
+    /// Shows images of a split to `look`, in groups: those whose places under a permutation of all are in `places`, so
+    /// that they are of every class.
+    fn each(
+        &self,
+        split: &str,
+        places: Range<u64>,
+        look: &mut dyn FnMut(&Tensor) -> Result<(), Error>,
+    ) -> Result<()> {
+        let mut showing = self.shown.open(split)?;
+        let samples = showing.samples;
+        let order = Order::new(self.seed, u64::MAX - 2, samples);
+        let mut wanted = vec![false; samples as usize];
+        for place in places.start.min(samples)..places.end.min(samples) {
+            wanted[order.sample(place) as usize] = true;
+        }
+        let template = "{wide_bar:.cyan/238} hidden blocks, group {pos}/{len}  {eta_precise} to go";
+        let bar = program::progress_bar(Some(showing.groups), template);
+        for step in 0..showing.groups {
+            let Some(group) = showing.source.take(step, 0)? else {
+                break;
+            };
+            let is_wanted = |&at: &usize| {
+                let is_there = group.flags[at] & FLAG_ABSENT == 0;
+                is_there && wanted.get(group.sample_ids[at] as usize) == Some(&true)
+            };
+            let rows = (0..group.flags.len()).filter(is_wanted);
+            let rows: Vec<i64> = rows.map(|at| at as i64).collect();
+            if !rows.is_empty() {
+                let rows = Tensor::f_from_slice(&rows)?.f_to_device(self.shown.device)?;
+                let images = group.images.f_index_select(0, &rows)?;
+                let mixed = self.bfloat16.then(|| Autocast::bfloat16(&images));
+                let _mixed = mixed.transpose()?;
+                look(&images)?;
+            }
+            showing.source.look_ahead()?;
+            bar.set_position(step + 1);
+        }
+        bar.finish_and_clear();
+        showing.source.goodbye();
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let untrained = if self.untrained {
+            "fresh weights, as of "
+        } else {
+            ""
+        };
+        writeln!(f, "{untrained}{}: {}", self.weights, self.model)?;
+        writeln!(
+            f,
+            "hidden blocks of {} images of {:?}, four for each of three masks; means and maps of {} images of {:?}\n",
+            self.found.images,
+            Escaped::new(&self.val),
+            self.found.fitted,
+            Escaped::new(&self.train),
+        )?;
+        writeln!(
+            f,
+            "{:<30}{:>9}{:>10}{:>14}",
+            "told by", "top-1 %", "top-10 %", "pixels R² %"
+        )?;
+        for Row {
+            name,
+            top1,
+            top10,
+            pixels_r2,
+        } in &self.found.rows
+        {
+            writeln!(f, "{name:<30}{top1:>9.2}{top10:>10.2}{pixels_r2:>14.2}")?;
+        }
+        Ok(())
+    }
+}
