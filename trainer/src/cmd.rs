@@ -12,13 +12,15 @@ pub mod slurm;
 pub mod smoke;
 pub mod train;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use shardtool::paths::literal;
 use shardtool::program::{Results, Verbosity, arguments};
-use trainer::config::{MAX_THREADS, default_threads};
+use trainer::config::{self, Config, MAX_THREADS, default_threads};
 use trainer::run::Resume;
 use trainer::stop;
 use trainer::torch::threads;
@@ -66,12 +68,8 @@ pub struct RunArgs {
     /// Configuration file (the official ones are taken unchanged)
     #[arg(long, value_name = "FILE", value_parser = arguments::path())]
     config: PathBuf,
-    /// Directory of the shards, instead of loader.shards
-    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
-    shards: Option<PathBuf>,
-    /// Override one key, as in optimization.epochs=10; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = arguments::text())]
-    sets: Vec<String>,
+    #[command(flatten)]
+    overrides: Overrides,
     /// Where to begin: auto (at the run directory's latest checkpoint, else at step 0), last-good (the same, but
     /// damaged checkpoints are set aside), never (at step 0, in a fresh directory), or a checkpoint [default: auto;
     /// with meta.load_checkpoint, what the file says]
@@ -84,6 +82,36 @@ pub struct RunArgs {
     /// loader.shards stands for other images
     #[arg(long, value_name = "KEY", num_args = 1.., value_delimiter = ',', value_parser = arguments::text())]
     allow: Vec<String>,
+}
+
+/// The options that change a configuration file for one run of a program.
+#[derive(Args, Clone)]
+pub struct Overrides {
+    /// Directory of the shards, instead of loader.shards
+    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
+    shards: Option<PathBuf>,
+    /// Override one key, as in trainer.threads=4; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = arguments::text())]
+    sets: Vec<String>,
+}
+
+impl Overrides {
+    /// Loads a configuration file with these changes.
+    fn load(&self, file: &Path) -> Result<Config, config::Error> {
+        Config::load(file, &self.sets, self.shards.as_deref())
+    }
+
+    /// Returns the arguments by which another program loads that file with these changes.
+    fn arguments(&self, file: &Path) -> Vec<OsString> {
+        let mut arguments = vec!["--config".into(), literal(file)];
+        if let Some(shards) = &self.shards {
+            arguments.extend(["--shards".into(), literal(shards)]);
+        }
+        for set in &self.sets {
+            arguments.extend(["--set".into(), set.into()]);
+        }
+        arguments
+    }
 }
 
 /// Returns the parser of `--resume`.

@@ -1,5 +1,6 @@
 //! `trainer eval WHAT WEIGHTS`
 
+mod args;
 mod hidden;
 mod kept;
 mod report;
@@ -9,157 +10,26 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
-use shardtool::program::{self, Results, Verbosity, arguments};
-use shardtool::{Dataset, Escaped, Manifest, disk, exit, regular};
+use shardtool::program::{self, Results, Verbosity};
+use shardtool::{Dataset, Escaped, Manifest, exit, regular};
 use tch::Device;
 use trainer::config::Config;
-use trainer::evaluate::{Error, Features, Pooling, Table, knn, linear, lowshot};
+use trainer::evaluate::{Error, Features, Table, knn, linear, lowshot};
 use trainer::exchange::export::Which;
 use trainer::exchange::import::read_encoder;
 use trainer::method::encoder::Encoder;
 use trainer::method::model::{ModelConfig, Preset};
-use trainer::run::PARAMS;
 use trainer::torch::device;
 
+use args::{What, WhichEncoder};
 use kept::Splits;
 use report::{Data, Images, Probed, Report, Weights};
 use shown::Shown;
 
+pub use args::Args;
+
 /// Bytes of the longest list of labelled images that is read.
 const MAX_LIST: u64 = 1 << 28;
-
-/// Evaluate an encoder by its frozen features: nearest neighbours and linear probes
-#[derive(clap::Args)]
-pub struct Args {
-    /// What to do
-    what: What,
-    /// A run directory, a checkpoint, a file of the official code (.pth.tar) or another of PyTorch, a .safetensors
-    /// file, or a Hugging Face model's directory
-    #[arg(value_parser = arguments::path())]
-    weights: PathBuf,
-    /// Configuration file that says what images are shown and how: data.crop_size, loader.eval_resize [default: that of
-    /// the run the weights are from]
-    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
-    config: Option<PathBuf>,
-    /// Draw fresh weights of the same sizes, under --seed: what an untrained network does, for comparison
-    #[arg(long)]
-    untrained: bool,
-    /// Directory of the shards, instead of loader.shards
-    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
-    shards: Option<PathBuf>,
-    /// Override one key, as in data.crop_size=448; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = arguments::text())]
-    sets: Vec<String>,
-    /// Split to learn from [default: loader.split]
-    #[arg(long, value_name = "NAME")]
-    train: Option<String>,
-    /// Split to count right answers on
-    #[arg(long, value_name = "NAME", default_value = "val")]
-    val: String,
-    /// Which encoder: the target, which the paper evaluates, or the context encoder, which is trained
-    #[arg(long, value_name = "WHICH", default_value = "target")]
-    encoder: WhichEncoder,
-    /// Patches' mean after the last block, after each of the last four side by side, or both, as the paper takes the
-    /// better one
-    #[arg(long, value_name = "KIND", default_value = "last")]
-    features: Kind,
-    /// What is kept of the patches: their mean, their largest values, or means over a grid of 3 x 3 side by side
-    #[arg(long, value_name = "HOW", default_value = "mean")]
-    pooling: Pooling,
-    /// Directory in which features are kept [default: WEIGHTS.eval, beside the checkpoint]
-    #[arg(long, value_name = "DIR", value_parser = arguments::path())]
-    out: Option<PathBuf>,
-    /// Write the whole report to this file, as JSON
-    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
-    json: Option<PathBuf>,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cuda")]
-    device: String,
-    /// Matrix products of the encoder in float32 or bfloat16 [default: float32 on a CPU, bfloat16 on a GPU]
-    #[arg(long, value_parser = ["float32", "bfloat16"])]
-    dtype: Option<String>,
-    /// Threads of libtorch on the CPU [default: trainer.threads, else one per CPU this process may use]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Numbers of nearest neighbours that vote
-    #[arg(long, value_name = "K", value_delimiter = ',', default_value = "10,20",
-        value_parser = clap::value_parser!(i64).range(1..=1000))]
-    k: Vec<i64>,
-    /// Linear probes: passes over the training images
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
-    epochs: u64,
-    /// Linear probes: images of a step
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
-    batch: u64,
-    /// Linear probes: rates of the grid
-    #[arg(
-        long,
-        value_name = "RATE",
-        value_delimiter = ',',
-        default_value = "0.001,0.003,0.01,0.03,0.1,0.3"
-    )]
-    lr: Vec<f64>,
-    /// Linear probes: weight decays of the grid
-    #[arg(
-        long,
-        value_name = "DECAY",
-        value_delimiter = ',',
-        default_value = "0,0.0005"
-    )]
-    weight_decay: Vec<f64>,
-    /// Linear probes: share of the training images, 0 to 0.5 and at most 50,000 of them, that is held out to choose a
-    /// head by; 0 chooses the best on --val, as papers do
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
-    held_out: f64,
-    /// Low-shot probes: file that names the labelled images of --train, a line each, as those of ImageNet's 1 % do
-    #[arg(long, value_name = "LIST", conflicts_with = "per_class", value_parser = arguments::path())]
-    lowshot: Option<PathBuf>,
-    /// Low-shot probes: labelled images of each class, drawn under --seed
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    per_class: Option<u32>,
-    /// Hidden blocks: images of --val among which each is looked for
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(2..=20_000))]
-    images: u64,
-    /// Hidden blocks: images of --train that means and linear maps are of
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    fit_images: u64,
-    /// Seed of what is held out, of the order, of the labelled images, and of fresh weights
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum What {
-    /// Compute features and keep them
-    Features,
-    /// Let nearest neighbours vote
-    Knn,
-    /// Train linear probes
-    Linear,
-    /// Fit regressions to a few labelled images: --lowshot LIST or --per-class N
-    Lowshot,
-    /// Look for hidden blocks by what the predictor says of them, without labels
-    Hidden,
-    /// All of these but hidden blocks; low-shot probes if their images are named
-    All,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum WhichEncoder {
-    Target,
-    Context,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Kind {
-    /// After the last block
-    Last,
-    /// After each of the last four
-    Last4,
-    /// Both
-    Max,
-}
 
 pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> {
     match evaluate(args, verbosity, out) {
@@ -184,7 +54,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
     };
     let mut weights = read_encoder(&args.weights, which)?;
     let file = args.config_file(&weights.path)?;
-    let config = Config::load(&file, &args.sets, args.shards.as_deref())?;
+    let config = args.overrides.load(&file)?;
     super::set_threads(args.threads.or(config.trainer.threads), 1)?;
     for note in &weights.notes {
         tracing::info!("note: {note}");
@@ -219,8 +89,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
             config: &config,
             config_file: &file,
             manifest: &manifest,
-            shards: args.shards.as_deref(),
-            sets: &args.sets,
+            overrides: &args.overrides,
             verbosity,
             device,
         },
@@ -287,42 +156,6 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
 }
 
 impl Args {
-    fn check(&self) -> Result<()> {
-        let finite = |values: &[f64]| {
-            values
-                .iter()
-                .all(|value| value.is_finite() && *value >= 0.0)
-        };
-        ensure!(finite(&self.lr), "--lr: rates are 0 or more");
-        ensure!(
-            finite(&self.weight_decay),
-            "--weight-decay: decays are 0 or more"
-        );
-        ensure!(
-            (0.0..=0.5).contains(&self.held_out),
-            "--held-out {} is outside 0..=0.5",
-            self.held_out
-        );
-        ensure!(
-            self.what != What::Lowshot || self.lowshot.is_some() || self.per_class.is_some(),
-            "which images are labelled is said by --lowshot LIST or --per-class N"
-        );
-        Ok(())
-    }
-
-    /// Writes a report to the file that --json names.
-    fn write_json(&self, report: &impl serde::Serialize) -> Result<()> {
-        let Some(path) = &self.json else {
-            return Ok(());
-        };
-        let text = serde_json::to_string_pretty(report)? + "\n";
-        disk::write_output(path, text.as_bytes()).with_context(|| Escaped::new(path).to_string())
-    }
-
-    fn is_asked(&self, what: What) -> bool {
-        self.what == what || self.what == What::All
-    }
-
     /// Returns the rows of `train` that are labelled, where low-shot probes are asked for.
     fn labelled(&self, train: &Table, split: &str, config: &Config) -> Result<Option<Vec<i64>>> {
         if !self.is_asked(What::Lowshot) {
@@ -339,54 +172,6 @@ impl Args {
         }
         let rows = |each: u32| lowshot::of_each_class(train, each as usize, self.seed);
         Ok(self.per_class.map(rows).transpose()?)
-    }
-
-    /// Returns the configuration file: that which was given, or the one in the run directory of a checkpoint.
-    fn config_file(&self, weights: &Path) -> Result<PathBuf> {
-        if let Some(path) = &self.config {
-            return Ok(path.clone());
-        }
-        let run = weights.parent().and_then(Path::parent);
-        let params = run
-            .map(|run| run.join(PARAMS))
-            .filter(|path| path.is_file());
-        params.with_context(|| {
-            format!(
-                "{}: not in a run directory with {PARAMS}; --config FILE says what images are shown",
-                Escaped::new(weights)
-            )
-        })
-    }
-
-    /// Returns the features to probe, with the blocks that each is of.
-    fn kinds(&self) -> Vec<(&'static str, usize)> {
-        match self.features {
-            Kind::Last => vec![("last", 1)],
-            Kind::Last4 => vec![("last4", 4)],
-            Kind::Max => vec![("last", 1), ("last4", 4)],
-        }
-    }
-
-    /// Returns the blocks whose features are computed.
-    fn layers(&self) -> usize {
-        let kinds = self.kinds().into_iter().map(|(_, layers)| layers);
-        kinds.max().expect("one at least")
-    }
-
-    fn bfloat16(&self, device: Device) -> bool {
-        let dtype = self.dtype.as_ref();
-        dtype.map_or(device.is_cuda(), |dtype| dtype == "bfloat16")
-    }
-
-    fn settings(&self) -> linear::Settings {
-        linear::Settings {
-            epochs: self.epochs,
-            batch: self.batch,
-            lrs: self.lr.clone(),
-            weight_decays: self.weight_decay.clone(),
-            held_out: self.held_out,
-            seed: self.seed,
-        }
     }
 
     /// Probes features of one kind.

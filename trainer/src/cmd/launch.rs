@@ -9,7 +9,6 @@ use loader::link::default_socket_path;
 use shardtool::exit;
 use shardtool::paths::literal;
 use shardtool::program::{Verbosity, arguments};
-use trainer::config::Config;
 use trainer::distributed::{Meeting, Place, Served};
 use trainer::launch::{Events, Job, Program};
 use trainer::run::Resume;
@@ -39,7 +38,7 @@ pub fn run(args: &Args, verbosity: &Verbosity) -> Result<u8> {
     // Faults that all programs would find are told once, before there are processes.
     let place = Place::from_environment()?;
     let devices = devices(args, &place)?;
-    let config = Config::load(&args.run.config, &args.run.sets, args.run.shards.as_deref())?;
+    let config = args.run.overrides.load(&args.run.config)?;
     config.check_allowed(&args.run.allow)?;
     config.folder()?;
     config.model()?;
@@ -165,14 +164,8 @@ fn shared_socket(place: &Place) -> Option<PathBuf> {
 
 /// Returns the arguments that loader and trainers have in common.
 fn shared_arguments(args: &Args, verbosity: &Verbosity) -> Vec<OsString> {
-    let mut shared: Vec<OsString> = vec!["--config".into(), literal(&args.run.config)];
+    let mut shared = args.run.overrides.arguments(&args.run.config);
     shared.extend(verbosity.arguments().into_iter().map(OsString::from));
-    if let Some(shards) = &args.run.shards {
-        shared.extend(["--shards".into(), literal(shards)]);
-    }
-    for set in &args.run.sets {
-        shared.extend(["--set".into(), set.into()]);
-    }
     shared
 }
 

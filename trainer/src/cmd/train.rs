@@ -44,7 +44,7 @@ pub fn run(args: &Args, out: &mut Results) -> Result<u8> {
         .as_ref()
         .map(|_| std::os::unix::process::parent_id());
     let stop = Stop::on_signals(launcher).context("cannot listen to signals")?;
-    let config = Config::load(&args.run.config, &args.run.sets, args.run.shards.as_deref())?;
+    let config = args.run.overrides.load(&args.run.config)?;
     config.check_allowed(&args.run.allow)?;
     let folder = config.folder()?.to_owned();
     let place = Place::from_environment()?;

@@ -2,8 +2,7 @@
 //!
 //! Which images are labelled a list says, as that of ImageNet's official 1 % does, or a number for each class. The
 //! weight of the L2 penalty is chosen on a fifth of them, and the regression with that weight is fitted once more to
-//! all. Features are normalised over all training images, which takes no labels. The paper fine-tunes the encoder in
-//! its low-shot experiments; this does not.
+//! all. Features are normalised over all training images, which takes no labels. The encoder is not fine-tuned.
 
 use std::collections::HashMap;
 

@@ -11,7 +11,6 @@ use serde::Serialize;
 use shardtool::program::{self, Results};
 use shardtool::{Escaped, Manifest};
 use tch::Tensor;
-use trainer::config::Config;
 use trainer::evaluate::Error;
 use trainer::evaluate::hidden::{Found, Row, Search};
 use trainer::exchange::import::{NetworksWeights, read_networks};
@@ -50,7 +49,7 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
         notes,
     } = read_networks(&args.weights)?;
     let file = args.config_file(&path)?;
-    let config = Config::load(&file, &args.sets, args.shards.as_deref())?;
+    let config = args.overrides.load(&file)?;
     crate::cmd::set_threads(args.threads.or(config.trainer.threads), 1)?;
     for note in &notes {
         tracing::info!("note: {note}");
@@ -70,8 +69,7 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
         config: &config,
         config_file: &file,
         manifest: &manifest,
-        shards: args.shards.as_deref(),
-        sets: &args.sets,
+        overrides: &args.overrides,
         verbosity,
         device,
     };

@@ -171,7 +171,7 @@ impl Report {
         let (shown, chosen) = match grid.held_out_images {
             0 => (
                 format!("on {val:?}"),
-                format!("* the best on {val:?}, as papers report it"),
+                format!("* the best on {val:?} itself"),
             ),
             held => (
                 format!("on {held} held-out images / on {val:?}"),

@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use loader::link::Welcome;
 use loader::sampler::Plan;
 use shardtool::Manifest;
-use shardtool::paths::literal;
 use shardtool::program::Verbosity;
 use tch::Device;
 use trainer::config::Config;
@@ -16,13 +15,14 @@ use trainer::launch::{OwnLoader, Program};
 use trainer::source::LoaderSource;
 use trainer::stop::Stop;
 
+use crate::cmd::Overrides;
+
 /// All that decides what images are shown, and how.
 pub struct Shown<'a> {
     pub config: &'a Config,
     pub config_file: &'a Path,
     pub manifest: &'a Manifest,
-    pub shards: Option<&'a Path>,
-    pub sets: &'a [String],
+    pub overrides: &'a Overrides,
     pub verbosity: &'a Verbosity,
     /// Where the images go.
     pub device: Device,
@@ -66,13 +66,7 @@ impl Shown<'_> {
     /// Returns the program that shows a split.
     fn loader(&self, split: &str) -> Result<Program> {
         let mut program = Program::beside_this("loader", "run")?;
-        program.args(["--config".into(), literal(self.config_file)]);
-        if let Some(shards) = self.shards {
-            program.args(["--shards".into(), literal(shards)]);
-        }
-        for set in self.sets {
-            program.args(["--set", set]);
-        }
+        program.args(self.overrides.arguments(self.config_file));
         program.args(["--set", &format!("loader.split={split}"), "--evaluation"]);
         program.args(self.verbosity.arguments());
         Ok(program)
