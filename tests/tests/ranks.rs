@@ -281,6 +281,25 @@ fn ranks_that_differ_or_do_not_come_are_named() {
 }
 
 #[test]
+fn a_rank_that_is_lost_before_the_first_step_is_named_and_may_come_again() {
+    let site = Site::new(48);
+    let (port, socket) = (free_port(), site.path("loader.sock"));
+    let start = |number| by_hand(&site, "early", number, &port, &["--socket", &socket]);
+    let (mut first, second) = (start(0), start(1));
+    // Both have met, and wait for a loader.
+    wait_until("the ranks to meet", || {
+        first.stderr().contains("global batch 16")
+    });
+    drop(second);
+    let _loader = site.start_loader(&socket, &["--stay", BATCH[0], BATCH[1]]);
+    let status = first.wait();
+    let stderr = first.stderr();
+    assert_eq!(status.code(), Some(74), "{stderr}");
+    assert!(stderr.contains("rank 1 (process"), "{stderr}");
+    assert!(stderr.contains("died, or does not answer"), "{stderr}");
+}
+
+#[test]
 fn a_log_is_written_to_a_file_alone() {
     let site = Site::new(48);
     let (precious, log) = (site.path("precious"), site.path("log/ranks/rank0001.log"));
