@@ -72,6 +72,12 @@ bench-rivals: ## this loader beside torchvision, DALI, FFCV and others (IMAGES=D
 	$(CARGO) build --release -p shardtool -p loader --bins
 	python3 loader/benches/rivals.py $(if $(filter-out file,$(origin IMAGES)),--images "$(IMAGES)") $(ARGS)
 
+# IMAGES=DIR: class folders in train/ and val/. ARGS="--steps 1500 --seeds 1": see trainer/benches/learn.py --help.
+.PHONY: learn
+learn: build ## pretraining that learns, beside what does not, as a table: an hour of two cores (IMAGES=DIR)
+	@test "$(IMAGES)" != "$(DEMO)/images" || $(BIN)/shardtool synth $(DEMO)/images --images 2000 --val 200
+	python3 trainer/benches/learn.py --images "$(IMAGES)" $(ARGS)
+
 # DATA=DIR in the environment feeds one of the benches from real shards; IJEPA=PATH, a checkout of
 # facebookresearch/ijepa, has the official code measured beside ours.
 .PHONY: gpu

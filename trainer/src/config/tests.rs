@@ -396,6 +396,7 @@ fn the_configs_shipped_are_sound() {
             "in1k_vits16_ep300.yaml",
             "in22k_vitg16_ep44.yaml",
             "in22k_vith14_ep66.yaml",
+            "tiny20_mini8.yaml",
             "tiny20_vittiny8.yaml",
         ]
     );
