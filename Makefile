@@ -95,7 +95,7 @@ bench-official: ## the training step beside the official code's, on the CPU (IJE
 
 # --- tests: each stage is a command that can be pasted; CI runs the same ones ---------------------------------------
 
-STAGES := setup fmt width deny clippy msrv doc python unit sources probes cuda loom miri asan fuzz-build
+STAGES := setup fmt width deny clippy msrv doc python unit sources probes events cuda loom miri asan fuzz-build
 .PHONY: test
 test: $(STAGES) ## everything CI runs
 	@echo "All stages passed."
@@ -172,6 +172,13 @@ probes: setup ## `trainer eval` beside scikit-learn on the same features
 	$(CARGO) build --workspace --bins
 	@mkdir -p $(TARGET)/probes
 	python3 tests/tools/probes.py $(TARGET)/probes $(TARGET)/debug
+
+# The venv with tensorboard is made by pip in target/events/.
+.PHONY: events
+events: setup ## a run's event files, read by TensorBoard's own package
+	$(CARGO) build --workspace --bins
+	@mkdir -p $(TARGET)/events
+	python3 tests/tools/events.py $(TARGET)/events $(TARGET)/debug
 
 # A build that takes GPUs, on a machine that may have none: what needs none works, and the rest says what is missing.
 .PHONY: cuda

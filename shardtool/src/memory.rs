@@ -104,6 +104,13 @@ fn machine(meminfo: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
+/// Returns the bytes of this process's memory that are resident, where the system says.
+pub fn resident() -> Option<u64> {
+    let pages = fs::read_to_string("/proc/self/statm").ok()?;
+    let resident: u64 = pages.split(' ').nth(1)?.parse().ok()?;
+    resident.checked_mul(rustix::param::page_size() as u64)
+}
+
 /// Returns what this process's own limit leaves of its address space, if it has one.
 fn process() -> Option<u64> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::As).current?;

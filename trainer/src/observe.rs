@@ -3,15 +3,19 @@
 //! Every log is made from one [`Record`] per step: the line of an interval on the console, a row in two files, and
 //! whatever [`Observer`]s a program adds, such as its progress bar. `<write_tag>_r0.csv` has exactly the columns and
 //! formats of the official log, so that existing notebooks read it; `<write_tag>_r0.jsonl` has everything. Rows of
-//! steps that a resumed run does again are cut first, so each step stands there once.
+//! steps that a resumed run does again are cut first, so each step stands there once. Other programs follow a run by
+//! TensorBoard's event files and by `metrics.prom`.
 //!
 //! Nothing here can end a run, and observing changes no result.
 
 mod console;
 mod csv;
 mod cut;
+mod events;
 mod jsonl;
 mod log;
+mod moment;
+mod prometheus;
 mod record;
 mod report;
 mod rows;
@@ -24,6 +28,8 @@ use shardtool::Escaped;
 
 pub use csv::OfficialRow;
 pub use log::{Log, Observer};
+pub use moment::numbers;
+pub use prometheus::text as prometheus_text;
 pub use record::{AcrossRanks, RECORD_VERSION, Record};
 pub use report::Report;
 

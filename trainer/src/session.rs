@@ -450,7 +450,7 @@ fn initial(config: &Config, found: &Begin, epoch_len: u64, hello: &Hello) -> Res
 
 /// Opens what rank 0 keeps of a run.
 fn keep(config: &Config, dir: RunDir, run: &Run, started: Instant) -> Result<Keeper, run::Error> {
-    let log = Log::open(
+    let mut log = Log::open(
         dir.path(),
         &config.logging.write_tag,
         run.step,
@@ -458,5 +458,8 @@ fn keep(config: &Config, dir: RunDir, run: &Run, started: Instant) -> Result<Kee
         config.trainer.log_every,
         started,
     )?;
+    if config.logging.tensorboard {
+        log.add_events(dir.path());
+    }
     Keeper::new(dir, log, config.checkpoint.clone(), run.step, &run.parts())
 }

@@ -19,11 +19,19 @@ pub struct Logging {
     pub folder: PathBuf,
     /// Prefix of the names of the files in it.
     pub write_tag: String,
+    /// Write what is logged for TensorBoard, too, into `tensorboard/` of the run directory.
+    #[serde(default = "yes")]
+    pub tensorboard: bool,
+}
+
+/// Returns the default of `tensorboard`.
+fn yes() -> bool {
+    true
 }
 
 impl Logging {
     /// Keys that may differ between a checkpoint and the run that continues it.
-    pub const FREE_ON_RESUME: &[&str] = &["folder", "write_tag"];
+    pub const FREE_ON_RESUME: &[&str] = &["folder", "tensorboard", "write_tag"];
 
     pub(super) fn check(&self) -> Result<(), Error> {
         let tag = &self.write_tag;

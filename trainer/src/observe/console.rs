@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use shardtool::memory::Size;
+
 use super::Record;
+use super::moment::{Long, Moment};
 use super::sums::Sums;
 
 /// The lines of a run, each with means over the steps since the one before.
@@ -16,6 +19,7 @@ pub(super) struct Console {
 /// The line of an interval.
 struct Line<'a> {
     record: &'a Record,
+    moment: &'a Moment,
     sums: &'a Sums,
 }
 
@@ -28,20 +32,33 @@ impl Console {
         }
     }
 
-    /// Takes note of a step, and says the line of its interval where that is over.
-    pub(super) fn step(&mut self, record: &Record) {
+    /// Takes note of a step, and says the line of its interval where that is over. Tells whether it was.
+    pub(super) fn step(&mut self, record: &Record, moment: &Moment) -> bool {
         self.interval.add(record);
-        if record.itr.is_multiple_of(self.every) || record.step + 1 == record.total_steps {
-            let sums = &self.interval;
-            tracing::info!("{}", Line { record, sums });
-            self.interval = Sums::default();
+        let is_over =
+            record.itr.is_multiple_of(self.every) || record.step + 1 == record.total_steps;
+        if is_over {
+            let sums = std::mem::take(&mut self.interval);
+            tracing::info!(
+                "{}",
+                Line {
+                    record,
+                    moment,
+                    sums: &sums
+                }
+            );
         }
+        is_over
     }
 }
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Line { record, sums } = self;
+        let Line {
+            record,
+            moment,
+            sums,
+        } = self;
         write!(
             out,
             "[{}, {:5}] loss {:.4}  masks {:.1} {:.1}  lr {:.2e}  wd {:.2e}  ema {:.5}  \
@@ -58,6 +75,10 @@ impl fmt::Display for Line<'_> {
             sums.step_ms / sums.steps,
             sums.waiting(),
         )?;
+        if let Some(memory) = record.memory {
+            write!(out, "  memory {}", Size(memory))?;
+        }
+        write!(out, "  {} to go", Long(moment.eta_s))?;
         if let Some(ranks) = &record.ranks {
             let [first, _, last] = ranks.ready_ms;
             let slowest = ranks.slowest;
@@ -72,6 +93,7 @@ impl fmt::Display for Line<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::moment::tests::moment;
     use super::super::record::AcrossRanks;
     use super::super::record::tests::record;
     use super::*;
@@ -83,6 +105,7 @@ mod tests {
         sums.add(&record(1));
         let line = Line {
             record: &record(1),
+            moment: &moment(),
             sums: &sums,
         }
         .to_string();
@@ -90,7 +113,10 @@ mod tests {
             line.starts_with("[1,     1] loss 0.6235  masks 12.0 9.5  lr 1.00e-3  wd 4.00e-2"),
             "{line}"
         );
-        assert!(line.ends_with("20.9 ms/step  waiting 2.4 %"), "{line}");
+        assert!(
+            line.ends_with("20.9 ms/step  waiting 2.4 %  memory 1.5 GiB  2 h 3 min to go"),
+            "{line}"
+        );
         let ranks = AcrossRanks::of([(0.0, 0.012), (0.0, 0.02)].into_iter());
         let of_two = Record {
             ranks: Some(ranks),
@@ -99,6 +125,7 @@ mod tests {
         let record = &of_two;
         let line = Line {
             record,
+            moment: &moment(),
             sums: &sums,
         }
         .to_string();

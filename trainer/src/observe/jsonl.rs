@@ -1,10 +1,11 @@
-//! The log with everything: `<write_tag>_r0.jsonl`, a [`Record`] per line.
+//! The log with everything: `<write_tag>_r0.jsonl`, a [`Record`] per line, with when it was.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use super::cut::Line;
+use super::moment::Row;
 use super::rows::Rows;
 use super::{Error, Record, path_of};
 
@@ -28,8 +29,8 @@ impl Jsonl {
     }
 
     /// Appends the row of a step.
-    pub(super) fn write(&mut self, record: &Record) {
-        let row = serde_json::to_string(record).expect("a record of numbers always serialises");
+    pub(super) fn write(&mut self, row: &Row) {
+        let row = serde_json::to_string(row).expect("a record of numbers always serialises");
         self.0.append(&(row + "\n"));
     }
 

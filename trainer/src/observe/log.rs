@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::console::Console;
 use super::csv::Csv;
+use super::events::Events;
 use super::jsonl::Jsonl;
+use super::moment::{Pace, Row};
+use super::prometheus::Metrics;
 use super::sums::Sums;
 use super::{Error, Record, Report};
 
@@ -26,7 +29,10 @@ pub trait Observer {
 pub struct Log {
     csv: Csv,
     jsonl: Jsonl,
+    events: Option<Events>,
+    metrics: Metrics,
     console: Console,
+    pace: Pace,
     observers: Vec<Box<dyn Observer>>,
     total: Sums,
     started: Instant,
@@ -53,7 +59,10 @@ impl Log {
         Ok(Log {
             csv: Csv::open(folder, tag, first, epochs)?,
             jsonl: Jsonl::open(folder, tag, first)?,
+            events: None,
+            metrics: Metrics::new(folder),
             console: Console::new(every),
+            pace: Pace::new(),
             observers: Vec::new(),
             total: Sums::default(),
             started,
@@ -67,10 +76,13 @@ impl Log {
         self.observers.push(observer);
     }
 
+    /// Writes TensorBoard's event files as well, in the run directory `folder`.
+    pub fn add_events(&mut self, folder: &Path) {
+        self.events = Some(Events::new(folder));
+    }
+
     /// Takes note of a step.
     pub fn step(&mut self, record: &Record) {
-        self.csv.write(record);
-        self.jsonl.write(record);
         let mut counted = record.clone();
         if self.start_up.is_none() {
             // What the first step waited is start-up: opening the shards, filling the ring.
@@ -80,10 +92,26 @@ impl Log {
             self.start_up = Some(self.started.elapsed().saturating_sub(computing));
         }
         self.total.add(&counted);
+        let row = Row {
+            record,
+            moment: self.pace.step(record, counted.step_ms),
+        };
+        self.csv.write(record);
+        self.jsonl.write(&row);
         for observer in &mut self.observers {
             observer.step(record);
         }
-        self.console.step(&counted);
+        let is_line = self.console.step(&counted, &row.moment);
+        if !is_line && self.events.is_none() {
+            return;
+        }
+        let value = row.to_value();
+        if let Some(events) = &mut self.events {
+            events.write(record.step, &value);
+        }
+        if is_line {
+            self.metrics.write(&value);
+        }
     }
 
     /// Returns handles to the files of rows, for synchronising them before a checkpoint that says their steps are done.

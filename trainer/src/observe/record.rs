@@ -51,6 +51,9 @@ pub struct Record {
     pub wait_ms: f64,
     /// Images per second of wall time.
     pub images_per_s: f64,
+    /// Bytes that rank 0 has taken: of a GPU what torch has, on a CPU the memory of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// How the ranks differ, where there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<AcrossRanks>,
@@ -128,6 +131,7 @@ pub(super) mod tests {
             step_ms: 20.9,
             wait_ms: 0.5,
             images_per_s: 1600.0,
+            memory: Some(3 << 29),
             ranks: None,
         }
     }

@@ -415,6 +415,7 @@ mod tests {
             step_ms: 1.0,
             wait_ms: 0.0,
             images_per_s: 8000.0,
+            memory: None,
             ranks: None,
         };
         let log = folder.path().join("jepa_r0.jsonl");

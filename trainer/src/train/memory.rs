@@ -5,7 +5,7 @@
 
 use loader::ring::Geometry;
 use shardtool::memory::{self, Size};
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 use crate::config::Config;
@@ -13,7 +13,7 @@ use crate::error::MAKING;
 use crate::method::model::ModelConfig;
 use crate::plan::memory::{Lengths, activations};
 use crate::plan::networks::Networks;
-use crate::torch::cuda;
+use crate::torch::{cuda, shim};
 
 /// Returns the bytes that `device` still has, and in words where, if it says.
 fn available(device: Device) -> Option<(u64, String)> {
@@ -23,6 +23,15 @@ fn available(device: Device) -> Option<(u64, String)> {
     }
     let found = memory::available()?;
     Some((found.bytes, found.bound.to_string()))
+}
+
+/// Returns the bytes that this process has taken: of a GPU what torch has, on a CPU all that is resident.
+pub(super) fn taken(device: Device) -> Option<u64> {
+    if device.is_cuda() {
+        let like = Tensor::f_empty([0], (Kind::Float, device)).ok()?;
+        return Some(shim::device_memory(&like, false).ok()?.0);
+    }
+    memory::resident()
 }
 
 /// Makes sure that networks of these sizes can be trained on `device` as far as memory goes, with groups from `ring`.

@@ -180,6 +180,7 @@ pub(super) fn record(run: &Run, stats: &StepStats, elapsed: Duration) -> Record 
         step_ms: elapsed * 1e3,
         wait_ms: stats.waited.as_secs_f64() * 1e3,
         images_per_s: images as f64 / elapsed,
+        memory: super::memory::taken(run.device),
         ranks: stats.across,
     }
 }
