@@ -53,8 +53,11 @@ demo: build ## a minute or two of I-JEPA on the CPU, ending with a loss curve an
 	$(BIN)/loader show --config configs/demo.yaml --shards $(SHARDS) --step 0 --out $(DEMO)/crops.png
 	$(BIN)/trainer launch --config configs/demo.yaml --shards $(SHARDS) --devices cpu --set logging.folder=$(DEMO)/run
 	$(BIN)/trainer plot $(DEMO)/run --out $(DEMO)/loss.png
+	@cp $(DEMO)/crops.png $(DEMO)/run/crops.png
+	$(BIN)/trainer report $(DEMO)/run --out $(DEMO)/report.html
 	@echo
 	@echo "Done. Loss curve: $(DEMO)/loss.png   crops and masks: $(DEMO)/crops.png"
+	@echo "      all of it on one page: $(DEMO)/report.html"
 	@echo "      log and checkpoints: $(DEMO)/run/   shards: $(SHARDS)/"
 
 # --- benchmarks: dated records, no tests ----------------------------------------------------------------------------

@@ -8,6 +8,8 @@ pub mod import;
 pub mod launch;
 pub mod plan;
 pub mod plot;
+pub mod report;
+pub mod serve;
 pub mod slurm;
 pub mod smoke;
 pub mod train;
@@ -48,6 +50,10 @@ enum Command {
     Plan(plan::Args),
     /// Draw the loss curve of a run
     Plot(plot::Args),
+    /// Write a page about runs: curves, configurations, checkpoints, in one file that needs no network
+    Report(report::Args),
+    /// Show the page about runs live, on this machine alone
+    Serve(serve::Args),
     /// Time the training step: phases, images per second, FLOP/s and memory
     Bench(bench::Args),
     /// Evaluate an encoder: features, nearest neighbours, linear probes
@@ -155,6 +161,8 @@ pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
         Command::Slurm(args) => slurm::run(&args, &cli.verbosity, out),
         Command::Plan(args) => plan::run(&args, out),
         Command::Plot(args) => plot::run(&args, out),
+        Command::Report(args) => report::run(&args, out),
+        Command::Serve(args) => serve::run(&args, out),
         Command::Bench(args) => bench::run(&args, &cli.verbosity, out),
         Command::Eval(args) => eval::run(&args, &cli.verbosity, out),
         Command::Smoke(args) => smoke::run(&args, out),

@@ -1,6 +1,12 @@
-//! Pictures of what runs wrote, made from their logs.
+//! Pictures and pages of what runs wrote, made from their logs.
 
+mod columns;
 pub mod curves;
+mod facts;
+mod follow;
+pub mod page;
+pub mod server;
+mod thin;
 
 use std::collections::BTreeMap;
 use std::fs::File;
