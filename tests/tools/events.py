@@ -23,6 +23,7 @@ meta: {model_name: vit_tiny, pred_depth: 1, pred_emb_dim: 96, use_bfloat16: fals
 optimization: {ema: [0.996, 1.0], epochs: 2, final_lr: 1.0e-06, final_weight_decay: 0.04, lr: 0.0001, start_lr: 0.0001,
   warmup: 0, weight_decay: 0.04}
 logging: {folder: run, write_tag: test}
+checkpoint: {min_minutes: 0}
 """
 STEPS = 12
 
@@ -50,24 +51,37 @@ def compare(scratch, programs):
     def run(name, *arguments):
         subprocess.run([programs / name, *map(str, arguments), "-q"], cwd=scratch, check=True, stdout=subprocess.PIPE)
 
-    def train(stop):
+    def train(stop, *sets):
         data = ["--config", "config.yaml", "--shards", "shards", "--devices", "cpu"]
-        run("trainer", "launch", *data, "--set", f"trainer.stop_at_step={stop}")
+        run("trainer", "launch", *data, "--set", f"trainer.stop_at_step={stop}", *sets)
 
     (scratch / "config.yaml").write_text(CONFIG)
     run("shardtool", "synth", "images", "--images", 48, "--classes", 3)
     run("shardtool", "build", "images", "--out", "shards")
-    train(4)
     train(9)
-    # As if it had died before this checkpoint was written.
+    # As if it had died after step 9, before that checkpoint was written: there is one of the first epoch.
     shutil.rmtree(scratch / "run/checkpoints/test-step00000009")
+    assert [path.name for path in (scratch / "run/checkpoints").iterdir()] == ["test-step00000006"]
     train(STEPS)
-    rows = [json.loads(row) for row in (scratch / "run/test_r0.jsonl").read_text().splitlines()]
+    # The first start is one that TensorBoard passes by, so two files do not show all that three do.
+    agree(scratch / "run", 2)
+    shutil.rmtree(scratch / f"run/checkpoints/test-step{STEPS:08}")
+    train(STEPS)
+    agree(scratch / "run", 3)
+    metrics = (scratch / "run/metrics.prom").read_text().splitlines()
+    assert f'ijepa_step{{run="run"}} {STEPS - 1}' in metrics, metrics
+    train(1, "--set", "logging.folder=quiet", "--set", "logging.tensorboard=false")
+    assert not (scratch / "quiet/tensorboard").exists() and (scratch / "quiet/metrics.prom").exists()
+
+
+def agree(run, count):
+    """Compares event files, so many of them, with the JSONL log."""
+    rows = [json.loads(row) for row in (run / "test_r0.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(STEPS)), rows
-    files = sorted(path.name for path in (scratch / "run/tensorboard").iterdir())
-    assert len(files) == 3, files
+    files = sorted(path.name for path in (run / "tensorboard").iterdir())
+    assert len(files) == count, files
     for reader in (as_the_server, as_scripts):
-        read = reader(str(scratch / "run/tensorboard"))
+        read = reader(str(run / "tensorboard"))
         tags = {"loss", "lr", "gradient_norm", "memory", "wait_ms"}
         assert tags <= read.keys(), read.keys()
         for tag in tags:
@@ -75,7 +89,7 @@ def compare(scratch, programs):
             assert steps == tuple(range(STEPS)), (reader.__name__, tag, steps)
             for row, value in zip(rows, values):
                 assert abs(row[tag] - value) <= 1e-6 * abs(row[tag]), (tag, row, value)
-        print(f"{reader.__name__}: {len(read)} tags, {STEPS} steps each, values as in the JSONL log")
+        print(f"{reader.__name__}, {count} files: {len(read)} tags, {STEPS} steps each, values as in the JSONL log")
 
 
 def as_the_server(folder):

@@ -11,7 +11,7 @@
 //! | [`mod@train`] | the training loop, the method on one screen |
 //! | [`run`] | a run's directory, and the signals that stop it |
 //! | [`checkpoint`] | what a run leaves and goes on from |
-//! | [`observe`], [`report`] | what a run tells about itself, and pictures of it |
+//! | [`observe`], [`report`] | what a run tells about itself, and pictures and pages of it |
 //! | [`launch`] | a loader and its trainers started together |
 //! | [`distributed`] | many processes that train one model: who is there, and what they sum and agree on |
 //! | [`plan`] | what a run will need and take |

@@ -28,7 +28,7 @@
     ["Other", [{ title: "", take: n => !["wait_ms", "eta_s", "images"].includes(n), each: true, scale: "auto", mustVary: true }]],
   ];
 
-  const state = { data: JSON.parse(document.getElementById("data").textContent), axis: "steps", plots: [], failed: 0 };
+  const state = { data: JSON.parse(document.getElementById("data").textContent), axis: "steps", plots: [], failed: 0, isStale: false };
 
   const make = (tag, props, ...children) => {
     const { style, ...rest } = props || {};
@@ -302,6 +302,7 @@
     const open = [...main.querySelectorAll("details")].map(details => details.open);
     state.plots.forEach(({ plot }) => plot.destroy());
     state.plots = [];
+    state.isStale = false;
     main.replaceChildren();
     drawHeads();
     drawAxis();
@@ -359,9 +360,10 @@
       const isNew = more.runs.some((fresh, number) => fresh.is_whole || String(fresh.next) !== String(state.data.runs[number].next));
       if (merge(more)) { state.data.now = more.now; state.data.program = more.program; } else location.reload();
       state.failed = 0;
-      // Whoever is looking closer at a chart goes on doing so.
-      const isZoomed = state.plots.some(({ plot }) => plot.select.width > 0);
-      if (isNew && !isZoomed) drawAll(); else drawHeads();
+      // Whoever is looking closer at a chart goes on doing so; what came since is drawn after that.
+      const isZoomed = state.plots.some(({ plot }) => plot.scales.x.min > plot.data[0][0] || plot.scales.x.max < plot.data[0].at(-1));
+      state.isStale ||= isNew;
+      if (state.isStale && !isZoomed && !document.querySelector(".u-over:hover")) drawAll(); else drawHeads();
     } catch {
       state.failed++;
       drawHeads();
