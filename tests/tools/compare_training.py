@@ -94,6 +94,8 @@ def start_ours(args: argparse.Namespace, folder: Path, seed: int) -> list[str]:
         "logging.write_tag": "jepa",
         "trainer.seed": seed,
         "loader.seed": seed,
+        # The official code has no other.
+        "loader.mask_law": "released",
         "trainer.stop_at_step": args.steps,
         "trainer.threads": args.threads,
     }
