@@ -9,6 +9,7 @@
 //! Nothing here can end a run, and observing changes no result.
 
 mod console;
+mod contexts;
 mod csv;
 mod cut;
 mod events;

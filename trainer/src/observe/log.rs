@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::console::Console;
+use super::contexts::Contexts;
 use super::csv::Csv;
 use super::events::Events;
 use super::jsonl::Jsonl;
@@ -63,7 +64,7 @@ impl Log {
             metrics: Metrics::new(folder),
             console: Console::new(every),
             pace: Pace::new(),
-            observers: Vec::new(),
+            observers: vec![Box::new(Contexts::default())],
             total: Sums::default(),
             started,
             start_up: None,
