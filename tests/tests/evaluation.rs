@@ -359,3 +359,33 @@ fn hidden_blocks_are_looked_for_with_any_networks_and_the_same_each_time() {
         "{words}"
     );
 }
+
+#[test]
+fn a_label_column_stands_for_the_class() {
+    let site = trained();
+    let json = site.path("report.json");
+    for (more, classes) in [
+        (&["--label", "count"][..], None),
+        (&["--label", "distance", "--bounds", "0.3,0.6"], Some(3)),
+    ] {
+        let arguments = [&SHORT[..], &["--json", &json], more].concat();
+        let (table, _) = said(&eval(&site, "linear", "run", &arguments));
+        let found = report(&json);
+        assert_eq!(found["data"]["label"], more[1]);
+        let count = found["data"]["classes"].as_u64().expect("a number");
+        assert!(
+            count > 1 && classes.is_none_or(|classes| count == classes),
+            "{count}"
+        );
+        assert!(
+            table.contains(&format!("{count} classes of {:?}", more[1])),
+            "{table}"
+        );
+    }
+    let none = eval(&site, "linear", "run", &["--label", "colour"]);
+    let words = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(
+        none.status.code() == Some(2) && words.contains("count, distance"),
+        "{words}"
+    );
+}

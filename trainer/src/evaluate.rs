@@ -7,8 +7,10 @@
 //! | [`Table`] | features with their classes, on disk between two probes |
 //! | [`knn`], [`linear`] | the votes of nearest neighbours, linear probes |
 //! | [`lowshot`] | regressions on the features of a few labelled images |
+//! | [`Column`] | a label column of the shards in the place of the class |
 //! | [`hidden`] | what the predictor knows of hidden blocks, without labels |
 
+mod column;
 mod error;
 mod features;
 pub mod hidden;
@@ -20,6 +22,7 @@ mod ridge;
 mod score;
 mod table;
 
+pub use column::Column;
 pub use error::Error;
 pub use features::{Features, Pooling};
 pub use pass::{Pass, hello};

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use shardtool::program::{self, Results, Verbosity};
-use shardtool::{Dataset, Escaped, Manifest, exit, regular};
+use shardtool::{Dataset, Escaped, Manifest, Split, exit, regular};
 use tch::Device;
 use trainer::config::Config;
-use trainer::evaluate::{Error, Features, Table, knn, linear, lowshot};
+use trainer::evaluate::{Column, Error, Features, Table, knn, linear, lowshot};
 use trainer::exchange::export::Which;
 use trainer::exchange::import::read_encoder;
 use trainer::method::encoder::Encoder;
@@ -63,10 +63,16 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         weights.untrained(args.seed)?;
     }
     let manifest = Manifest::read(&config.loader.shards_dir()?)?;
-    let classes = manifest.classes.len() as i64;
+    let train_split = args.train.as_deref().unwrap_or(&config.loader.loader.split);
+    let mut classes = manifest.classes.len() as i64;
+    let column = args.column(&config, train_split)?;
+    if let Some((_, column)) = &column {
+        classes = column.classes();
+    }
     if args.what != What::Features && classes == 0 {
         bail!(
-            "the shards have no classes, which probes are to tell apart; `trainer eval features` needs none"
+            "the shards have no classes, which probes are to tell apart; --label tells a column apart, and \
+             `trainer eval features` needs none"
         );
     }
     let mut encoder = Encoder::new(&weights.model, device)?;
@@ -98,9 +104,16 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         bfloat16,
         must_be_kept: args.what == What::Features,
     };
-    let train_split = args.train.as_deref().unwrap_or(&config.loader.loader.split);
-    let train = splits.table(train_split)?;
-    let val = splits.table(&args.val)?;
+    let labelled = |split: &str| -> Result<Table> {
+        let table = splits.table(split)?;
+        let Some((dataset, column)) = &column else {
+            return Ok(table);
+        };
+        let split = dataset.split(split).context("the split is gone")?;
+        Ok(column.label(table, split)?)
+    };
+    let train = labelled(train_split)?;
+    let val = labelled(&args.val)?;
     let mut report = Report {
         version: report::VERSION,
         weights: Weights {
@@ -120,6 +133,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
                 split: args.val.clone(),
                 images: val.len(),
             },
+            label: args.label.clone(),
             classes,
             crop_size: config.loader.eval_crop(),
             resize: config.loader.eval_resize(),
@@ -172,6 +186,20 @@ impl Args {
         }
         let rows = |each: u32| lowshot::of_each_class(train, each as usize, self.seed);
         Ok(self.per_class.map(rows).transpose()?)
+    }
+
+    /// Returns the label column that stands for the class, if one does, and the data set that has it.
+    fn column(&self, config: &Config, train: &str) -> Result<Option<(Dataset, Column)>> {
+        let Some(name) = &self.label else {
+            return Ok(None);
+        };
+        let dataset = Dataset::open(&config.loader.shards_dir()?)?;
+        let splits: Vec<&Split> = [train, &self.val]
+            .into_iter()
+            .filter_map(|split| dataset.split(split))
+            .collect();
+        let column = Column::find(&dataset, &splits, name, &self.bounds)?;
+        Ok(Some((dataset, column)))
     }
 
     /// Probes features of one kind.

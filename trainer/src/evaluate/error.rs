@@ -82,6 +82,42 @@ pub enum Error {
         /// Groups that are needed.
         groups: u64,
     },
+    /// The shards have no such label column.
+    #[error(
+        "no label column {:?} in the shards; they have {}",
+        Escaped::new(name),
+        Listed(known)
+    )]
+    NoColumn {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// Bounds between classes are missing, or not wanted, or not ascending.
+    #[error(
+        "label column {:?}: {}",
+        Escaped::new(name),
+        if *is_parted {
+            "numbers with fractions are parted into classes by --bounds, ascending"
+        } else {
+            "its values are classes as they are, and take no --bounds"
+        }
+    )]
+    Bounds {
+        /// The column.
+        name: String,
+        /// True if its values are numbers with fractions.
+        is_parted: bool,
+    },
+    /// A label column has so many values that it is no class.
+    #[error("label column {:?} has more than {most} values", Escaped::new(name))]
+    ManyValues {
+        /// The column.
+        name: String,
+        /// The most that are told apart.
+        most: usize,
+    },
     /// A class is beyond those of the data set.
     #[error("class {class} of a sample is not below {classes}, the classes of the shards")]
     Class {
@@ -90,4 +126,20 @@ pub enum Error {
         /// Classes of the data set.
         classes: i64,
     },
+}
+
+/// Names in a sentence.
+struct Listed<'a>(&'a [String]);
+
+impl std::fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        for (number, name) in self.0.iter().enumerate() {
+            let comma = if number == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", Escaped::new(name))?;
+        }
+        Ok(())
+    }
 }

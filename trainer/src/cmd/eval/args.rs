@@ -36,6 +36,18 @@ pub struct Args {
     /// Split to count right answers on
     #[arg(long, value_name = "NAME", default_value = "val")]
     pub val: String,
+    /// Label column of the shards to tell apart in the place of the class, as the number of objects
+    #[arg(long, value_name = "COLUMN", value_parser = arguments::text())]
+    pub label: Option<String>,
+    /// Bounds that part the numbers of --label into classes; VTAB's for CLEVR's distances are 8,8.5,9,9.5,10
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_delimiter = ',',
+        requires = "label",
+        allow_negative_numbers = true
+    )]
+    pub bounds: Vec<f64>,
     /// Which encoder: the target, which the paper evaluates, or the context encoder, which is trained
     #[arg(long, value_name = "WHICH", default_value = "target")]
     pub encoder: WhichEncoder,

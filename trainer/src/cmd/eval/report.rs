@@ -51,6 +51,9 @@ pub struct Data {
     pub train: Images,
     /// Those to count on.
     pub val: Images,
+    /// The label column that stands for the class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     pub classes: i64,
     pub crop_size: u32,
     pub resize: u32,
@@ -94,10 +97,14 @@ impl fmt::Display for Report {
         };
         writeln!(
             f,
-            "{} to learn from, {} to count on; {} classes; {} px of {}; {} of patches; {}",
+            "{} to learn from, {} to count on; {} classes{}; {} px of {}; {} of patches; {}",
             split(&data.train),
             split(&data.val),
             data.classes,
+            match &data.label {
+                Some(label) => format!(" of {:?}", Escaped::new(label)),
+                None => String::new(),
+            },
             data.crop_size,
             data.resize,
             data.pooling.name(),
