@@ -78,7 +78,9 @@ impl fmt::Display for Line<'_> {
         if let Some(memory) = record.memory {
             write!(out, "  memory {}", Size(memory))?;
         }
-        write!(out, "  {} to go", Long(moment.eta_s))?;
+        if moment.eta_s > 0.0 {
+            write!(out, "  {} to go", Long(moment.eta_s))?;
+        }
         if let Some(ranks) = &record.ranks {
             let [first, _, last] = ranks.ready_ms;
             let slowest = ranks.slowest;

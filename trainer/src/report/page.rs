@@ -164,7 +164,6 @@ impl Run {
             "curves": curves.collect::<Map<_, _>>(),
             "clock": self.clock(first),
             "restarts": columns.restarts,
-            "skipped": columns.skipped.iter().take(CLOCK).collect::<Vec<_>>(),
             "warnings": self.warnings(),
         });
         if from.is_none() {

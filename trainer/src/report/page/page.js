@@ -209,7 +209,7 @@
       series: [{}, ...lines.map(line => ({
         stroke: line.faint ? line.hue + "48" : line.hue, width: line.faint ? 1 : 1.6, dash: line.dash, spanGaps: true,
         points: { show: Boolean(chart.dots), size: 5 } }))],
-      hooks: { drawSeries: [], draw: [marks], setCursor: [tell] },
+      hooks: { draw: [marks], setCursor: [tell] },
     }, tables.length > 1 ? uPlot.join(tables) : tables[0], box);
     tell(plot);
     state.plots.push({ plot, width, height });
@@ -346,7 +346,7 @@
         }
       }
       for (const [name, column] of Object.entries(fresh.clock)) run.clock[name].push(...column);
-      for (const name of ["next", "head", "restarts", "skipped", "warnings"]) run[name] = fresh[name];
+      for (const name of ["next", "head", "restarts", "warnings"]) run[name] = fresh[name];
       return true;
     });
   };
