@@ -8,6 +8,7 @@
 //!
 //! Nothing here can end a run, and observing changes no result.
 
+mod collapse;
 mod console;
 mod contexts;
 mod csv;
@@ -20,6 +21,7 @@ mod prometheus;
 mod record;
 mod report;
 mod rows;
+mod signs;
 mod sums;
 
 use std::io;
@@ -33,6 +35,7 @@ pub use moment::numbers;
 pub use prometheus::text as prometheus_text;
 pub use record::{AcrossRanks, RECORD_VERSION, Record};
 pub use report::Report;
+pub use signs::Signs;
 
 /// The rank that keeps these logs, which alone has a run directory. The official names have it in them.
 const RANK: u32 = 0;

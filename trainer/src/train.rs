@@ -10,6 +10,7 @@
 
 mod error;
 mod nonfinite;
+mod signs;
 mod state;
 mod stats;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use crate::stop::Stop;
 use crate::torch::device::Bfloat16;
 use crate::torch::shim::{self, Autocast};
 use clock::{Clock, Phase};
+use signs::Gauge;
 
 pub use error::Error;
 pub use stats::StepStats;
@@ -119,6 +121,8 @@ pub struct Run {
     pub identity: Identity,
     /// The time of a step by phase; off but for `trainer bench`.
     pub clock: Clock,
+    /// Measures the signs of collapse.
+    gauge: Gauge,
     /// Says that a step is moving the weights: they are those of no step.
     is_moving: bool,
 }
@@ -178,7 +182,13 @@ impl Run {
         let as_bfloat16 = config.trainer.compress_gradients == Compression::Bf16;
         ranks.sum_gradients_of(&ijepa.trained(), as_bfloat16)?;
         let total_steps = config.total_steps(epoch_len);
+        let signs_every = if is_first {
+            config.trainer.signs_every
+        } else {
+            0
+        };
         Ok(Run {
+            gauge: Gauge::new(signs_every, total_steps),
             schedule: config.schedule(epoch_len)?,
             bfloat16: config.meta.use_bfloat16 && Bfloat16::of(device).is_used(),
             step: state.step,
@@ -280,14 +290,15 @@ impl Run {
                 return Ok(None);
             };
             self.fit_to_crops()?;
-            let (z, loss) = {
+            let (h, z, prediction, loss) = {
                 let _mixed = self.mixed_precision(&group)?;
                 let h = self.target(&group)?; // no gradient
                 let z = self.context(&group)?;
                 let prediction = self.predict(&z, &group)?;
                 let loss = ijepa::loss(&prediction, &h)?;
-                (z, loss)
+                (h, z, prediction, loss)
             };
+            self.see(&group, groups, [&h, &z, &prediction]);
             let loss = self.regularize(loss, &z, &mut stats)?; // an option: the official loss as it is
             let is_last = number + 1 == groups;
             stats.is_ready();
@@ -302,6 +313,7 @@ impl Run {
             return Ok(Some(stats));
         }
         self.update(lr, weight_decay)?;
+        stats.signs = self.signs(lr, weight_decay, momentum);
         self.follow(momentum)?;
         // --------------------------------------------------------------------------------------- training ends
 

@@ -43,6 +43,8 @@ pub struct Trainer {
     pub on_nonfinite: OnNonfinite,
     /// Number of such steps in a row that are skipped before the run stops all the same.
     pub max_skipped: u64,
+    /// Steps between two measurements of the [signs of collapse](../trainer/LEARNING.md#signs-of-collapse); 0 for none.
+    pub signs_every: u64,
 }
 
 /// Form in which gradients go from rank to rank.
@@ -83,6 +85,7 @@ impl Default for Trainer {
             tf32: false,
             on_nonfinite: OnNonfinite::Stop,
             max_skipped: 10,
+            signs_every: 100,
         }
     }
 }
@@ -111,6 +114,7 @@ impl Trainer {
         "peer_patience",
         "reproduces_global_batch",
         "reproduces_group",
+        "signs_every",
         "stop_at_step",
         "threads",
     ];

@@ -19,7 +19,7 @@ use crate::method::hooks::{Hooks, NoHooks, Prefixed};
 use crate::method::model::ModelConfig;
 use crate::method::parameters::{self, ParameterGroup};
 use crate::method::predictor::Predictor;
-use crate::method::{init, positions, state_dict};
+use crate::method::{init, optimizer, positions, state_dict};
 use crate::torch::shim;
 
 /// Epsilon of the layer norm over the targets; the networks' own is smaller.
@@ -273,6 +273,24 @@ impl IJepa {
             .map(|(_, tensor)| tensor);
         let online = self.encoder.parameters().iter().map(|(_, tensor)| tensor);
         shim::ema(target.zip(online), momentum).during(|| "the target encoder's update".into())
+    }
+
+    /// Returns the Euclidean norm of the step that [`IJepa::update_target`] is about to make, over that of the target
+    /// encoder's weights.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] and [`Error::Torch`] from the device.
+    pub fn target_update(&self, momentum: f64) -> Result<f64, Error> {
+        let ratio = || -> Result<f64, Error> {
+            let (mut gaps, mut norms) = (Vec::new(), Vec::new());
+            let pairs = self.target_encoder.parameters().iter();
+            for ((_, target), (_, online)) in pairs.zip(self.encoder.parameters()) {
+                gaps.push(online.f_sub(target)?.f_norm()?);
+                norms.push(target.f_norm()?);
+            }
+            Ok((1.0 - momentum) * optimizer::norm_of(&gaps)? / optimizer::norm_of(&norms)?)
+        };
+        tch::no_grad(ratio).during(|| "the norm of the target encoder's update".into())
     }
 
     /// Returns every tensor of the three networks under `encoder.`, `predictor.` and `target_encoder.`: handles, not

@@ -130,6 +130,37 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Returns the Euclidean norms of the last step of all trained parameters and of the parameters before it.
+    ///
+    /// Both follow from what the step left, one parameter after the other. `lr` and `weight_decay` are that step's.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] and [`Error::Torch`] from the device.
+    pub fn last_update(&self, lr: f64, weight_decay: f64) -> Result<(f64, f64), Error> {
+        let step = f64::try_from(&self.step)?;
+        let (first, second) = (1.0 - BETA1.powf(step), 1.0 - BETA2.powf(step));
+        let norms = || -> Result<(f64, f64), Error> {
+            let (mut moved, mut before) = (Vec::new(), Vec::new());
+            for group in &self.groups {
+                let kept = match group.decayed {
+                    true => 1.0 - lr * weight_decay,
+                    false => 1.0,
+                };
+                for (member, moments) in group.trained() {
+                    let mut root = moments.exp_avg_sq.f_sqrt()?;
+                    root = root.f_div_scalar_(second.sqrt())?.f_add_scalar_(EPS)?;
+                    let along = moments.exp_avg.f_mul_scalar(lr / first)?.f_div(&root)?;
+                    // new = kept · old - along
+                    let old = member.parameter.f_add(&along)?.f_div_scalar_(kept)?;
+                    moved.push(old.f_sub(&member.parameter)?.f_norm()?);
+                    before.push(old.f_norm()?);
+                }
+            }
+            Ok((norm_of(&moved)?, norm_of(&before)?))
+        };
+        tch::no_grad(norms).during(|| "the norm of the optimiser's step".into())
+    }
+
     /// Drops all gradients: the next backward pass stores its own instead of adding to them.
     ///
     /// # Errors
@@ -211,6 +242,12 @@ impl Optimizer {
             .flat_map(Group::trained)
             .map(|(member, _)| member)
     }
+}
+
+/// Returns the norm of the whole from the norms of its parts.
+pub(crate) fn norm_of(parts: &[Tensor]) -> Result<f64, Error> {
+    let parts = Tensor::f_stack(parts, 0)?.f_to_kind(Kind::Double)?;
+    Ok(f64::try_from(parts.f_norm()?)?)
 }
 
 impl Group {

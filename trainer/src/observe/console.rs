@@ -14,6 +14,8 @@ pub(super) struct Console {
     /// Steps between two lines, counted in each epoch.
     every: u64,
     interval: Sums,
+    /// Effective rank of the targets, where it was measured since the last line.
+    rank: Option<f64>,
 }
 
 /// The line of an interval.
@@ -21,6 +23,7 @@ struct Line<'a> {
     record: &'a Record,
     moment: &'a Moment,
     sums: &'a Sums,
+    rank: Option<f64>,
 }
 
 impl Console {
@@ -29,24 +32,25 @@ impl Console {
         Console {
             every,
             interval: Sums::default(),
+            rank: None,
         }
     }
 
     /// Takes note of a step, and says the line of its interval where that is over. Tells whether it was.
     pub(super) fn step(&mut self, record: &Record, moment: &Moment) -> bool {
         self.interval.add(record);
+        self.rank = record.signs.map(|signs| signs.target_rank).or(self.rank);
         let is_over =
             record.itr.is_multiple_of(self.every) || record.step + 1 == record.total_steps;
         if is_over {
             let sums = std::mem::take(&mut self.interval);
-            tracing::info!(
-                "{}",
-                Line {
-                    record,
-                    moment,
-                    sums: &sums
-                }
-            );
+            let line = Line {
+                record,
+                moment,
+                sums: &sums,
+                rank: self.rank.take(),
+            };
+            tracing::info!("{line}");
         }
         is_over
     }
@@ -58,6 +62,7 @@ impl fmt::Display for Line<'_> {
             record,
             moment,
             sums,
+            rank,
         } = self;
         write!(
             out,
@@ -75,6 +80,9 @@ impl fmt::Display for Line<'_> {
             sums.step_ms / sums.steps,
             sums.waiting(),
         )?;
+        if let Some(rank) = rank {
+            write!(out, "  rank {rank:.1}")?;
+        }
         if let Some(memory) = record.memory {
             write!(out, "  memory {}", Size(memory))?;
         }
@@ -109,6 +117,7 @@ mod tests {
             record: &record(1),
             moment: &moment(),
             sums: &sums,
+            rank: None,
         }
         .to_string();
         assert!(
@@ -129,10 +138,11 @@ mod tests {
             record,
             moment: &moment(),
             sums: &sums,
+            rank: Some(7.25),
         }
         .to_string();
         assert!(
-            line.ends_with("  ready after 12.0 to 20.0 ms, rank 1 last"),
+            line.ends_with("  rank 7.2  ready after 12.0 to 20.0 ms, rank 1 last"),
             "{line}"
         );
     }

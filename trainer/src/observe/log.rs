@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::collapse::Watch;
 use super::console::Console;
 use super::contexts::Contexts;
 use super::csv::Csv;
@@ -13,7 +14,7 @@ use super::jsonl::Jsonl;
 use super::moment::{Pace, Row};
 use super::prometheus::Metrics;
 use super::sums::Sums;
-use super::{Error, Record, Report};
+use super::{Error, Record, Report, Signs};
 
 /// A follower of a run's steps.
 ///
@@ -34,6 +35,9 @@ pub struct Log {
     metrics: Metrics,
     console: Console,
     pace: Pace,
+    watch: Watch,
+    /// The last measurement of this process.
+    signs: Option<Signs>,
     observers: Vec<Box<dyn Observer>>,
     total: Sums,
     started: Instant,
@@ -64,6 +68,8 @@ impl Log {
             metrics: Metrics::new(folder),
             console: Console::new(every),
             pace: Pace::new(),
+            watch: Watch::default(),
+            signs: None,
             observers: vec![Box::new(Contexts::default())],
             total: Sums::default(),
             started,
@@ -102,15 +108,21 @@ impl Log {
         for observer in &mut self.observers {
             observer.step(record);
         }
+        self.signs = record.signs.or(self.signs);
+        for sentence in record.signs.iter().flat_map(|signs| self.watch.look(signs)) {
+            tracing::warn!("step {}: {sentence}", record.step);
+        }
         let is_line = self.console.step(&counted, &row.moment);
         if !is_line && self.events.is_none() {
             return;
         }
-        let value = row.to_value();
+        let mut value = row.to_value();
         if let Some(events) = &mut self.events {
             events.write(record.step, &value);
         }
         if is_line {
+            // The file has the latest of each number.
+            value["signs"] = serde_json::to_value(self.signs).unwrap_or_default();
             self.metrics.write(&value);
         }
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Signs;
+
 /// Version of [`Record`]. A field whose meaning changes raises it; a new one does not.
 pub const RECORD_VERSION: u32 = 1;
 
@@ -57,6 +59,9 @@ pub struct Record {
     /// How the ranks differ, where there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<AcrossRanks>,
+    /// The signs of collapse, where this step has a measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signs: Option<Signs>,
 }
 
 /// How the ranks of a step differ, as least, mean and most.
@@ -101,7 +106,7 @@ fn nan() -> f64 {
 }
 
 /// Reads a number, or `null` for one that is not finite: JSON has none.
-fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+pub(super) fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
@@ -133,6 +138,7 @@ pub(super) mod tests {
             images_per_s: 1600.0,
             memory: Some(3 << 29),
             ranks: None,
+            signs: None,
         }
     }
 

@@ -417,6 +417,7 @@ mod tests {
             images_per_s: 8000.0,
             memory: None,
             ranks: None,
+            signs: None,
         };
         let log = folder.path().join("jepa_r0.jsonl");
         // A single step makes no line, but a picture; a torn row is skipped.

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::{Error, Run};
 use crate::distributed::{self, Ranks};
-use crate::observe::{AcrossRanks, RECORD_VERSION, Record};
+use crate::observe::{AcrossRanks, RECORD_VERSION, Record, Signs};
 use crate::source::Group;
 
 /// The losses, masks and times of a step: of this rank's groups, and of all groups once they are gathered.
@@ -30,6 +30,7 @@ pub struct StepStats {
     /// When the last backward pass began, which ends with those of all ranks.
     ready: Duration,
     across: Option<AcrossRanks>,
+    pub(super) signs: Option<Signs>,
 }
 
 /// What a rank tells of its step, before the losses of its groups.
@@ -52,6 +53,7 @@ impl StepStats {
             begun: Instant::now(),
             ready: Duration::ZERO,
             across: None,
+            signs: None,
         }
     }
 
@@ -182,5 +184,6 @@ pub(super) fn record(run: &Run, stats: &StepStats, elapsed: Duration) -> Record 
         images_per_s: images as f64 / elapsed,
         memory: super::memory::taken(run.device),
         ranks: stats.across,
+        signs: stats.signs,
     }
 }

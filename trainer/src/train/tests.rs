@@ -19,6 +19,7 @@ use crate::source;
 mod checkpoints;
 mod crops;
 mod nonfinite;
+mod signs;
 
 const TEXT: &str = "
 data: {batch_size: 2, crop_size: 32}
