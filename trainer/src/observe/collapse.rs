@@ -49,28 +49,40 @@ impl Watch {
     pub(super) fn look(&mut self, signs: &Signs) -> Vec<String> {
         let mut sentences = Vec::new();
         let images = signs.images;
-        if images >= LEAST_IMAGES {
-            let target = ("target", signs.target_cosine, signs.target_rank);
-            let context = ("context", signs.context_cosine, signs.context_rank);
-            for (network, cosine, rank) in [target, context] {
-                let state = State::of(cosine > 0.999, cosine < 0.998);
-                let text = format!(
-                    "the {network} encoder's pooled features of any two of {images} images have a cosine of \
-                     {cosine:.5}: it tells images hardly apart, complete collapse"
-                );
-                self.judge(Fault::Same(network), state, text, &mut sentences);
-                // Of what does not vary the rank is noise.
-                let highest = signs.width.min(images - 1.0);
-                let state = match state {
-                    State::Fine => State::of(rank < 0.1 * highest, rank > 0.125 * highest),
-                    _ => State::Between,
-                };
-                let text = format!(
-                    "the {network} encoder's pooled features of {images} images have an effective rank of {rank:.1} of \
-                     {highest}: dimensional collapse, as is usual early in short runs on small data"
-                );
-                self.judge(Fault::Rank(network), state, text, &mut sentences);
-            }
+        for (network, cosine, rank, patches) in [
+            (
+                "target",
+                signs.target_cosine,
+                signs.target_rank,
+                signs.target_patch_std,
+            ),
+            (
+                "context",
+                signs.context_cosine,
+                signs.context_rank,
+                signs.context_patch_std,
+            ),
+        ] {
+            let is_same = patches < 0.03 || (cosine > 0.999 && images >= LEAST_IMAGES);
+            let same = State::of(is_same, patches > 0.04 && cosine < 0.998);
+            let text = format!(
+                "the {network} encoder hardly tells patches and images apart: patches deviate by {patches:.4} from \
+                 their mean, and two images have a cosine of {cosine:.4}: complete collapse"
+            );
+            self.judge(Fault::Same(network), same, text, &mut sentences);
+            // Of what does not vary the rank is noise.
+            let highest = signs.width.min(images / 2.0);
+            let state = match same {
+                State::Fine if images >= LEAST_IMAGES => {
+                    State::of(rank < 0.1 * highest, rank > 0.125 * highest)
+                }
+                _ => State::Between,
+            };
+            let text = format!(
+                "the {network} encoder's pooled features of {images} images have an effective rank of {rank:.1} of \
+                 {highest}: dimensional collapse, which is usual early in short runs on small data"
+            );
+            self.judge(Fault::Rank(network), state, text, &mut sentences);
         }
         let share = signs.target_position_share;
         let state = State::of(share > 0.9, share < 0.85);
@@ -118,5 +130,87 @@ impl State {
             (false, true) => State::Fine,
             _ => State::Between,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the signs of a run that learns.
+    fn fine() -> Signs {
+        let text = r#"{"images": 512, "width": 192, "target_std": 0.3, "target_rank": 43, "target_cosine": 0.84,
+            "target_patch_std": 0.55, "target_patch_rank": 57, "target_position_share": 0.3, "context_std": 0.5,
+            "context_rank": 73, "context_cosine": 0.14, "context_patch_std": 0.9, "context_patch_rank": 78,
+            "predictor_std": 0.04, "predictor_rank": 10, "predictor_cosine": 0.99, "predictor_patch_std": 0.07,
+            "predictor_patch_rank": 6.5, "update_norm": 0.1, "update_ratio": 0.001, "target_update_ratio": 3e-5}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    /// Tells a watch that has seen a run that learns these signs, twice; returns what it says.
+    fn said(change: impl Fn(&mut Signs)) -> Vec<String> {
+        let mut watch = Watch::default();
+        assert_eq!(watch.look(&fine()), [""; 0]);
+        let mut signs = fine();
+        change(&mut signs);
+        let sentences = watch.look(&signs);
+        assert_eq!(watch.look(&signs), [""; 0], "said once");
+        sentences
+    }
+
+    #[test]
+    fn each_fault_is_said_once() {
+        for (change, words) in [
+            (
+                &(|signs: &mut Signs| signs.target_rank = 7.0) as &dyn Fn(&mut Signs),
+                "pooled features of 512 images have an effective rank of 7.0 of 192: dimensional collapse",
+            ),
+            (
+                &|signs| signs.context_rank = 7.0,
+                "the context encoder's pooled",
+            ),
+            (&|signs| signs.target_cosine = 0.9995, "complete collapse"),
+            (&|signs| signs.context_patch_std = 0.01, "complete collapse"),
+            (
+                &|signs| signs.target_position_share = 0.95,
+                "position alone explains 95.0 %",
+            ),
+            (
+                &|signs| signs.target_update_ratio = 0.0,
+                "does not move at all",
+            ),
+            (&|signs| signs.update_ratio = 0.5, "by 50 % of their norm"),
+            (&|signs| signs.predictor_patch_std = 9.0, "deviate by 9.0"),
+        ] {
+            let sentences = said(change);
+            assert_eq!(sentences.len(), 1, "{sentences:?}");
+            assert!(sentences[0].contains(words), "{sentences:?}");
+            assert!(sentences[0].ends_with(PAGE), "{sentences:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_said() {
+        let few = said(|signs| (signs.images, signs.target_rank) = (64.0, 2.0));
+        assert_eq!(few, [""; 0]);
+        let unknown = said(|signs| (signs.target_rank, signs.target_cosine) = (f64::NAN, f64::NAN));
+        assert_eq!(unknown, [""; 0]);
+        // Where all is the same, its rank is noise.
+        let same = said(|signs| (signs.target_patch_std, signs.target_rank) = (0.001, 1.0));
+        assert_eq!(same.len(), 1, "{same:?}");
+    }
+
+    #[test]
+    fn a_fault_is_said_again_only_after_it_had_passed() {
+        let mut watch = Watch::default();
+        let mut with_rank = |target_rank| {
+            let signs = Signs {
+                target_rank,
+                ..fine()
+            };
+            watch.look(&signs).len()
+        };
+        let said = [19.0, 23.0, 19.0, 25.0, 19.0].map(&mut with_rank);
+        assert_eq!(said, [1, 0, 0, 0, 1]);
     }
 }

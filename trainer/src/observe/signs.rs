@@ -19,7 +19,7 @@ pub struct Signs {
     /// Targets: standard deviation of a pooled dimension over images, mean over dimensions.
     #[serde(deserialize_with = "null_is_nan")]
     pub target_std: f64,
-    /// Targets: effective rank of the pooled vectors, less their mean.
+    /// Targets: effective rank of the pooled vectors, less the means of their groups.
     #[serde(deserialize_with = "null_is_nan")]
     pub target_rank: f64,
     /// Targets: mean cosine of the pooled vectors of two images.

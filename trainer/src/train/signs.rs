@@ -5,8 +5,9 @@
 //! midst has not seen them all, and leaves this measurement out, as it does where one of them moved nothing or had
 //! images of another size. Nothing here changes what the run computes, and no random number is drawn.
 //!
-//! The images are those of this rank's groups; rank 0 alone measures. Effective rank is RankMe of centred features: the
-//! exponential of the entropy of their singular values, which sum to 1 (Garrido et al. 2023).
+//! The images are those of this rank's groups; rank 0 alone measures. Effective rank is RankMe: the exponential of the
+//! entropy of the singular values, scaled to a sum of 1 (Garrido et al. 2023). Pooled vectors are taken less the mean of
+//! their group, and cosines within a group: networks move between steps, which must not look like images that differ.
 
 mod measures;
 

@@ -10,7 +10,7 @@ const PATCHES: i64 = 512;
 /// The outputs of a network.
 #[derive(Debug, Default)]
 pub struct Network {
-    /// An image's mean over its patches, (B, D) for each group.
+    /// An image's mean over its patches, (B, D) for each group. Groups are of networks that move from step to step.
     pub pooled: Vec<Tensor>,
     /// Outputs of the last group, (at most 512, D).
     patches: Option<Tensor>,
@@ -45,12 +45,21 @@ impl Network {
 
     /// Returns the numbers of what was taken up.
     pub fn spread(&self) -> Result<Spread, Error> {
-        let pooled = exact(&Tensor::f_cat(&self.pooled, 0)?)?;
+        let groups = self.pooled.iter().map(exact);
+        let groups = groups.collect::<Result<Vec<_>, _>>()?;
+        let pooled = groups.iter().map(centred).collect::<Result<Vec<_>, _>>()?;
+        let pooled = Tensor::f_cat(&pooled, 0)?;
+        let images = pooled.size()[0] as f64;
+        // What is left of the variance where each group has its own mean.
+        let left = 1.0 - groups.len() as f64 / images;
         let patches = exact(self.patches.as_ref().unwrap_or(&pooled))?;
+        let cosines = groups.iter().map(cosine).collect::<Result<Vec<_>, _>>()?;
+        // Groups of a single image do not tell how images differ.
+        let known = |number: f64| if left > 0.0 { number } else { f64::NAN };
         Ok(Spread {
-            std: deviation(&pooled)?,
-            rank: effective_rank(&pooled)?,
-            cosine: cosine(&pooled)?,
+            std: known(deviation(&pooled)? / left.sqrt()),
+            rank: known(effective_rank(&pooled)?),
+            cosine: cosines.iter().sum::<f64>() / cosines.len() as f64,
             patch_std: deviation(&patches)?,
             patch_rank: effective_rank(&patches)?,
         })
@@ -166,7 +175,7 @@ fn effective_rank(rows: &Tensor) -> Result<f64, Error> {
     Ok(entropy.exp())
 }
 
-/// Returns the mean cosine of the rows of the first half with those of the second, pair by pair.
+/// Returns the mean cosine of the rows of the first half with those of the second, pair by pair; not a number for one.
 fn cosine(rows: &Tensor) -> Result<f64, Error> {
     let half = rows.size()[0] / 2;
     let unit = |first: i64| -> Result<Tensor, Error> {
@@ -231,6 +240,25 @@ mod tests {
             .add(&noise(900, 4).view([3, 300, 4]), 3, true)
             .unwrap();
         assert_eq!(network.patches.as_ref().unwrap().size(), [PATCHES, 4]);
+    }
+
+    #[test]
+    fn a_network_that_moves_from_step_to_step_does_not_make_images_differ() {
+        let mut network = Network::default();
+        let one = noise(4, 6).view([4, 1, 6]);
+        for step in 0..50 {
+            let away = Tensor::ones([1, 1, 6], OPTIONS) * f64::from(step);
+            network.add(&(&one + away), 4, true).unwrap();
+        }
+        let spread = network.spread().unwrap();
+        // Four images have three directions about their mean.
+        assert!(spread.rank < 3.01, "{spread:?}");
+        let expected = deviation(&noise(4, 6)).unwrap() / 0.75f64.sqrt();
+        assert!((spread.std / expected - 1.0).abs() < 1e-4, "{spread:?}");
+        let mut single = Network::default();
+        single.add(&noise(1, 6).view([1, 1, 6]), 1, true).unwrap();
+        let spread = single.spread().unwrap();
+        assert!(spread.rank.is_nan() && spread.std.is_nan() && spread.cosine.is_nan());
     }
 
     #[test]
