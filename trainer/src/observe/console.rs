@@ -142,7 +142,8 @@ mod tests {
         }
         .to_string();
         assert!(
-            line.ends_with("  rank 7.2  ready after 12.0 to 20.0 ms, rank 1 last"),
+            line.contains("  rank 7.2  memory ")
+                && line.ends_with("  ready after 12.0 to 20.0 ms, rank 1 last"),
             "{line}"
         );
     }

@@ -6,8 +6,8 @@
 //! images of another size. Nothing here changes what the run computes, and no random number is drawn.
 //!
 //! The images are those of this rank's groups; rank 0 alone measures. Effective rank is RankMe: the exponential of the
-//! entropy of the singular values, scaled to a sum of 1 (Garrido et al. 2023). Pooled vectors are taken less the mean of
-//! their group, and cosines within a group: networks move between steps, which must not look like images that differ.
+//! entropy of the singular values, scaled to a sum of 1 (Garrido et al. 2023). Pooled vectors are taken less their
+//! group's mean, and cosines within a group: networks move between steps, and that must not look like different images.
 
 mod measures;
 
@@ -58,7 +58,7 @@ struct Update {
 }
 
 impl Run {
-    /// Shows the gauge a group's `outputs`: targets, representations of the context, predictions; (masks · B, n, D) each.
+    /// Shows the gauge what a group gave, (masks · B, n, D) each: targets, representations of the context, predictions.
     pub(super) fn see(&mut self, group: &Group, groups: u64, outputs: [&Tensor; 3]) {
         let patches = self.ijepa.encoder.config().patches();
         let seen = self.gauge.see(self.step, groups, group, patches, outputs);
@@ -109,8 +109,8 @@ impl Gauge {
         self.next(step, IMAGES).is_some_and(|(at, _)| at == step)
     }
 
-    /// Takes note of a group of `step`, of which this rank has `groups`, where a measurement is of it. Whole images have
-    /// so many `patches`.
+    /// Takes note of a group of `step`, of which this rank has `groups`, where a measurement is of it. `patches` are
+    /// those of a whole image.
     fn see(
         &mut self,
         step: u64,

@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn pooled_vectors_are_means_over_patches_and_masks_of_an_image() {
-        let output = Tensor::arange(2 * 3 * 2 * 1, OPTIONS).view([6, 2, 1]); // 2 masks of 3 images
+        let output = Tensor::arange(12, OPTIONS).view([6, 2, 1]); // 2 masks of 3 images
         let mut network = Network::default();
         network.add(&output, 3, true).unwrap();
         let pooled = Vec::<f32>::try_from(network.pooled[0].flatten(0, -1)).unwrap();
