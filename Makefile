@@ -152,13 +152,15 @@ python: ## the packages of the Python shard reader, into target/python/
 	python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --target $(TARGET)/python \
 	zstandard xxhash; }
 
+# With the features of the tests: other ones would be another build of libtorch's shim and all that uses it.
+BUILD_TESTED := $(CARGO) build --workspace --bins --features trainer/compare
 # The multi-process tests spawn the programs, so those are built first.
 .PHONY: unit
 unit: ## unit, property, golden and multi-process tests
 	@test -d "$${IJEPA_SHARED:-../shared}/reference" || echo "SKIPPED inside the tests: comparisons with recordings of the \
 	official code \
 	that are not shipped (no $${IJEPA_SHARED:-../shared}/reference; IJEPA_SHARED=DIR names another place)"
-	$(CARGO) build --workspace --bins --features trainer/compare
+	$(BUILD_TESTED)
 	$(CARGO) test --workspace --features trainer/compare
 
 # The venv with the formats' own libraries is made by pip in target/sources/. IMAGES=DIR: train/CLASS/ and val/CLASS/.
@@ -172,14 +174,14 @@ sources: ## every kind of source, written by its format's own library, every ima
 # The venv with scikit-learn is made by pip in target/probes/.
 .PHONY: probes
 probes: setup ## `trainer eval` beside scikit-learn on the same features
-	$(CARGO) build --workspace --bins
+	$(BUILD_TESTED)
 	@mkdir -p $(TARGET)/probes
 	python3 tests/tools/probes.py $(TARGET)/probes $(TARGET)/debug
 
 # The venv with tensorboard is made by pip in target/events/.
 .PHONY: events
 events: setup ## a run's event files, read by TensorBoard's own package
-	$(CARGO) build --workspace --bins
+	$(BUILD_TESTED)
 	@mkdir -p $(TARGET)/events
 	python3 tests/tools/events.py $(TARGET)/events $(TARGET)/debug
 
