@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::{Error, Meeting};
+use crate::stop::Stop;
 use crate::torch::shim::distributed::Device;
 
 /// Time for one attempt to connect.
@@ -12,17 +13,21 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Waits until somebody listens where the ranks meet.
+/// Waits until somebody listens where the ranks meet; false if a stop was asked for before.
 ///
 /// libtorch's own attempts end with the same message whether a name is unknown or nobody is there.
-pub(super) fn wait_for_listener(meeting: &Meeting, patience: Duration) -> Result<(), Error> {
+pub(super) fn wait_for_listener(
+    meeting: &Meeting,
+    patience: Duration,
+    stop: &Stop,
+) -> Result<bool, Error> {
     let begun = Instant::now();
-    loop {
+    while stop.asked().is_none() {
         let addresses = addresses(meeting)?;
         let mut failure = None;
         for address in addresses {
             match TcpStream::connect_timeout(&address, ATTEMPT) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(true),
                 Err(error) => failure = Some(error),
             }
         }
@@ -36,6 +41,7 @@ pub(super) fn wait_for_listener(meeting: &Meeting, patience: Duration) -> Result
         }
         std::thread::sleep(PAUSE);
     }
+    Ok(false)
 }
 
 /// Returns where this rank listens for the others: at the interface given, else at the local address from which the
@@ -112,14 +118,24 @@ mod tests {
     #[test]
     fn an_unknown_host_is_named_at_once() {
         let far = Duration::from_secs(600);
-        let error = wait_for_listener(&meeting("no such host.invalid"), far).unwrap_err();
+        let error = wait_for_listener(&meeting("no such host.invalid"), far, &Stop::default());
+        let error = error.unwrap_err();
         assert!(matches!(error, Error::Host { .. }), "{error}");
         assert!(!error.may_pass());
     }
 
     #[test]
+    fn a_stop_ends_the_wait() {
+        let stop = Stop::default();
+        stop.ask(15);
+        let far = Duration::from_secs(600);
+        assert!(!wait_for_listener(&meeting("127.0.0.1"), far, &stop).unwrap());
+    }
+
+    #[test]
     fn a_rank_0_that_does_not_come_may_come_the_next_time() {
-        let error = wait_for_listener(&meeting("127.0.0.1"), Duration::ZERO).unwrap_err();
+        let error = wait_for_listener(&meeting("127.0.0.1"), Duration::ZERO, &Stop::default());
+        let error = error.unwrap_err();
         assert!(matches!(error, Error::NobodyListens { .. }), "{error}");
         assert!(error.may_pass());
     }

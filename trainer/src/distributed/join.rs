@@ -36,7 +36,9 @@ pub fn join(place: &Place, terms: &Terms, stop: &Stop) -> Result<Option<Ranks>, 
     let served = (world.rank == 0 && !meeting.is_served)
         .then(|| Served::of(meeting))
         .transpose()?;
-    let store = Store::connect(meeting, terms.patience)?;
+    let Some(store) = Store::connect(meeting, terms.patience, stop)? else {
+        return Ok(None);
+    };
     is_ours(&store, meeting, world)?;
     let run = &meeting.run;
     announce(&store, run, world)?;

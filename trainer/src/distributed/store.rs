@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::{Error, Meeting};
+use crate::stop::Stop;
 use crate::torch::shim::distributed as shim;
 
 /// Time that an operation may take longer than the wait it was given.
@@ -79,23 +80,30 @@ impl Served {
 }
 
 impl Store {
-    /// Connects to the store of a meeting, which may come to be within `patience`.
+    /// Connects to the store of a meeting, which may come to be within `patience`; `None` if a stop was asked for while
+    /// nobody listened.
     ///
     /// # Errors
     /// [`Error::Host`], [`Error::NobodyListens`], [`Error::Thread`], [`Error::Store`] or [`Error::Silent`].
-    pub fn connect(meeting: &Meeting, patience: Duration) -> Result<Store, Error> {
+    pub fn connect(
+        meeting: &Meeting,
+        patience: Duration,
+        stop: &Stop,
+    ) -> Result<Option<Store>, Error> {
         let place = format!("{}:{}", meeting.host, meeting.port);
         let begun = Instant::now();
-        super::address::wait_for_listener(meeting, patience)?;
+        if !super::address::wait_for_listener(meeting, patience, stop)? {
+            return Ok(None);
+        }
         let (host, port) = (meeting.host.clone(), meeting.port);
         let left = patience.saturating_sub(begun.elapsed()) + LOOK;
         let shim = within(left + GRACE, &place, move || {
             shim::Store::connect(&host, port, left)
         })?;
-        Ok(Store {
+        Ok(Some(Store {
             shim: Arc::new(shim),
             place,
-        })
+        }))
     }
 
     /// Returns host and port.
@@ -202,8 +210,12 @@ mod tests {
     #[test]
     fn what_one_leaves_another_finds() {
         let (_served, meeting) = Served::for_this_machine("a run").unwrap();
-        let one = Store::connect(&meeting, PATIENCE).unwrap();
-        let other = Store::connect(&meeting, PATIENCE).unwrap();
+        let connected = || {
+            let store = Store::connect(&meeting, PATIENCE, &Stop::default()).unwrap();
+            store.expect("nobody asked for a stop")
+        };
+        let one = connected();
+        let other = connected();
         assert!(!other.has("word").unwrap());
         one.set("word", "grün").unwrap();
         assert_eq!(other.get("word", PATIENCE).unwrap(), "grün");
