@@ -32,7 +32,7 @@ pub use mask::Mask;
 pub use origin::{Origin, Place};
 
 /// The sections a configuration file may hold. Those that the loader does not read belong to the trainer.
-pub const SECTIONS: [&str; 9] = [
+pub const SECTIONS: [&str; 10] = [
     "data",
     "mask",
     "loader",
@@ -42,6 +42,7 @@ pub const SECTIONS: [&str; 9] = [
     "trainer",
     "checkpoint",
     "method",
+    "eval",
 ];
 
 /// What the loader needs to know to sample, decode and serve.

@@ -1,11 +1,12 @@
 //! The typed configuration of a run: the official `meta`, `optimization` and `logging` sections, and `trainer`,
-//! `checkpoint` and `method`, which are ours.
+//! `checkpoint`, `eval` and `method`, which are ours.
 //!
 //! `data`, `mask` and `loader` are typed by the loader and only carried here. Official keys keep their meaning and are
 //! required where the official code requires them; keys it could do without have its default. What is accepted but has
 //! no effect on this machine is said by [`Config::warnings`], never silently ignored.
 
 mod checkpoint;
+mod eval;
 mod logging;
 mod meta;
 mod method;
@@ -25,6 +26,7 @@ use crate::method::schedule::{Schedule, ScheduleConfig};
 use crate::torch::device::Bfloat16;
 
 pub use checkpoint::Checkpoint;
+pub use eval::Eval;
 pub use logging::Logging;
 pub use meta::Meta;
 pub use method::Method;
@@ -87,6 +89,8 @@ pub struct Config {
     pub trainer: Trainer,
     /// Our own keys of the checkpoints.
     pub checkpoint: Checkpoint,
+    /// Our own keys of evaluation beside the training.
+    pub eval: Eval,
     /// Our own keys of the method.
     pub method: Method,
     /// The sections that the loader reads of the same file: `data`, `mask` and `loader`.
@@ -119,6 +123,7 @@ impl Config {
         file.check_keys::<Logging>("logging")?;
         file.check_keys::<Trainer>("trainer")?;
         file.check_keys::<Checkpoint>("checkpoint")?;
+        file.check_keys::<Eval>("eval")?;
         file.check_keys::<Method>("method")?;
         LoaderConfig::check_keys(file)?;
         let config = Config {
@@ -127,6 +132,7 @@ impl Config {
             logging: file.section("logging")?,
             trainer: file.section("trainer")?,
             checkpoint: file.section("checkpoint")?,
+            eval: file.section("eval")?,
             method: file.section("method")?,
             loader: LoaderConfig::from_file(file)?,
         };
@@ -293,6 +299,7 @@ impl Config {
         let tree = json!({
             "checkpoint": self.checkpoint,
             "data": self.loader.data,
+            "eval": self.eval,
             "loader": self.loader.loader,
             "logging": self.logging,
             "mask": self.loader.mask,

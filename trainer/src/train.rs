@@ -10,6 +10,7 @@
 
 mod error;
 mod nonfinite;
+mod online;
 mod signs;
 mod state;
 mod stats;
@@ -41,6 +42,7 @@ use crate::stop::Stop;
 use crate::torch::device::Bfloat16;
 use crate::torch::shim::{self, Autocast};
 use clock::{Clock, Phase};
+use online::Online;
 use signs::Gauge;
 
 pub use error::Error;
@@ -123,6 +125,8 @@ pub struct Run {
     pub clock: Clock,
     /// Measures the signs of collapse.
     gauge: Gauge,
+    /// A head beside the training, where one is asked for.
+    online: Online,
     /// Says that a step is moving the weights: they are those of no step.
     is_moving: bool,
 }
@@ -188,6 +192,7 @@ impl Run {
             0
         };
         Ok(Run {
+            online: Online::new(config.eval.online && is_first),
             gauge: Gauge::new(signs_every, total_steps),
             schedule: config.schedule(epoch_len)?,
             bfloat16: config.meta.use_bfloat16 && Bfloat16::of(device).is_used(),
@@ -299,6 +304,7 @@ impl Run {
                 (h, z, prediction, loss)
             };
             self.see(&group, groups, [&h, &z, &prediction]);
+            self.online.see(&group, &h);
             let loss = self.regularize(loss, &z, &mut stats)?; // an option: the official loss as it is
             let is_last = number + 1 == groups;
             stats.is_ready();
@@ -314,6 +320,7 @@ impl Run {
         }
         self.update(lr, weight_decay)?;
         stats.signs = self.signs(lr, weight_decay, momentum);
+        stats.online = self.online.take();
         self.follow(momentum)?;
         // --------------------------------------------------------------------------------------- training ends
 

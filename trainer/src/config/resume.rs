@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Checkpoint, Config, Error, Logging, Meta, Method, Optimization, Trainer};
+use super::{Checkpoint, Config, Error, Eval, Logging, Meta, Method, Optimization, Trainer};
 use crate::checkpoint::Change;
 
 /// What becomes of a run whose key differs from that of the checkpoint it goes on from.
@@ -19,9 +19,10 @@ pub enum OnResume {
 }
 
 /// The keys of each section that may differ without being asked for.
-const FREE: [(&str, &[&str]); 9] = [
+const FREE: [(&str, &[&str]); 10] = [
     ("checkpoint", Checkpoint::FREE_ON_RESUME),
     ("data", ::loader::config::Data::FREE_ON_RESUME),
+    ("eval", Eval::FREE_ON_RESUME),
     ("loader", ::loader::config::Loader::FREE_ON_RESUME),
     ("logging", Logging::FREE_ON_RESUME),
     ("mask", ::loader::config::Mask::FREE_ON_RESUME),

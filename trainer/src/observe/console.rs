@@ -83,6 +83,9 @@ impl fmt::Display for Line<'_> {
         if let Some(rank) = rank {
             write!(out, "  rank {rank:.1}")?;
         }
+        if let Some(share) = sums.online_top1() {
+            write!(out, "  told {share:.1} %")?;
+        }
         if let Some(memory) = record.memory {
             write!(out, "  memory {}", Size(memory))?;
         }

@@ -59,6 +59,9 @@ pub struct Record {
     /// How the ranks differ, where there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<AcrossRanks>,
+    /// Share of the images, in per cent, whose class a linear head beside the training told (`eval.online`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub online_top1: Option<f64>,
     /// The signs of collapse, where this step has a measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signs: Option<Signs>,
@@ -139,6 +142,7 @@ pub(super) mod tests {
             memory: Some(3 << 29),
             ranks: None,
             signs: None,
+            online_top1: None,
         }
     }
 

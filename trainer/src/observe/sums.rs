@@ -14,6 +14,8 @@ pub(super) struct Sums {
     pub(super) target: f64,
     pub(super) step_ms: f64,
     pub(super) wait_ms: f64,
+    /// Of the steps that have it: the share whose class was told.
+    pub(super) online: [f64; 2],
 }
 
 impl Sums {
@@ -31,11 +33,21 @@ impl Sums {
         self.target += record.target_len;
         self.step_ms += record.step_ms;
         self.wait_ms += record.wait_ms;
+        if let Some(share) = record.online_top1 {
+            self.online[0] += share;
+            self.online[1] += 1.0;
+        }
     }
 
     /// Returns images per second of wall time.
     pub(super) fn images_per_s(&self) -> f64 {
         self.images / self.step_ms.max(1e-9) * 1e3
+    }
+
+    /// Returns the mean share, in per cent, whose class the head beside the training told; none without one.
+    pub(super) fn online_top1(&self) -> Option<f64> {
+        let [sum, steps] = self.online;
+        (steps > 0.0).then(|| sum / steps)
     }
 
     /// Returns the percentage of the wall time spent waiting for data.

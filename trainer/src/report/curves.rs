@@ -418,6 +418,7 @@ mod tests {
             memory: None,
             ranks: None,
             signs: None,
+            online_top1: None,
         };
         let log = folder.path().join("jepa_r0.jsonl");
         // A single step makes no line, but a picture; a torn row is skipped.

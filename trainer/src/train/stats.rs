@@ -31,6 +31,8 @@ pub struct StepStats {
     ready: Duration,
     across: Option<AcrossRanks>,
     pub(super) signs: Option<Signs>,
+    /// Share of this rank's images whose class the head beside the training told.
+    pub(super) online: Option<f64>,
 }
 
 /// What a rank tells of its step, before the losses of its groups.
@@ -54,6 +56,7 @@ impl StepStats {
             ready: Duration::ZERO,
             across: None,
             signs: None,
+            online: None,
         }
     }
 
@@ -185,5 +188,6 @@ pub(super) fn record(run: &Run, stats: &StepStats, elapsed: Duration) -> Record 
         memory: super::memory::taken(run.device),
         ranks: stats.across,
         signs: stats.signs,
+        online_top1: stats.online,
     }
 }

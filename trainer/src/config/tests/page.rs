@@ -16,7 +16,7 @@ use super::super::{Config, OnResume};
 use super::{OFFICIAL, parse};
 
 /// Sections in the order of the page, with the types that hold their keys.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("data", "Data"),
     ("mask", "Mask"),
     ("meta", "Meta"),
@@ -26,6 +26,7 @@ const SECTIONS: [(&str, &str); 9] = [
     ("trainer", "Trainer"),
     ("checkpoint", "Checkpoint"),
     ("method", "Method"),
+    ("eval", "Eval"),
 ];
 
 const BEGIN: &str =

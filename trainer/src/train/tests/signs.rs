@@ -44,6 +44,25 @@ fn signs_change_nothing_and_are_the_same_after_an_interruption() {
 }
 
 #[test]
+fn a_head_beside_the_training_changes_nothing() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [with, without] = &folders;
+    let of = |folder: &Path, online: bool| config(folder, &[&format!("eval.online={online}")]);
+    let (one, _) = run(&of(with.path(), true), &mut source(2, 2));
+    let (other, _) = run(&of(without.path(), false), &mut source(2, 2));
+    assert_same(&one, &other);
+    assert_eq!(losses(with.path()), losses(without.path()));
+    let told = |folder: &Path| {
+        rows(folder)
+            .iter()
+            .filter_map(|row| row.online_top1)
+            .count()
+    };
+    let labelled = rows(with.path()).len();
+    assert_eq!((told(with.path()), told(without.path())), (labelled, 0));
+}
+
+#[test]
 fn updates_are_how_far_the_weights_have_moved() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), &["trainer.signs_every=1"]);
