@@ -389,3 +389,80 @@ fn a_label_column_stands_for_the_class() {
         "{words}"
     );
 }
+
+#[test]
+fn an_encoder_of_ones_own_is_read_back_from_what_others_read() {
+    let site = Site::with_val(60, 21);
+    let sizes = [
+        "meta.model_name=custom",
+        "meta.embed_dim=48",
+        "meta.depth=2",
+        "meta.num_heads=2",
+        "meta.pred_emb_dim=48",
+    ];
+    let mut arguments = site.launch_arguments("run");
+    for set in sizes.iter().chain(&["trainer.stop_at_step=2"]) {
+        arguments.extend(["--set".to_owned(), (*set).to_owned()]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    run_ok("trainer", &arguments);
+    let (run, official) = (site.path("run"), site.path("own.pth.tar"));
+    run_ok(
+        "trainer",
+        &["export", &run, "--to", "official", "--out", &official],
+    );
+    let sets: Vec<&str> = sizes.iter().flat_map(|set| ["--set", set]).collect();
+    let rows = |weights: &str| {
+        let (table, _) = said(&eval(&site, "knn", weights, &sets));
+        let rows = table.lines().filter(|line| line.contains("-nn"));
+        rows.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(rows("own.pth.tar"), rows("run"));
+    let hidden = [&sets[..], &["--set", "data.batch_size=8"]].concat();
+    said(&eval(&site, "hidden", "own.pth.tar", &hidden));
+    // Nothing but a configuration tells the heads.
+    let unknown = eval(&site, "knn", "own.pth.tar", &[]);
+    assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
+fn options_of_another_evaluation_and_splits_that_are_not_there_are_refused() {
+    let site = trained();
+    for (what, more, words) in [
+        (
+            "hidden",
+            &["--label", "count"][..],
+            "hidden blocks have no labels",
+        ),
+        ("hidden", &["--pooling", "grid"], "not pooled"),
+        (
+            "hidden",
+            &["--set", "data.crop_size=32"],
+            "data.crop_size is 32",
+        ),
+        ("knn", &["--images", "10"], "--images and --fit-images"),
+        (
+            "knn",
+            &["--val", "test"],
+            "--val test: no split of the shards, which have train, val",
+        ),
+        (
+            "knn",
+            &["--label", "distance", "--bounds", "1e9"],
+            "one class alone",
+        ),
+    ] {
+        let output = eval(&site, what, "run", more);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(2) && said.contains(words),
+            "{more:?}: {said}"
+        );
+    }
+    let same = [&SHORT[..], &["--val", "train"]].concat();
+    let (_, warned) = said(&eval(&site, "knn", "run", &same));
+    assert!(
+        warned.contains("the split to learn from and to count on"),
+        "{warned}"
+    );
+}

@@ -352,6 +352,18 @@ impl Config {
             warmup_steps,
             ..
         } = self.optimization;
+        if let Some(steps) = steps
+            && epochs > 0
+        {
+            warnings.push(format!(
+                "optimization.epochs: {epochs} has no effect beside optimization.steps, which is {steps}"
+            ));
+        }
+        if let (Some(warmup), Some(steps)) = (warmup, warmup_steps) {
+            warnings.push(format!(
+                "optimization.warmup: {warmup} has no effect beside optimization.warmup_steps, which is {steps}"
+            ));
+        }
         let never = "so the learning rate never reaches optimization.lr";
         if let Some(warmup) = warmup
             && (steps, warmup_steps) == (None, None)

@@ -98,7 +98,7 @@ pub struct Plan {
     /// Mean lengths of masks, in patches: of a context, of a target.
     pub mask_lengths: [f64; 2],
     /// Epochs, of how many steps each.
-    pub epochs: u64,
+    pub epochs: f64,
     /// Steps of an epoch.
     pub epoch_len: u64,
     /// Steps of the run.
@@ -176,7 +176,7 @@ impl Plan {
             group,
             groups_per_rank,
             mask_lengths: drawn.mean,
-            epochs: config.optimization.epochs,
+            epochs: steps as f64 / epoch_len.max(1) as f64,
             epoch_len,
             steps,
             memory,
@@ -286,10 +286,13 @@ fn fits(bytes: u64, gpu: &Gpu) -> Fits {
 fn checkpoints(config: &Config, epoch_len: u64, steps: u64) -> u64 {
     let keys = &config.checkpoint;
     let epochs = steps.div_ceil(epoch_len.max(1));
-    let written = match (keys.every_steps, keys.every_minutes) {
-        (None, None) => epochs.div_ceil(keys.every_epochs),
-        _ => steps,
-    };
+    let by_epochs = epochs.checked_div(keys.every_epochs).unwrap_or(0);
+    let by_steps = keys.every_steps.map_or(0, |every| steps / every);
+    // How long a step takes is not known here: by minutes, there may be one at each.
+    let by_minutes = keys.every_minutes.map_or(0, |_| steps);
+    let written = (by_epochs + by_steps)
+        .max(by_minutes)
+        .clamp(1, steps.max(1));
     let latest = written.min(keys.keep as u64);
     let before = epochs.saturating_sub(latest.saturating_sub(1).saturating_mul(keys.every_epochs));
     match keys.keep_every_epochs {

@@ -9,11 +9,10 @@ pub mod server;
 mod thin;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use shardtool::Escaped;
+use shardtool::{Escaped, regular};
 
 use crate::observe::{self, OfficialRow, Record};
 
@@ -35,6 +34,15 @@ pub enum Error {
         Escaped::new(path)
     )]
     NotPng {
+        /// The name given.
+        path: PathBuf,
+    },
+    /// A page of this kind is not written.
+    #[error(
+        "{}: an HTML page is written; give a name that ends in .html",
+        Escaped::new(path)
+    )]
+    NotHtml {
         /// The name given.
         path: PathBuf,
     },
@@ -132,11 +140,12 @@ pub struct More {
 /// If there is no log, or no step in it.
 pub fn read(run: &Path) -> Result<Curve, Error> {
     let path = log_of(run)?;
-    let file = named(&path, File::open(&path))?;
+    let file = named(&path, regular::open(&path))?;
     let (mut rows, mut official, mut total_steps) = (BTreeMap::new(), Vec::new(), None);
     let (mut skipped, mut foreign) = (0, 0u64);
-    for line in BufReader::new(file).split(b'\n') {
-        let line = named(&path, line)?;
+    let mut lines = BufReader::new(file);
+    let mut line = Vec::new();
+    while named(&path, follow::next_line(&mut lines, &mut line))? {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim().trim_start_matches('\u{feff}');
         if let Ok(record) = serde_json::from_str::<Record>(text) {
@@ -158,7 +167,11 @@ pub fn read(run: &Path) -> Result<Curve, Error> {
         }
     }
     // The length of an epoch stands nowhere in the official log but in its longest one.
-    let epoch_len = official.iter().map(|row| row.itr + 1).max().unwrap_or(1);
+    let epoch_len = official
+        .iter()
+        .map(|row| row.itr.saturating_add(1))
+        .max()
+        .unwrap_or(1);
     for row in &official {
         let epochs = row.epoch.saturating_sub(1);
         let step = epochs.saturating_mul(epoch_len).saturating_add(row.itr);
@@ -225,6 +238,20 @@ mod tests {
         let path = folder.path().join("jepa_r0.csv");
         std::fs::write(&path, text).unwrap();
         (folder, path)
+    }
+
+    #[test]
+    fn a_log_that_never_ends_is_refused_and_a_line_without_end_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jepa_r0.csv");
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(matches!(read(&path), Err(Error::Io { .. })));
+        let row = "1,0,0.5,1.0,1.0,20\n";
+        let (_folder, path) = log(&format!(
+            "{row}{}\n1,1,0.4,1.0,1.0,20\n",
+            "9".repeat(3 << 20)
+        ));
+        assert_eq!(read(&path).unwrap().points.len(), 2);
     }
 
     #[test]

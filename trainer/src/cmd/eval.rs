@@ -52,7 +52,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         WhichEncoder::Target => (Which::Target, "target"),
         WhichEncoder::Context => (Which::Context, "context"),
     };
-    let mut weights = read_encoder(&args.weights, which)?;
+    let mut weights = read_encoder(&args.weights, which, args.heads()?)?;
     let file = args.config_file(&weights.path)?;
     let config = args.overrides.load(&file)?;
     super::set_threads(args.threads.or(config.trainer.threads), 1)?;
@@ -63,16 +63,22 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         weights.untrained(args.seed)?;
     }
     let manifest = Manifest::read(&config.loader.shards_dir()?)?;
+    args.check_splits(&manifest, &config)?;
     let train_split = args.train.as_deref().unwrap_or(&config.loader.loader.split);
     let mut classes = manifest.classes.len() as i64;
     let column = args.column(&config, train_split)?;
     if let Some((_, column)) = &column {
         classes = column.classes();
     }
-    if args.what != What::Features && classes == 0 {
+    if args.what != What::Features && classes < 2 {
         bail!(
-            "the shards have no classes, which probes are to tell apart; --label tells a column apart, and \
-             `trainer eval features` needs none"
+            "there {} to tell apart; --label (and --bounds) name other classes, and `trainer eval features` needs \
+             none",
+            if classes == 0 {
+                "are no classes"
+            } else {
+                "is one class alone"
+            }
         );
     }
     let mut encoder = Encoder::new(&weights.model, device)?;

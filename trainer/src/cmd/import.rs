@@ -54,6 +54,7 @@ pub fn run(args: &Args, results: &mut Results) -> Result<u8> {
         steps_per_epoch: args.steps_per_epoch,
         ignore_checksums: args.ignore_checksums,
         start_over: args.start_over,
+        heads: config.as_ref().and_then(|config| config.meta.num_heads),
     };
     let imported = import(&args.source, out, config.as_ref(), &options);
     let imported = imported.map_err(|error| match error {

@@ -39,6 +39,8 @@ pub struct Options {
     pub ignore_checksums: bool,
     /// Takes the weights alone, to begin at step 0 under the configuration.
     pub start_over: bool,
+    /// Attention heads of an encoder of one's own, where the source does not say: no tensor does.
+    pub heads: Option<i64>,
 }
 
 /// What became of an import.

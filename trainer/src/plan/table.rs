@@ -93,7 +93,7 @@ impl fmt::Display for Plan {
             format!(
                 "{} ({} epochs of {})",
                 Number(self.steps),
-                self.epochs,
+                (self.epochs * 10.0).round() / 10.0,
                 Number(self.epoch_len)
             ),
         )?;

@@ -151,6 +151,14 @@ fn checkpoints_that_stay() {
     }
 }
 
+#[test]
+fn a_run_in_steps_has_its_own_checkpoints_and_epochs() {
+    let config = official("tiny20_mini8.yaml", &[]);
+    assert_eq!(checkpoints(&config, 312, 6000), 6);
+    let config = official("tiny20_mini8.yaml", &["checkpoint.keep=2"]);
+    assert_eq!(checkpoints(&config, 312, 6000), 2);
+}
+
 /// The count of operations is that of the measured steps on record, whose peak on the same CPU is on record too.
 #[test]
 fn operations_are_those_of_the_measured_steps_on_record() {

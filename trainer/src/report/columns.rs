@@ -36,6 +36,9 @@ pub(super) struct Columns {
     since: Option<f64>,
 }
 
+/// The largest step of a row that is none by mistake; a float64 has no larger whole numbers.
+const MOST: u64 = 1 << 53;
+
 impl Columns {
     /// Adds a row of our own log, if it is one. A step that comes again takes the place of that one and of all later
     /// ones, as in a run that went on from before it.
@@ -45,6 +48,9 @@ impl Columns {
         else {
             return false;
         };
+        if [step, epoch, itr].iter().any(|number| *number > MOST) {
+            return false;
+        }
         let number = |name: &str| row.get(name).and_then(Value::as_f64);
         let (Some(step_ms), Some(wait_ms)) = (number("step_ms"), number("wait_ms")) else {
             return false;
@@ -93,11 +99,15 @@ impl Columns {
     /// The length of an epoch stands nowhere in it but in its longest one.
     pub(super) fn replace(&mut self, rows: &[OfficialRow]) {
         *self = Columns::default();
-        let epoch_len = rows.iter().map(|row| row.itr + 1).max().unwrap_or(1);
+        let epoch_len = rows
+            .iter()
+            .map(|row| row.itr.saturating_add(1))
+            .max()
+            .unwrap_or(1);
         for row in rows {
             let epochs = row.epoch.saturating_sub(1);
             let step = epochs.saturating_mul(epoch_len).saturating_add(row.itr);
-            if !self.make_room(step) {
+            if step > MOST || !self.make_room(step) {
                 continue;
             }
             let [_, _, hours] = self.clock.last().copied().unwrap_or_default();
@@ -203,6 +213,12 @@ mod tests {
         assert_eq!(columns.latest("waiting"), Some(25.0));
         assert!(!columns.add(json!({"step": 4})));
         assert!(!columns.add(json!([1])));
+        // What is damaged is passed over, and nothing overflows.
+        for number in ["step", "epoch", "itr"] {
+            let mut damaged = row(5, &json!({}));
+            damaged[number] = u64::MAX.into();
+            assert!(!columns.add(damaged), "{number}");
+        }
     }
 
     #[test]

@@ -108,6 +108,16 @@ impl Followed {
     }
 }
 
+/// Reads the next line into `line`; of one that is too long to be a row, the beginning. Tells whether there is one.
+pub(super) fn next_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    let read = lines.take(LONGEST_LINE).read_until(b'\n', line)?;
+    if read as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
+        skip_line(lines)?;
+    }
+    Ok(read > 0)
+}
+
 /// Passes by the rest of a line, and returns its length.
 fn skip_line(lines: &mut impl BufRead) -> io::Result<u64> {
     let mut skipped = 0;

@@ -36,6 +36,8 @@ struct Run {
     place: PathBuf,
     name: String,
     log: Followed,
+    /// Why the log could not be read the last time.
+    fault: Option<String>,
 }
 
 impl Runs {
@@ -54,19 +56,19 @@ impl Runs {
                 place: place.clone(),
                 name: shown(if is_alone { name } else { &full }),
                 log: Followed::find(place)?,
+                fault: None,
             });
         }
-        let mut runs = Runs(runs);
-        runs.read()?;
-        Ok(runs)
+        runs.iter_mut().try_for_each(|run| run.log.read())?;
+        Ok(Runs(runs))
     }
 
-    /// Reads what the logs hold by now.
-    ///
-    /// # Errors
-    /// If one cannot be read any more.
-    pub fn read(&mut self) -> Result<(), Error> {
-        self.0.iter_mut().try_for_each(|run| run.log.read())
+    /// Reads what the logs hold by now. Of a run whose log cannot be read any more, what is known stays, beside a
+    /// warning.
+    pub fn read(&mut self) {
+        for run in &mut self.0 {
+            run.fault = run.log.read().err().map(|error| error.to_string());
+        }
     }
 
     /// Returns names and numbers of steps of the runs.
@@ -137,6 +139,17 @@ impl Runs {
     /// # Errors
     /// What the file system says.
     pub fn write(&self, out: &Path) -> Result<(), Error> {
+        // A log or a configuration has another name, and stays.
+        let is_page = |ending: &std::ffi::OsStr| {
+            ["html", "htm"]
+                .iter()
+                .any(|known| ending.eq_ignore_ascii_case(known))
+        };
+        if !out.extension().is_some_and(is_page) {
+            return Err(Error::NotHtml {
+                path: out.to_owned(),
+            });
+        }
         if fs::metadata(out).is_ok_and(|found| found.is_dir()) {
             let cause = std::io::Error::from(std::io::ErrorKind::IsADirectory);
             return named(out, Err(cause));
@@ -203,7 +216,7 @@ impl Run {
     /// Returns what is to be looked at.
     fn warnings(&self) -> Vec<String> {
         let (log, columns) = (&self.log, &self.log.columns);
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self.fault.iter().cloned().collect();
         if columns.steps.is_empty() {
             warnings.push("no steps in the log yet".to_owned());
         }
@@ -341,6 +354,28 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_lost_is_warned_of_beside_the_others() {
+        let (folder, mut runs) = runs(&["a", "b"], &row(0));
+        fs::remove_dir_all(folder.path().join("b")).unwrap();
+        runs.read();
+        let data = runs.data(&[]);
+        let warnings = |run: usize| data["runs"][run]["warnings"].to_string();
+        assert!(warnings(1).contains("jepa_r0.jsonl"), "{}", warnings(1));
+        assert!(!warnings(0).contains("jsonl"), "{}", warnings(0));
+        assert_eq!(data["runs"][1]["curves"]["loss"]["steps"], json!([0]));
+    }
+
+    #[test]
+    fn a_page_takes_the_place_of_no_other_kind_of_file() {
+        let (folder, runs) = runs(&["a"], &row(0));
+        let log = folder.path().join("a/jepa_r0.jsonl");
+        let error = runs.write(&log).unwrap_err().to_string();
+        assert!(error.contains(".html"), "{error}");
+        assert_eq!(fs::read_to_string(&log).unwrap(), row(0));
+        runs.write(&folder.path().join("Page.HTML")).unwrap();
+    }
+
+    #[test]
     fn more_is_what_came_since_and_all_of_another_log() {
         let text: String = (0..6).map(row).collect();
         let (folder, mut runs) = runs(&["a"], &text);
@@ -348,12 +383,12 @@ mod tests {
         assert_eq!(next, json!([1, 6]));
         let path = folder.path().join("a/jepa_r0.jsonl");
         fs::write(&path, text + &row(6)).unwrap();
-        runs.read().unwrap();
+        runs.read();
         let data = runs.data(&[(1, 6)]);
         assert_eq!(data["runs"][0]["curves"]["loss"]["steps"], json!([6]));
         assert_eq!(data["runs"][0]["is_whole"], json!(false));
         fs::write(&path, row(0)).unwrap();
-        runs.read().unwrap();
+        runs.read();
         let run = &runs.data(&[(1, 7)])["runs"][0];
         assert_eq!(
             (&run["is_whole"], &run["next"]),

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use shardtool::program::arguments;
-use shardtool::{Escaped, disk};
+use shardtool::{Escaped, Manifest, disk};
 use tch::Device;
+use trainer::config::Config;
 use trainer::evaluate::{Pooling, linear};
 use trainer::run::PARAMS;
 
@@ -108,12 +109,12 @@ pub struct Args {
     /// Low-shot probes: labelled images of each class, drawn under --seed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub per_class: Option<u32>,
-    /// Hidden blocks: images of --val among which each is looked for
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(2..=20_000))]
-    pub images: u64,
-    /// Hidden blocks: images of --train that means and linear maps are of
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub fit_images: u64,
+    /// Hidden blocks: images of --val among which each is looked for [default: 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=20_000))]
+    pub images: Option<u64>,
+    /// Hidden blocks: images of --train that means and linear maps are of [default: 10000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub fit_images: Option<u64>,
     /// Seed of what is held out, of the order, of the labelled images, and of fresh weights
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -173,6 +174,51 @@ impl Args {
             self.what != What::Lowshot || self.lowshot.is_some() || self.per_class.is_some(),
             "which images are labelled is said by --lowshot LIST or --per-class N"
         );
+        if self.what == What::Hidden {
+            ensure!(
+                self.label.is_none()
+                    && self.pooling == Pooling::Mean
+                    && self.features == Kind::Last,
+                "hidden blocks have no labels, and their patches are not pooled: --label, --pooling and --features \
+                 are of the probes"
+            );
+        } else {
+            ensure!(
+                self.images.is_none() && self.fit_images.is_none(),
+                "--images and --fit-images are of hidden blocks; probes take all images"
+            );
+        }
+        Ok(())
+    }
+
+    /// Returns the attention heads of an encoder of one's own, where a configuration file is given that tells.
+    pub fn heads(&self) -> Result<Option<i64>> {
+        let config = self.config.as_deref().map(|file| self.overrides.load(file));
+        Ok(config.transpose()?.and_then(|config| config.meta.num_heads))
+    }
+
+    /// Makes sure that the splits to learn from and to count on are there.
+    pub fn check_splits(&self, manifest: &Manifest, config: &Config) -> Result<()> {
+        let train = self.train.as_deref().unwrap_or(&config.loader.loader.split);
+        for (option, name) in [("--train", train), ("--val", &self.val)] {
+            let known: Vec<_> = manifest
+                .splits
+                .iter()
+                .map(|split| Escaped::new(&split.name).to_string())
+                .collect();
+            ensure!(
+                manifest.split(name).is_some(),
+                "{option} {}: no split of the shards, which have {}",
+                Escaped::new(name),
+                known.join(", ")
+            );
+        }
+        if train == self.val && self.what != What::Hidden && self.what != What::Features {
+            tracing::warn!(
+                "{:?} is the split to learn from and to count on: every image has its own label beside it",
+                Escaped::new(train)
+            );
+        }
         Ok(())
     }
 

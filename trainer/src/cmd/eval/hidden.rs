@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Write;
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use loader::order::Order;
 use loader::ring::FLAG_ABSENT;
 use serde::Serialize;
@@ -21,6 +21,10 @@ use trainer::torch::shim::Autocast;
 
 use super::shown::Shown;
 use super::{Args, Verbosity};
+
+/// Images that are looked for, and that means and maps are of, unless others are asked for.
+const IMAGES: u64 = 1000;
+const FIT_IMAGES: u64 = 10_000;
 
 /// Layout of the JSON; raised when a key changes its meaning.
 const VERSION: u32 = 1;
@@ -47,7 +51,7 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
         model,
         tensors,
         notes,
-    } = read_networks(&args.weights)?;
+    } = read_networks(&args.weights, args.heads()?)?;
     let file = args.config_file(&path)?;
     let config = args.overrides.load(&file)?;
     crate::cmd::set_threads(args.threads.or(config.trainer.threads), 1)?;
@@ -55,6 +59,15 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
         tracing::info!("note: {note}");
     }
     let manifest = Manifest::read(&config.loader.shards_dir()?)?;
+    args.check_splits(&manifest, &config)?;
+    let crop = i64::from(config.loader.eval_crop());
+    ensure!(
+        crop == model.image_size,
+        "data.crop_size is {crop}, and what the predictor says is asked of images of {}, as it was trained; add \
+         --set data.crop_size={}",
+        model.image_size,
+        model.image_size
+    );
     let ijepa = if args.untrained {
         IJepa::new(&model, args.seed, device)?
     } else {
@@ -77,15 +90,16 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
     let mut search = Search::new(&ijepa)?;
     let bfloat16 = args.bfloat16(device);
     // In one split, no image is both looked for and learnt from.
-    let first = if split == args.val { args.images } else { 0 };
-    let fit = first..first.saturating_add(args.fit_images);
+    let looked_for = args.images.unwrap_or(IMAGES);
+    let first = if split == args.val { looked_for } else { 0 };
+    let fit = first..first.saturating_add(args.fit_images.unwrap_or(FIT_IMAGES));
     let images = Images {
         shown: &shown,
         seed: args.seed,
         bfloat16,
     };
     images.each(split, fit, &mut |images| search.fit(images))?;
-    images.each(&args.val, 0..args.images, &mut |images| {
+    images.each(&args.val, 0..looked_for, &mut |images| {
         search.look_for(images)
     })?;
     let report = Report {

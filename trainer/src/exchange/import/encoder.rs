@@ -65,11 +65,16 @@ pub struct NetworksWeights {
 }
 
 /// Reads one encoder of `source`: a checkpoint of ours or a run directory, a file of PyTorch, a safetensors file, or a
-/// Hugging Face directory. Where a source has one encoder only, that is taken, and a note says so.
+/// Hugging Face directory. Where a source has one encoder only, that is taken, and a note says so. `heads` are the
+/// attention heads of an encoder that is none of the official ones, where the source does not say.
 ///
 /// # Errors
 /// [`Error`] with what is wrong with the source.
-pub fn read_encoder(source: &Path, which: Which) -> Result<EncoderWeights, Error> {
+pub fn read_encoder(
+    source: &Path,
+    which: Which,
+    heads: Option<i64>,
+) -> Result<EncoderWeights, Error> {
     let files = Files::open(source)?;
     let path = match &files {
         Files::Ours(..) => checkpoint::find(source)?,
@@ -78,6 +83,7 @@ pub fn read_encoder(source: &Path, which: Which) -> Result<EncoderWeights, Error
     // Moments are of no use here, and are read only by who goes on from them.
     let options = Options {
         start_over: true,
+        heads,
         ..Options::default()
     };
     let mut given = files.read(source, &options)?;
@@ -105,7 +111,7 @@ pub fn read_encoder(source: &Path, which: Which) -> Result<EncoderWeights, Error
 ///
 /// # Errors
 /// [`Error::NoPredictor`], or what else is wrong with the source.
-pub fn read_networks(source: &Path) -> Result<NetworksWeights, Error> {
+pub fn read_networks(source: &Path, heads: Option<i64>) -> Result<NetworksWeights, Error> {
     let files = Files::open(source)?;
     let path = match &files {
         Files::Ours(..) => checkpoint::find(source)?,
@@ -113,6 +119,7 @@ pub fn read_networks(source: &Path) -> Result<NetworksWeights, Error> {
     };
     let options = Options {
         start_over: true,
+        heads,
         ..Options::default()
     };
     let weights = super::alone(source, files.read(source, &options)?)?;

@@ -117,6 +117,7 @@ impl Files {
             }
             Files::Torch(file) => from_torch(source, file.bytes(), checked, !options.start_over)?,
         };
+        given.heads = given.heads.or(options.heads);
         let left = &given.networks.left;
         if left.count > 0 {
             given
