@@ -269,7 +269,7 @@ fn an_evaluation_whose_loader_is_lost_can_be_started_again() {
 fn what_cannot_be_evaluated_is_said() {
     let site = trained();
     for (weights, more, said) in [
-        ("run", &["--val", "test"][..], "they have: train"),
+        ("run", &["--val", "test"][..], "which have train"),
         (
             "run",
             &["--held-out", "0.9"],
@@ -366,7 +366,7 @@ fn a_label_column_stands_for_the_class() {
     let json = site.path("report.json");
     for (more, classes) in [
         (&["--label", "count"][..], None),
-        (&["--label", "distance", "--bounds", "0.3,0.6"], Some(3)),
+        (&["--label", "distance", "--bounds", "3.6,5"], Some(3)),
     ] {
         let arguments = [&SHORT[..], &["--json", &json], more].concat();
         let (table, _) = said(&eval(&site, "linear", "run", &arguments));
@@ -449,7 +449,7 @@ fn options_of_another_evaluation_and_splits_that_are_not_there_are_refused() {
         (
             "knn",
             &["--label", "distance", "--bounds", "1e9"],
-            "one class alone",
+            "are of one class",
         ),
     ] {
         let output = eval(&site, what, "run", more);

@@ -31,6 +31,10 @@ pub use args::Args;
 /// Bytes of the longest list of labelled images that is read.
 const MAX_LIST: u64 = 1 << 28;
 
+/// What to do where there is nothing to tell apart.
+const NO_CLASSES: &str =
+    "--label (and --bounds) name other classes, and `trainer eval features` needs none";
+
 pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> {
     match evaluate(args, verbosity, out) {
         // The loader was lost in the midst: starting again goes on with the splits that are done.
@@ -70,16 +74,8 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
     if let Some((_, column)) = &column {
         classes = column.classes();
     }
-    if args.what != What::Features && classes < 2 {
-        bail!(
-            "there {} to tell apart; --label (and --bounds) name other classes, and `trainer eval features` needs \
-             none",
-            if classes == 0 {
-                "are no classes"
-            } else {
-                "is one class alone"
-            }
-        );
+    if args.what != What::Features && classes == 0 {
+        bail!("there are no classes to tell apart; {NO_CLASSES}");
     }
     let mut encoder = Encoder::new(&weights.model, device)?;
     let path = Escaped::new(&weights.path);
@@ -156,6 +152,12 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
     } else {
         let train = checked(train, train_split, classes)?;
         let val = checked(val, &args.val, classes)?;
+        if train.is_of_one_class()? {
+            bail!(
+                "all images of {:?} are of one class; {NO_CLASSES}",
+                Escaped::new(train_split)
+            );
+        }
         let labelled = args.labelled(&train, train_split, &config)?;
         for (name, of_layers) in args.kinds() {
             let (train, val) = match of_layers == layers {

@@ -98,6 +98,17 @@ impl Table {
         Ok(highest.map_err(crate::Error::from)?)
     }
 
+    /// Tells whether all rows, of which there is one at least, are of one class.
+    ///
+    /// # Errors
+    /// From libtorch.
+    pub fn is_of_one_class(&self) -> Result<bool, Error> {
+        let first = self.labels.f_narrow(0, 0, 1);
+        let equal = first.and_then(|first| self.labels.f_eq_tensor(&first)?.f_all());
+        let equal = equal.and_then(|equal| i64::try_from(&equal));
+        Ok(equal.map_err(crate::Error::from)? != 0)
+    }
+
     /// Returns the features of the last block alone, of those that stand side by side.
     ///
     /// # Errors
