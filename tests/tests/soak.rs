@@ -59,11 +59,15 @@ fn a_long_run_holds_no_more_than_a_short_one() {
     let minutes = std::env::var("MINUTES").map_or(1.0, |text| text.parse().expect("MINUTES"));
     let site = Site::new(32);
     let mut arguments = site.launch_arguments("run");
-    for set in ["optimization.epochs=100000", "checkpoint.every_steps=25"] {
+    for set in [
+        "optimization.epochs=100000",
+        "checkpoint.every_steps=25",
+        "trainer.signs_every=25",
+    ] {
         arguments.extend(["--set".to_owned(), set.to_owned()]);
     }
     let mut launch = Running::start("trainer", &arguments, &site.path("log"));
-    site.wait_for_steps("run", 60); // two checkpoints: buffers are as large as they get
+    site.wait_for_steps("run", 60); // two checkpoints, two measurements: buffers are as large as they get
     let children = ["trainer", "loader"].map(|name| child_of(launch.id(), name));
     // The least that is held in the first quarter of the time, and in the last one.
     let mut least = [[None; 2]; 4];
