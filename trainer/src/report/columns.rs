@@ -32,6 +32,8 @@ pub(super) struct Columns {
     pub(super) skipped: Vec<u64>,
     /// Numbers that were left out, for there are too many names or rows.
     pub(super) left_out: u64,
+    /// True if steps came again, since this was last taken back: what was there of them is of no use any more.
+    pub(super) have_come_again: bool,
     /// When the process that wrote the last row began.
     since: Option<f64>,
 }
@@ -130,6 +132,7 @@ impl Columns {
     fn make_room(&mut self, step: u64) -> bool {
         let kept = self.steps.partition_point(|known| *known < step);
         if kept < self.steps.len() {
+            self.have_come_again = true;
             self.steps.truncate(kept);
             self.clock.truncate(kept);
             self.named

@@ -85,6 +85,10 @@ impl Followed {
         if self.official.len() > known {
             self.columns.replace(&self.official);
         }
+        // Who has steps that came again has to forget them: as of another log.
+        if std::mem::take(&mut self.columns.have_come_again) {
+            self.readings += 1;
+        }
         Ok(())
     }
 

@@ -387,12 +387,20 @@ mod tests {
         let data = runs.data(&[(1, 6)]);
         assert_eq!(data["runs"][0]["curves"]["loss"]["steps"], json!([6]));
         assert_eq!(data["runs"][0]["is_whole"], json!(false));
-        fs::write(&path, row(0)).unwrap();
+        let again: String = (0..7).map(row).chain([row(4)]).collect();
+        fs::write(&path, again).unwrap();
         runs.read();
         let run = &runs.data(&[(1, 7)])["runs"][0];
         assert_eq!(
             (&run["is_whole"], &run["next"]),
-            (&json!(true), &json!([2, 1]))
+            (&json!(true), &json!([2, 5]))
+        );
+        fs::write(&path, row(0)).unwrap();
+        runs.read();
+        let run = &runs.data(&[(2, 5)])["runs"][0];
+        assert_eq!(
+            (&run["is_whole"], &run["next"]),
+            (&json!(true), &json!([3, 1]))
         );
     }
 }
