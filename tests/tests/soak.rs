@@ -67,7 +67,8 @@ fn a_long_run_holds_no_more_than_a_short_one() {
         arguments.extend(["--set".to_owned(), set.to_owned()]);
     }
     let mut launch = Running::start("trainer", &arguments, &site.path("log"));
-    site.wait_for_steps("run", 100); // checkpoints and measurements: buffers are as large as they get
+    // Checkpoints and measurements were made several times, and the heap has settled, which takes 20 MB.
+    site.wait_for_steps("run", 250);
     let children = ["trainer", "loader"].map(|name| child_of(launch.id(), name));
     // The least that is held in the first quarter of the time, and in the last one.
     let mut least = [[None; 2]; 4];
@@ -92,9 +93,7 @@ fn a_long_run_holds_no_more_than_a_short_one() {
         assert!(late.descriptors <= early.descriptors, "{name}");
         assert!(late.threads <= early.threads, "{name}");
         assert!(late.maps <= early.maps + 8, "{name}");
-        // The heap settles for some hundred steps, by up to 23 MB on a busy machine. A group that stayed with every
-        // step would be three times that in a minute.
-        let limit = early.resident_kb + early.resident_kb / 20 + (16 << 10);
+        let limit = early.resident_kb + early.resident_kb / 50 + 4096;
         assert!(late.resident_kb <= limit, "{name}");
     }
 }
