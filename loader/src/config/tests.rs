@@ -122,7 +122,7 @@ fn a_mistyped_key_is_named_with_the_nearest() {
     );
     assert_eq!(message(&["data.xyzzy=3"]), "--set data.xyzzy: unknown key");
     // Sections that nobody reads are neither accepted nor proposed.
-    for unread in ["launch", "slurm"] {
+    for unread in ["launch", "slurm", "evaluate"] {
         let message = message(&[&format!("{unread}.nonsense=1")]);
         assert!(
             message.starts_with(&format!("--set {unread}: unknown key")),
