@@ -305,12 +305,13 @@ impl Run {
             };
             self.see(&group, groups, [&h, &z, &prediction]);
             self.online.see(&group, &h);
-            let loss = self.regularize(loss, &z, &mut stats)?; // an option: the official loss as it is
+            let (loss, added) = self.regularize(loss, &z)?; // an option: the official loss as it is
+            drop((h, z, prediction)); // the backward pass keeps what it needs
             let is_last = number + 1 == groups;
             stats.is_ready();
             self.backward(&loss, source.all_groups(), is_last)?; // sums over all ranks
             source.look_ahead()?;
-            stats.add(&group, &loss)?;
+            stats.add(&group, &loss, added.as_ref())?;
             stats.keep(group, is_last);
         }
         stats.gather(&mut self.ranks, source.all_groups())?;
@@ -392,16 +393,16 @@ impl Run {
         Ok(self.clock.phase(Phase::Predict, predict)?)
     }
 
-    /// Adds to a group's loss what the options of the method ask for, in float32.
-    fn regularize(&self, loss: Tensor, z: &Tensor, stats: &mut StepStats) -> Result<Tensor, Error> {
-        if self.method.variance_covariance == 0.0 {
-            return Ok(loss);
+    /// Adds to a group's loss what the options of the method ask for, in float32; returns the sum, and what was added.
+    fn regularize(&self, loss: Tensor, z: &Tensor) -> Result<(Tensor, Option<Tensor>), Error> {
+        let weight = self.method.variance_covariance;
+        if weight == 0.0 {
+            return Ok((loss, None));
         }
         let term = regularizer::variance_covariance(z)?;
-        let term = term.f_mul_scalar(self.method.variance_covariance);
-        let term = term.map_err(crate::Error::from)?;
-        stats.add_regularizer(&term)?;
-        Ok(loss.f_add(&term).map_err(crate::Error::from)?)
+        let term = term.f_mul_scalar(weight).map_err(crate::Error::from)?;
+        let loss = loss.f_add(&term).map_err(crate::Error::from)?;
+        Ok((loss, Some(term)))
     }
 
     /// Adds the gradients of a group's share of the loss, the mean over `groups`; the last of this rank's groups adds

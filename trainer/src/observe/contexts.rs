@@ -7,7 +7,8 @@ use super::log::Observer;
 const STEPS: u64 = 20;
 /// The mean number of patches below which a warning is due.
 ///
-/// On grids of 6 x 6, contexts cut to 7 patches found hidden blocks a third as often as those of 12 did.
+/// On a grid of 6 x 6, networks trained with contexts of 7 patches found hidden blocks half to two thirds as often as
+/// those with 13 (`trainer/LEARNING.md`).
 const FEW: f64 = 10.0;
 
 /// Looks at the contexts of a run's first steps.

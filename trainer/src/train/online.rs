@@ -26,7 +26,8 @@ pub(super) struct Online {
     is_on: bool,
     /// Weights with the bias as the last row, (D + 1, classes), and their velocity.
     head: Option<[Tensor; 2]>,
-    right: f64,
+    /// How many it told, on the device: to read that waits for all that is queued there.
+    right: Option<Tensor>,
     images: f64,
 }
 
@@ -53,9 +54,10 @@ impl Online {
 
     /// Returns the share of the step's images, in per cent, whose class was told; begins the next step.
     pub(super) fn take(&mut self) -> Option<f64> {
-        let (right, images) = (self.right, self.images);
-        (self.right, self.images) = (0.0, 0.0);
-        (images > 0.0).then(|| 100.0 * right / images)
+        let (right, images) = (self.right.take()?, std::mem::take(&mut self.images));
+        f64::try_from(&right)
+            .ok()
+            .map(|right| 100.0 * right / images)
     }
 
     fn learn(&mut self, labels: &[i64], targets: &Tensor) -> Result<(), Error> {
@@ -79,7 +81,10 @@ impl Online {
         let variance = features
             .f_square()?
             .f_mean_dim([0i64].as_slice(), true, Kind::Float)?;
-        let features = features.f_div(&variance.f_add_scalar(EPS)?.f_sqrt()?)?;
+        // A step that is not finite is passed over, and must leave nothing in the head.
+        let features = features
+            .f_div(&variance.f_add_scalar(EPS)?.f_sqrt()?)?
+            .f_nan_to_num(0.0, 0.0, 0.0)?;
         let ones = Tensor::f_ones([rows.len() as i64, 1], (Kind::Float, device))?;
         let x = Tensor::f_cat(&[features, ones], 1)?; // (B, D + 1)
 
@@ -99,7 +104,11 @@ impl Online {
             .f_div_scalar(rows.len() as f64)?;
         *velocity = velocity.f_mul_scalar(MOMENTUM)?.f_add(&slope)?;
         *weights = weights.f_sub(&velocity.f_mul_scalar(RATE)?)?;
-        self.right += f64::try_from(&told.f_sum(Kind::Double)?)?;
+        let told = told.f_sum(Kind::Float)?;
+        self.right = Some(match self.right.take() {
+            Some(right) => right.f_add(&told)?,
+            None => told,
+        });
         self.images += rows.len() as f64;
         Ok(())
     }
@@ -166,6 +175,10 @@ mod tests {
         let targets = Tensor::randn([8, 3, 16], (Kind::Float, Device::Cpu));
         online.learn(&[9, 0], &targets).unwrap();
         assert_eq!(online.head.as_ref().unwrap()[0].size(), [17, 10]);
+        // What is not finite leaves nothing.
+        online.learn(&[1, 2], &(&targets * f64::NAN)).unwrap();
+        let weights = &online.head.as_ref().unwrap()[0];
+        assert!(f64::try_from(weights.abs().max()).unwrap().is_finite());
         // None has a class, or one alone: there is nothing to tell.
         online.take();
         online.learn(&[-1, -1], &targets).unwrap();

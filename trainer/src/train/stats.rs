@@ -65,18 +65,20 @@ impl StepStats {
         self.ready = self.begun.elapsed();
     }
 
-    /// Takes note of what is added to a group's loss.
-    pub(super) fn add_regularizer(&mut self, term: &Tensor) -> Result<(), Error> {
-        let term = f64::try_from(term).map_err(crate::Error::from)?;
-        self.regularizer = Some(self.regularizer.unwrap_or(0.0) + term);
-        Ok(())
-    }
-
-    /// Takes note of a group and its loss.
-    pub(super) fn add(&mut self, group: &Group, loss: &Tensor) -> Result<(), Error> {
+    /// Takes note of a group, its loss, and what options `added` to that.
+    pub(super) fn add(
+        &mut self,
+        group: &Group,
+        loss: &Tensor,
+        added: Option<&Tensor>,
+    ) -> Result<(), Error> {
         // Reading the value waits for the device; the official loop does so too, once a step.
         let loss = f64::try_from(loss).map_err(crate::Error::from)?;
         self.losses.push(loss);
+        if let Some(added) = added {
+            let added = f64::try_from(added).map_err(crate::Error::from)?;
+            self.regularizer = Some(self.regularizer.unwrap_or(0.0) + added);
+        }
         self.samples.push(group.sample_ids.clone());
         self.images += group.sample_ids.len() as u64;
         self.context_len += group.context.first().map_or(0, |mask| mask.size()[1]) as f64;
