@@ -434,6 +434,11 @@ fn options_of_another_evaluation_and_splits_that_are_not_there_are_refused() {
             &["--label", "count"][..],
             "hidden blocks have no labels",
         ),
+        (
+            "hidden",
+            &["--encoder", "context"],
+            "both encoders have a part",
+        ),
         ("hidden", &["--pooling", "grid"], "not pooled"),
         (
             "hidden",

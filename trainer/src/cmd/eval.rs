@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use shardtool::program::{self, Results, Verbosity};
-use shardtool::{Dataset, Escaped, Manifest, Split, exit, regular};
+use shardtool::{Dataset, Escaped, Split, exit, regular};
 use tch::Device;
 use trainer::config::Config;
 use trainer::evaluate::{Column, Error, Features, Table, knn, linear, lowshot};
 use trainer::exchange::export::Which;
 use trainer::exchange::import::read_encoder;
 use trainer::method::encoder::Encoder;
-use trainer::method::model::{ModelConfig, Preset};
+use trainer::method::model::ModelConfig;
 use trainer::torch::device;
 
-use args::{What, WhichEncoder};
+use args::{Setting, What, WhichEncoder};
 use kept::Splits;
 use report::{Data, Images, Probed, Report, Weights};
 use shown::Shown;
@@ -57,20 +57,18 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         WhichEncoder::Context => (Which::Context, "context"),
     };
     let mut weights = read_encoder(&args.weights, which, args.heads()?)?;
-    let file = args.config_file(&weights.path)?;
-    let config = args.overrides.load(&file)?;
-    super::set_threads(args.threads.or(config.trainer.threads), 1)?;
-    for note in &weights.notes {
-        tracing::info!("note: {note}");
-    }
+    let setting = args.setting(&weights.path, &weights.notes)?;
+    let Setting {
+        config,
+        manifest,
+        train: train_split,
+        ..
+    } = &setting;
     if args.untrained {
         weights.untrained(args.seed)?;
     }
-    let manifest = Manifest::read(&config.loader.shards_dir()?)?;
-    args.check_splits(&manifest, &config)?;
-    let train_split = args.train.as_deref().unwrap_or(&config.loader.loader.split);
     let mut classes = manifest.classes.len() as i64;
-    let column = args.column(&config, train_split)?;
+    let column = args.column(config, train_split)?;
     if let Some((_, column)) = &column {
         classes = column.classes();
     }
@@ -93,14 +91,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         checksum: weights.checksum,
         encoder: encoder_name,
         out: args.out.clone().unwrap_or_else(|| beside(&weights.path)),
-        shown: Shown {
-            config: &config,
-            config_file: &file,
-            manifest: &manifest,
-            overrides: &args.overrides,
-            verbosity,
-            device,
-        },
+        shown: Shown::of(&setting, args, verbosity, device),
         layers,
         pooling: args.pooling,
         bfloat16,
@@ -128,7 +119,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         data: Data {
             shards: format!("{:016x}", manifest.checksum()),
             train: Images {
-                split: train_split.to_owned(),
+                split: train_split.clone(),
                 images: train.len(),
             },
             val: Images {
@@ -158,7 +149,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
                 Escaped::new(train_split)
             );
         }
-        let labelled = args.labelled(&train, train_split, &config)?;
+        let labelled = args.labelled(&train, train_split, config)?;
         for (name, of_layers) in args.kinds() {
             let (train, val) = match of_layers == layers {
                 true => (train.view(), val.view()),
@@ -243,11 +234,11 @@ impl Args {
 
 /// Returns the sizes of an encoder in words.
 fn model_name(model: &ModelConfig) -> String {
-    let preset = Preset::of(model.embed_dim, model.depth, model.mlp_dim);
-    let name = preset.map_or("a network of its own", |preset| preset.name);
     format!(
-        "{name}, patches of {}, images of {}",
-        model.patch_size, model.image_size
+        "{}, patches of {}, images of {}",
+        model.encoder_name(),
+        model.patch_size,
+        model.image_size
     )
 }
 

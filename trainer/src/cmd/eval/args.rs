@@ -11,7 +11,7 @@ use trainer::config::Config;
 use trainer::evaluate::{Pooling, linear};
 use trainer::run::PARAMS;
 
-use crate::cmd::Overrides;
+use crate::cmd::{Overrides, set_threads};
 
 /// Evaluate an encoder by its frozen features: nearest neighbours and linear probes
 #[derive(clap::Args)]
@@ -136,7 +136,7 @@ pub enum What {
     All,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum WhichEncoder {
     Target,
     Context,
@@ -150,6 +150,16 @@ pub enum Kind {
     Last4,
     /// Both
     Max,
+}
+
+/// The images: what shows them, and how.
+pub struct Setting {
+    /// The configuration file.
+    pub file: PathBuf,
+    pub config: Config,
+    pub manifest: Manifest,
+    /// The split to learn from.
+    pub train: String,
 }
 
 impl Args {
@@ -178,9 +188,10 @@ impl Args {
             ensure!(
                 self.label.is_none()
                     && self.pooling == Pooling::Mean
-                    && self.features == Kind::Last,
-                "hidden blocks have no labels, and their patches are not pooled: --label, --pooling and --features \
-                 are of the probes"
+                    && self.features == Kind::Last
+                    && self.encoder == WhichEncoder::Target,
+                "hidden blocks have no labels, their patches are not pooled, and both encoders have a part: --label, \
+                 --pooling, --features and --encoder are of the probes"
             );
         } else {
             ensure!(
@@ -197,9 +208,29 @@ impl Args {
         Ok(config.transpose()?.and_then(|config| config.meta.num_heads))
     }
 
+    /// Reads what decides the images beside weights from the path `weights`, sets the threads, and says the `notes` on
+    /// those weights.
+    pub fn setting(&self, weights: &Path, notes: &[String]) -> Result<Setting> {
+        let file = self.config_file(weights)?;
+        let config = self.overrides.load(&file)?;
+        set_threads(self.threads.or(config.trainer.threads), 1)?;
+        for note in notes {
+            tracing::info!("note: {note}");
+        }
+        let manifest = Manifest::read(&config.loader.shards_dir()?)?;
+        let train = self.train.as_ref().unwrap_or(&config.loader.loader.split);
+        let train = train.clone();
+        self.check_splits(&manifest, &train)?;
+        Ok(Setting {
+            file,
+            config,
+            manifest,
+            train,
+        })
+    }
+
     /// Makes sure that the splits to learn from and to count on are there.
-    pub fn check_splits(&self, manifest: &Manifest, config: &Config) -> Result<()> {
-        let train = self.train.as_deref().unwrap_or(&config.loader.loader.split);
+    fn check_splits(&self, manifest: &Manifest, train: &str) -> Result<()> {
         for (option, name) in [("--train", train), ("--val", &self.val)] {
             let known: Vec<_> = manifest
                 .splits
@@ -237,7 +268,7 @@ impl Args {
     }
 
     /// Returns the configuration file: that which was given, or the one in the run directory of a checkpoint.
-    pub fn config_file(&self, weights: &Path) -> Result<PathBuf> {
+    fn config_file(&self, weights: &Path) -> Result<PathBuf> {
         if let Some(path) = &self.config {
             return Ok(path.clone());
         }

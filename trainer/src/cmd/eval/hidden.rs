@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use loader::order::Order;
 use loader::ring::FLAG_ABSENT;
 use serde::Serialize;
+use shardtool::Escaped;
 use shardtool::program::{self, Results};
-use shardtool::{Escaped, Manifest};
 use tch::Tensor;
 use trainer::evaluate::Error;
 use trainer::evaluate::hidden::{Found, Row, Search};
@@ -52,15 +52,8 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
         tensors,
         notes,
     } = read_networks(&args.weights, args.heads()?)?;
-    let file = args.config_file(&path)?;
-    let config = args.overrides.load(&file)?;
-    crate::cmd::set_threads(args.threads.or(config.trainer.threads), 1)?;
-    for note in &notes {
-        tracing::info!("note: {note}");
-    }
-    let manifest = Manifest::read(&config.loader.shards_dir()?)?;
-    args.check_splits(&manifest, &config)?;
-    let crop = i64::from(config.loader.eval_crop());
+    let setting = args.setting(&path, &notes)?;
+    let crop = i64::from(setting.config.loader.eval_crop());
     ensure!(
         crop == model.image_size,
         "data.crop_size is {crop}, and what the predictor says is asked of images of {}, as it was trained; add \
@@ -78,20 +71,13 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
         ijepa
     };
     drop(tensors);
-    let shown = Shown {
-        config: &config,
-        config_file: &file,
-        manifest: &manifest,
-        overrides: &args.overrides,
-        verbosity,
-        device,
-    };
-    let split = args.train.as_deref().unwrap_or(&config.loader.loader.split);
+    let shown = Shown::of(&setting, args, verbosity, device);
+    let split = &setting.train;
     let mut search = Search::new(&ijepa)?;
     let bfloat16 = args.bfloat16(device);
     // In one split, no image is both looked for and learnt from.
     let looked_for = args.images.unwrap_or(IMAGES);
-    let first = if split == args.val { looked_for } else { 0 };
+    let first = if *split == args.val { looked_for } else { 0 };
     let fit = first..first.saturating_add(args.fit_images.unwrap_or(FIT_IMAGES));
     let images = Images {
         shown: &shown,
@@ -107,9 +93,9 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
         weights: Escaped::new(&path).to_string(),
         model: model.describe(),
         untrained: args.untrained,
-        shards: format!("{:016x}", manifest.checksum()),
+        shards: format!("{:016x}", setting.manifest.checksum()),
         val: args.val.clone(),
-        train: split.to_owned(),
+        train: split.clone(),
         found: search.found()?,
     };
     args.write_json(&report)?;
@@ -143,7 +129,8 @@ impl Images<'_> {
         let template = "{wide_bar:.cyan/238} hidden blocks, group {pos}/{len}  {eta_precise} to go";
         let bar = program::progress_bar(Some(showing.groups), template);
         for step in 0..showing.groups {
-            let Some(group) = showing.source.take(step, 0)? else {
+            // As an error of an evaluation: a lost loader ends with a code of its own.
+            let Some(group) = showing.source.take(step, 0).map_err(Error::from)? else {
                 break;
             };
             let is_wanted = |&at: &usize| {
@@ -159,7 +146,7 @@ impl Images<'_> {
                 let _mixed = mixed.transpose()?;
                 look(&images)?;
             }
-            showing.source.look_ahead()?;
+            showing.source.look_ahead().map_err(Error::from)?;
             bar.set_position(step + 1);
         }
         bar.finish_and_clear();

@@ -15,6 +15,7 @@ use trainer::launch::{OwnLoader, Program};
 use trainer::source::LoaderSource;
 use trainer::stop::Stop;
 
+use super::args::{Args, Setting};
 use crate::cmd::Overrides;
 
 /// All that decides what images are shown, and how.
@@ -39,7 +40,24 @@ pub struct Showing {
     _loader: OwnLoader,
 }
 
-impl Shown<'_> {
+impl<'a> Shown<'a> {
+    /// Shows the images of a setting.
+    pub fn of(
+        setting: &'a Setting,
+        args: &'a Args,
+        verbosity: &'a Verbosity,
+        device: Device,
+    ) -> Shown<'a> {
+        Shown {
+            config: &setting.config,
+            config_file: &setting.file,
+            manifest: &setting.manifest,
+            overrides: &args.overrides,
+            verbosity,
+            device,
+        }
+    }
+
     /// Starts a loader that shows a split.
     ///
     /// # Errors

@@ -75,17 +75,7 @@ pub fn read_encoder(
     which: Which,
     heads: Option<i64>,
 ) -> Result<EncoderWeights, Error> {
-    let files = Files::open(source)?;
-    let path = match &files {
-        Files::Ours(..) => checkpoint::find(source)?,
-        _ => source.to_owned(),
-    };
-    // Moments are of no use here, and are read only by who goes on from them.
-    let options = Options {
-        start_over: true,
-        heads,
-        ..Options::default()
-    };
+    let (files, path, options) = opened(source, heads)?;
     let mut given = files.read(source, &options)?;
     given.complete_encoders();
     let (name, tensors) = match which {
@@ -112,16 +102,7 @@ pub fn read_encoder(
 /// # Errors
 /// [`Error::NoPredictor`], or what else is wrong with the source.
 pub fn read_networks(source: &Path, heads: Option<i64>) -> Result<NetworksWeights, Error> {
-    let files = Files::open(source)?;
-    let path = match &files {
-        Files::Ours(..) => checkpoint::find(source)?,
-        _ => source.to_owned(),
-    };
-    let options = Options {
-        start_over: true,
-        heads,
-        ..Options::default()
-    };
+    let (files, path, options) = opened(source, heads)?;
     let weights = super::alone(source, files.read(source, &options)?)?;
     let predictor = weights
         .predictor
@@ -141,6 +122,22 @@ pub fn read_networks(source: &Path, heads: Option<i64>) -> Result<NetworksWeight
         tensors,
         notes: weights.notes,
     })
+}
+
+/// Opens a source, and returns it with the path of what it is, and how to read it: as weights alone. Moments are of no
+/// use here, and are read only by who goes on from them.
+fn opened(source: &Path, heads: Option<i64>) -> Result<(Files, PathBuf, Options), Error> {
+    let files = Files::open(source)?;
+    let path = match &files {
+        Files::Ours(..) => checkpoint::find(source)?,
+        _ => source.to_owned(),
+    };
+    let options = Options {
+        start_over: true,
+        heads,
+        ..Options::default()
+    };
+    Ok((files, path, options))
 }
 
 /// Copies tensors out of mapped files, and sums them up.
