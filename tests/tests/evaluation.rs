@@ -85,6 +85,26 @@ fn probes_are_the_same_again_and_features_are_computed_once() {
         assert_eq!(shares.count(), 2);
     }
 
+    // The run keeps the scores for its report.
+    let kept = || fs::read_to_string(site.path("run/evaluations.jsonl")).expect("scores");
+    let row: Value = serde_json::from_str(&kept()).expect("a row");
+    assert_eq!((&row["step"], &row["epoch"]), (&2.into(), &0.into()));
+    assert_eq!(
+        row["scores"]["20-nn top-1"],
+        found["results"][0]["knn"][1]["top1"]
+    );
+    assert!(row["scores"]["last4, linear top-1"].is_f64(), "{row}");
+    let page = site.path("page.html");
+    run_ok("trainer", &["report", &site.path("run"), "--out", &page]);
+    assert!(
+        fs::read_to_string(&page)
+            .expect("a page")
+            .contains("scores/20-nn top-1")
+    );
+    // Those of fresh weights are not the run's.
+    said(&eval(&site, "knn", "run", &["--untrained"]));
+    assert_eq!(kept().lines().count(), 1);
+
     // Kept features are read, and no loader is started.
     let (again, second) = said(&eval(&site, "all", "run", &arguments));
     assert_eq!(again, table);

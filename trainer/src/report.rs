@@ -16,6 +16,9 @@ use shardtool::{Escaped, regular};
 
 use crate::observe::{self, OfficialRow, Record};
 
+/// The file of a run's evaluations: a row each, as `{"step": 500, "epoch": 2, "scores": {"20-nn top-1": 31.0}}`.
+pub const EVALUATIONS: &str = "evaluations.jsonl";
+
 /// The reason why a run cannot be shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

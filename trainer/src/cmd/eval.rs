@@ -2,6 +2,7 @@
 
 mod args;
 mod hidden;
+mod history;
 mod kept;
 mod report;
 mod shown;
@@ -165,6 +166,9 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
     }
     args.write_json(&report)?;
     write!(out, "{report}")?;
+    if !args.untrained && !report.results.is_empty() {
+        history::keep(&weights.path, &report.scores());
+    }
     Ok(())
 }
 

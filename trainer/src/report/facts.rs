@@ -10,12 +10,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 use shardtool::{Escaped, regular};
 
-use super::thin;
+use super::{EVALUATIONS, thin};
 use crate::checkpoint::{self, State, Store};
 use crate::run::PARAMS;
 
-/// The file of evaluations: a row each, as `{"step": 500, "scores": {"knn-10 top-1": 0.31}}`.
-const EVALUATIONS: &str = "evaluations.jsonl";
 /// The names that a picture of crops and masks may have, as `loader show --out` writes it.
 const PICTURES: [&str; 2] = ["crops.png", "masks.png"];
 /// The most bytes that are read of each.

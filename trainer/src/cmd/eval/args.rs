@@ -272,10 +272,7 @@ impl Args {
         if let Some(path) = &self.config {
             return Ok(path.clone());
         }
-        let run = weights.parent().and_then(Path::parent);
-        let params = run
-            .map(|run| run.join(PARAMS))
-            .filter(|path| path.is_file());
+        let params = run_of(weights).map(|run| run.join(PARAMS));
         params.with_context(|| {
             format!(
                 "{}: not in a run directory with {PARAMS}; --config FILE says what images are shown",
@@ -316,4 +313,10 @@ impl Args {
             seed: self.seed,
         }
     }
+}
+
+/// Returns the run directory that a checkpoint is in.
+pub fn run_of(weights: &Path) -> Option<&Path> {
+    let run = weights.parent().and_then(Path::parent)?;
+    run.join(PARAMS).is_file().then_some(run)
 }

@@ -19,6 +19,7 @@ use trainer::source::GroupSource;
 use trainer::torch::device;
 use trainer::torch::shim::Autocast;
 
+use super::history;
 use super::shown::Shown;
 use super::{Args, Verbosity};
 
@@ -100,6 +101,15 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
     };
     args.write_json(&report)?;
     write!(out, "{report}")?;
+    if let Some(row) = report.found.rows.last().filter(|_| !args.untrained) {
+        let scores = [
+            ("hidden top-1", row.top1),
+            ("hidden top-10", row.top10),
+            ("hidden pixels R²", row.pixels_r2),
+        ];
+        let scores = scores.map(|(name, score)| (name.to_owned(), score));
+        history::keep(&path, &scores.into());
+    }
     Ok(())
 }
 

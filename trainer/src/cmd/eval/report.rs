@@ -1,5 +1,6 @@
 //! What an evaluation found: a table for people, and JSON with the whole grid.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -166,6 +167,42 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// Returns the top-1 of every probe under a name that says how it differs from the usual one.
+    pub fn scores(&self) -> BTreeMap<String, f64> {
+        let Data {
+            val,
+            label,
+            pooling,
+            ..
+        } = &self.data;
+        let mut marks = Vec::new();
+        marks.extend((self.weights.encoder != "target").then(|| self.weights.encoder.to_owned()));
+        marks.extend((val.split != "val").then(|| val.split.clone()));
+        marks.extend(label.clone());
+        marks.extend((*pooling != Pooling::Mean).then(|| pooling.name().to_owned()));
+        let mut scores = BTreeMap::new();
+        for probed in &self.results {
+            let mut marks = marks.clone();
+            marks.extend((probed.features != "last").then(|| probed.features.to_owned()));
+            let mut keep = |probe: &str, score: Option<Score>| {
+                let name = [&marks[..], &[format!("{probe} top-1")]]
+                    .concat()
+                    .join(", ");
+                scores.extend(score.map(|score| (name, score.top1)));
+            };
+            for Neighbours { k, score } in &probed.knn {
+                keep(&format!("{k}-nn"), Some(*score));
+            }
+            let linear = probed.linear.as_ref().and_then(Grid::chosen);
+            keep("linear", linear.and_then(|head| head.val));
+            keep(
+                "low-shot",
+                probed.lowshot.as_ref().and_then(|found| found.val),
+            );
+        }
+        scores
+    }
+
     /// Writes the grid of the linear probes of one kind of features.
     fn grid(
         &self,
