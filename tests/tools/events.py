@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
+
+import private_venv
 
 PACKAGES = ["tensorboard==2.21.0", "setuptools<81"]
 CONFIG = """
@@ -30,21 +31,11 @@ STEPS = 12
 
 def main():
     folder, programs = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
-    python = folder / "venv/bin/python"
-    if sys.prefix == str(folder / "venv"):
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            compare(Path(scratch), programs)
+    if not private_venv.enter(folder, PACKAGES):
+        print("SKIPPED events")
         return
-    done, wanted = folder / "done", "\n".join(PACKAGES)
-    if not done.exists() or done.read_text() != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
-        venv.create(folder / "venv", with_pip=True)
-        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--root-user-action=ignore"]
-        if subprocess.run([*pip, *PACKAGES]).returncode != 0:
-            print("SKIPPED events: pip cannot install " + " ".join(PACKAGES))
-            return
-        done.write_text(wanted)
-    sys.exit(subprocess.run([python, __file__, folder, programs]).returncode)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        compare(Path(scratch), programs)
 
 
 def compare(scratch, programs):

@@ -8,12 +8,12 @@ pip cannot make the venv, it says that it is skipped.
 """
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
+
+import private_venv
 
 PACKAGES = ["scikit-learn==1.9.1", "safetensors==0.8.0", "numpy"]
 CONFIG = """
@@ -31,21 +31,11 @@ DECAY = 0.01
 
 def main():
     folder, programs = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
-    python = folder / "venv/bin/python"
-    if sys.prefix == str(folder / "venv"):
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            compare(Path(scratch), programs)
+    if not private_venv.enter(folder, PACKAGES):
+        print("SKIPPED probes")
         return
-    done, wanted = folder / "done", "\n".join(PACKAGES)
-    if not done.exists() or done.read_text() != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
-        venv.create(folder / "venv", with_pip=True)
-        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--root-user-action=ignore"]
-        if subprocess.run([*pip, *PACKAGES]).returncode != 0:
-            print("SKIPPED probes: pip cannot install " + " ".join(PACKAGES))
-            return
-        done.write_text(wanted)
-    sys.exit(subprocess.run([python, __file__, folder, programs]).returncode)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        compare(Path(scratch), programs)
 
 
 def compare(scratch, programs):

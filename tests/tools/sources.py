@@ -24,11 +24,12 @@ import sys
 import tarfile
 import tempfile
 import types
-import venv
 import zipfile
 from collections import namedtuple
 from pathlib import Path
 from unittest.mock import MagicMock
+
+import private_venv
 
 HERE = Path(__file__).resolve()
 PACKAGES = ["webdataset==1.0.2", "datasets==5.2.0", "pyarrow==26.0.1", "tfrecord==1.14.6", "scipy", "pillow", "numpy"]
@@ -45,26 +46,11 @@ def main():
     parser.add_argument("shardtool", type=Path)
     parser.add_argument("--images", type=Path)
     options = parser.parse_args()
-    enter_venv(options.folder.resolve())
+    if not private_venv.enter(options.folder.resolve(), PACKAGES, ALONE):
+        sys.exit(1)
     images = read(options.images) if options.images else draw()
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         Check(Path(scratch), options.shardtool.resolve(), images).run()
-
-
-def enter_venv(folder):
-    """Makes the venv if it is not there, and goes on in it."""
-    python = folder / "venv/bin/python"
-    done = folder / "done"
-    wanted = "\n".join(PACKAGES + ALONE)
-    if not done.exists() or done.read_text() != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
-        venv.create(folder / "venv", with_pip=True)
-        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--root-user-action=ignore"]
-        subprocess.run([*pip, *PACKAGES], check=True)
-        subprocess.run([*pip, "--no-deps", *ALONE], check=True)
-        done.write_text(wanted)
-    if Path(sys.prefix) != python.parents[1]:
-        os.execv(python, [str(python), *sys.argv])
 
 
 def read(folder):
