@@ -136,7 +136,7 @@ fn why_nothing(
     let epochs = config.optimization.epochs;
     let (done, more) = match config.optimization.steps {
         Some(steps) => (
-            format!("step {step} of {steps} (optimization.steps).\nFor another epoch"),
+            format!("step {step} of {steps} (optimization.steps)"),
             format!(
                 "optimization.steps={} --allow optimization.steps",
                 step.max(steps) + epoch_len
@@ -146,7 +146,7 @@ fn why_nothing(
             let epoch = step / epoch_len.max(1);
             let more = epoch.max(epochs) + 1;
             (
-                format!("epoch {epoch} of {epochs} (optimization.epochs).\nFor another epoch"),
+                format!("epoch {epoch} of {epochs} (optimization.epochs)"),
                 format!("optimization.epochs={more} --allow optimization.epochs"),
             )
         }
@@ -156,7 +156,7 @@ fn why_nothing(
         false => "",
     };
     format!(
-        "{done}, add to the command: --set {more}{stop}\n\
+        "{done}.\nFor another epoch, add to the command: --set {more}{stop}\n\
          To begin anew with its weights:\n  trainer import {} --config {} --start-over --out DIR",
         Escaped::new(checkpoint),
         Escaped::new(&args.config)
