@@ -21,7 +21,7 @@ use super::Error;
 use super::ridge::{Map, Sums};
 use crate::method::hooks::NoHooks;
 use crate::method::ijepa::IJepa;
-use crate::method::model::STD;
+use crate::method::model::{ModelConfig, STD};
 use tally::Tally;
 
 /// Rows and columns of cells.
@@ -130,6 +130,14 @@ impl<'a> Search<'a> {
             targets: targets.map_err(crate::Error::from)?,
             looked_for: Vec::new(),
         })
+    }
+
+    /// Returns the bytes that it takes to look for so many images: their targets, pixels and predictions, and a copy.
+    pub fn bytes(model: &ModelConfig, images: u64) -> u64 {
+        let k = PIXELS.min(model.patch_size).pow(2) * 3;
+        // Three masks hide two thirds of the patches each.
+        let values = model.patches() * (3 * model.embed_dim + k);
+        images.saturating_mul(2 * 4 * values as u64)
     }
 
     /// Adds images, (B, 3, H, W) and normalised, to those that means and maps are of.
@@ -348,7 +356,6 @@ fn mean_colour(seen: &Tensor) -> Result<Tensor, crate::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::model::ModelConfig;
 
     fn model() -> ModelConfig {
         ModelConfig {

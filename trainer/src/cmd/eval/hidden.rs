@@ -9,6 +9,7 @@ use loader::order::Order;
 use loader::ring::FLAG_ABSENT;
 use serde::Serialize;
 use shardtool::Escaped;
+use shardtool::memory::{self, Size};
 use shardtool::program::{self, Results};
 use tch::Tensor;
 use trainer::evaluate::Error;
@@ -62,6 +63,17 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
         model.image_size,
         model.image_size
     );
+    let looked_for = args.images.unwrap_or(IMAGES);
+    let bytes = Search::bytes(&model, looked_for);
+    if let Some(there) = memory::available() {
+        ensure!(
+            bytes <= there.bytes,
+            "--images {looked_for}: to look for so many takes {}, and {} are available {}",
+            Size(bytes),
+            Size(there.bytes),
+            there.bound
+        );
+    }
     let ijepa = if args.untrained {
         IJepa::new(&model, args.seed, device)?
     } else {
@@ -77,7 +89,6 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> 
     let mut search = Search::new(&ijepa)?;
     let bfloat16 = args.bfloat16(device);
     // In one split, no image is both looked for and learnt from.
-    let looked_for = args.images.unwrap_or(IMAGES);
     let first = if *split == args.val { looked_for } else { 0 };
     let fit = first..first.saturating_add(args.fit_images.unwrap_or(FIT_IMAGES));
     let images = Images {
