@@ -19,10 +19,10 @@ use super::{Meter, count, size};
 ///
 /// A source is a folder (of classes, of splits with classes, or of images alone), a tar archive (ImageNet's, one of an
 /// image folder, WebDataset shards; under gzip too), a zip archive, Hugging Face parquet files, TFRecord files, or a
-/// MosaicML dataset. A tar archive of up to 4 GiB may come through a pipe, as the source "-". Several sources make one
-/// dataset; SPLIT=SOURCE says which split one is, and braces stand for several files: train-{000..099}.tar. Images that
-/// cannot be kept, and whatever else may be an image and is not in the dataset, are named in report.json in it, and the
-/// exit code is then 1.
+/// MosaicML dataset. A tar archive may come through a pipe, as the source "-"; until the end it takes room beside the
+/// dataset. Several sources make one dataset; SPLIT=SOURCE says which split one is, and braces stand for several files:
+/// train-{000..099}.tar. Images that cannot be kept, and whatever else may be an image and is not in the dataset, are
+/// named in report.json in it, and the exit code is then 1.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folders and archives with the images
@@ -161,7 +161,7 @@ pub fn run(args: &Args, results: &mut Results) -> anyhow::Result<u8> {
     };
     let request = Request {
         order: args.order(),
-        ..args.reading.request(&args.sources, &args.list)?
+        ..args.reading.request(&args.sources, &args.list, &out)?
     };
     let mut meter = Meter::new("building", 0);
     let source = source::open(&request)?;

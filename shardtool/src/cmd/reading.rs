@@ -44,8 +44,16 @@ impl Reading {
             }
     }
 
-    /// Returns a request for these sources and lists, read with these options.
-    pub fn request(&self, sources: &[PathBuf], lists: &[PathBuf]) -> anyhow::Result<Request> {
+    /// Returns a request for these sources and lists, read with these options for a dataset at a path: where that is or
+    /// will be, there is room for what comes through a pipe.
+    pub fn request(
+        &self,
+        sources: &[PathBuf],
+        lists: &[PathBuf],
+        dataset: &Path,
+    ) -> anyhow::Result<Request> {
+        let dataset = std::path::absolute(dataset)?;
+        let folder = dataset.ancestors().find(|path| path.is_dir());
         let mut exclude = GlobSetBuilder::new();
         for glob in &self.exclude {
             exclude.add(glob.clone());
@@ -59,6 +67,7 @@ impl Reading {
                 class_depth: usize::from(self.class_depth),
                 exclude: exclude.build().context("--exclude")?,
                 classes: self.classes.as_deref().map(class_names).transpose()?,
+                scratch: folder.unwrap_or(Path::new("/")).to_owned(),
                 ..Options::default()
             },
             order: None,

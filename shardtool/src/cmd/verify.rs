@@ -256,7 +256,9 @@ fn repair(
 ) -> anyhow::Result<u8> {
     let request = Request {
         order: Some(manifest.order),
-        ..args.reading.request(&args.repair, &args.repair_list)?
+        ..args
+            .reading
+            .request(&args.repair, &args.repair_list, &args.dataset)?
     };
     let source = source::open(&request).context("--repair")?;
     let repair = Repair::new(&args.dataset, manifest, &source, cpus::count())?;

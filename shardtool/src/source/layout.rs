@@ -1,6 +1,7 @@
 //! What the folders of a tree mean, be it one on disk or one inside an archive: splits, classes, or nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use globset::GlobSet;
@@ -34,6 +35,8 @@ pub struct Options {
     pub split: Option<String>,
     /// Names of the classes by their numbers, if the user has said so.
     pub classes: Option<Vec<String>>,
+    /// A folder with room for what comes through a pipe.
+    pub scratch: PathBuf,
 }
 
 impl Default for Options {
@@ -44,6 +47,7 @@ impl Default for Options {
             exclude: GlobSet::empty(),
             split: None,
             classes: None,
+            scratch: std::env::temp_dir(),
         }
     }
 }

@@ -5,15 +5,16 @@
 
 pub(super) mod container;
 mod index;
+mod stdin;
 #[cfg(test)]
 mod tests;
 pub(super) mod walk;
 
 use std::path::{Path, PathBuf};
 
-pub(super) use container::STDIN;
 use container::{Container, Containers};
 pub(super) use index::Index;
+pub(super) use stdin::STDIN;
 
 use super::imagenet;
 use super::kind::{self, Kind};
@@ -41,11 +42,13 @@ pub fn open_all(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
     let mut labels = Labels::default();
     let mut archives: Vec<Box<dyn Container>> = Vec::new();
     for (container, path) in (0..).zip(paths) {
-        let archive = container::open(path)?;
-        if path != Path::new(STDIN) {
+        let archive = if path == Path::new(STDIN) {
+            Box::new(stdin::open(&options.scratch)?)
+        } else {
             let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
             tree.newest = tree.newest.max(Some(folder::changed(&meta)));
-        }
+            container::open(path)?
+        };
         let mut index = Index::read(&*archive, path, options)?;
         let name = name(path);
         if paths.len() > 1 {

@@ -11,6 +11,7 @@ mod layouts;
 mod lossless;
 mod messages;
 mod outputs;
+mod pipes;
 mod repair;
 #[path = "../../src/testing.rs"]
 mod testing;

@@ -1,5 +1,4 @@
-//! Where an archive's bytes come from: a file that is read anywhere, one that has to be unpacked from its beginning, or
-//! memory.
+//! Where an archive's bytes come from: a file that is read anywhere, or one that has to be unpacked from its beginning.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,6 +11,9 @@ use flate2::read::MultiGzDecoder;
 
 use super::walk::Input;
 use crate::source::{Error, Files, SourceFile};
+
+/// What a file compressed by gzip begins with.
+pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// The bytes of an archive, to many threads at a time.
 pub trait Container: Send + Sync {
@@ -31,23 +33,14 @@ pub trait Container: Send + Sync {
     fn walk(&self) -> io::Result<Box<dyn Input + '_>>;
 }
 
-/// The path that stands for standard input.
-pub const STDIN: &str = "-";
-
-/// Largest archive that is taken from a pipe.
-const MOST_IN_MEMORY: u64 = 4 << 30;
-
-/// Opens an archive, compressed by gzip or not; `-` is standard input.
+/// Opens an archive, compressed by gzip or not.
 ///
 /// # Errors
-/// If the system refuses, or a pipe has more than memory is given to.
+/// If the system refuses.
 pub fn open(path: &Path) -> Result<Box<dyn Container>, Error> {
-    if path == Path::new(STDIN) {
-        return Ok(Box::new(Held::read(&mut io::stdin(), path)?));
-    }
     let file = File::open(path).map_err(Error::io(path, "open"))?;
     let mut start = [0; 2];
-    let is_gzip = matches!(file.read_at(&mut start, 0), Ok(2)) && start == [0x1f, 0x8b];
+    let is_gzip = matches!(file.read_at(&mut start, 0), Ok(2)) && start == GZIP;
     Ok(if is_gzip {
         Box::new(Packed::new(path.to_owned()))
     } else {
@@ -115,93 +108,6 @@ impl Input for Anywhere<'_> {
         let at = at.filter(|&at| at <= self.length);
         self.at = at.ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok(())
-    }
-
-    fn length(&self) -> Option<u64> {
-        Some(self.length)
-    }
-}
-
-/// An archive in memory, unpacked.
-struct Held(Vec<u8>);
-
-impl Held {
-    /// Reads all of a stream, which cannot be gone back in.
-    fn read(stream: &mut (dyn Read + Send), path: &Path) -> Result<Held, Error> {
-        let stream = unpacked(stream).map_err(Error::io(path, "read"))?;
-        let mut bytes = Vec::new();
-        let read = stream.take(MOST_IN_MEMORY + 1).read_to_end(&mut bytes);
-        read.map_err(Error::io(path, "read"))?;
-        if bytes.len() as u64 > MOST_IN_MEMORY {
-            let limit = MOST_IN_MEMORY >> 30;
-            let reason = format!(
-                "more than the {limit} GiB that are read from standard input: name a file instead"
-            );
-            return Err(Error::damaged(path)(reason));
-        }
-        Ok(Held(bytes))
-    }
-}
-
-/// Unpacks a stream if it is compressed by gzip, in one piece or several.
-///
-/// # Errors
-/// If its first bytes cannot be read.
-fn unpacked<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let mut reader = BufReader::with_capacity(1 << 16, reader);
-    let mut start = Vec::new();
-    (&mut reader).take(2).read_to_end(&mut start)?;
-    let is_gzip = start == [0x1f, 0x8b];
-    let whole = io::Cursor::new(start).chain(reader);
-    Ok(if is_gzip {
-        Box::new(BufReader::with_capacity(
-            1 << 16,
-            MultiGzDecoder::new(whole),
-        ))
-    } else {
-        Box::new(whole)
-    })
-}
-
-impl Container for Held {
-    fn read(&self, position: u64, length: usize) -> io::Result<Vec<u8>> {
-        let start = usize::try_from(position).unwrap_or(usize::MAX);
-        let range = start..start.saturating_add(length);
-        Ok(self
-            .0
-            .get(range)
-            .ok_or(io::ErrorKind::UnexpectedEof)?
-            .to_vec())
-    }
-
-    fn is_sequential(&self) -> bool {
-        false
-    }
-
-    fn walk(&self) -> io::Result<Box<dyn Input + '_>> {
-        let length = self.0.len() as u64;
-        Ok(Box::new(Known {
-            bytes: Forward(&self.0[..]),
-            length,
-        }))
-    }
-}
-
-/// A reader whose length is known.
-struct Known<R> {
-    bytes: Forward<R>,
-    length: u64,
-}
-
-impl<R: Read> Read for Known<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.bytes.read(buffer)
-    }
-}
-
-impl<R: Read> Input for Known<R> {
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        self.bytes.skip(count)
     }
 
     fn length(&self) -> Option<u64> {
