@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -213,32 +214,35 @@ impl Child {
         Pid::from_raw(self.process.id().cast_signed())
     }
 
-    /// Waits until it has ended, however long it takes.
-    pub(super) fn wait(&mut self) {
-        let _ = self.process.wait();
+    /// Kills it and waits for its end, which only a disk or a driver that does not answer can hold up.
+    pub(super) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        if !self.ends_within(LEAVE) {
+            tracing::warn!("{} ({}) cannot be killed", self.name, self.id());
+        }
+    }
+
+    fn ends_within(&mut self, limit: Duration) -> bool {
+        let since = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if since.elapsed() > limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
     }
 
     /// Ends it: by closing its channel, then by force.
-    pub(super) fn end(self) {
+    pub(super) fn end(mut self) {
         if self.is_listening {
             self.signal(Signal::TERM);
         }
-        let Child {
-            mut process,
-            channel,
-            ..
-        } = self;
-        drop(channel);
-        let asked = Instant::now();
-        while matches!(process.try_wait(), Ok(None)) {
-            if asked.elapsed() > LEAVE {
-                tracing::warn!("the loader does not end; killing it");
-                // Cannot fail in a way that matters: it has not been waited for, so the number is still its own.
-                let _ = process.kill();
-                let _ = process.wait();
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        // A closed channel is one whose other end reads nothing more; the descriptor itself goes with this child.
+        let _ = self.channel.shutdown(Shutdown::Both);
+        if !self.ends_within(LEAVE) {
+            tracing::warn!("the loader does not end; killing it");
+            self.kill();
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn supervise(
     loaders.start(events)?;
     loaders.connect(team.running())?;
     loop {
-        let event = match team.has_failed() {
+        let event = match team.is_ending() {
             true => events.next_within(TICK),
             false => Some(events.next()),
         };
@@ -47,7 +47,7 @@ pub(super) fn supervise(
             }
             // A terminal's Ctrl-C reaches the ranks as well; they know this process, and take both for one.
             if let Some(signal) = Signal::from_named_raw(heard.signal) {
-                team.signal(signal);
+                team.ask(signal);
             }
         }
         team.look()?;

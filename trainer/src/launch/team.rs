@@ -14,6 +14,10 @@ use super::events::Events;
 const NOTICE: Duration = Duration::from_secs(10);
 /// Time that a checkpoint may take after that.
 const CHECKPOINT: Duration = Duration::from_secs(600);
+/// Time that ranks may take to end once they are asked to: a step, and a checkpoint on a disk that is slow to answer.
+const FAREWELL: Duration = Duration::from_secs(1800);
+/// Between two looks at ranks that are to end.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The ranks that were started together.
 #[derive(Debug)]
@@ -22,6 +26,15 @@ pub(super) struct Team {
     /// The codes of those that ended as they should: finished, or stopped by a signal.
     codes: Vec<u8>,
     failure: Option<Failure>,
+    /// Since they are asked to end.
+    asked: Option<Asked>,
+}
+
+/// When ranks were asked to end, and when to say next that they have not.
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    say_after: Duration,
 }
 
 /// The first rank that failed, which takes the others with it.
@@ -39,6 +52,7 @@ impl Team {
             running: Vec::new(),
             codes: Vec::new(),
             failure: None,
+            asked: None,
         };
         for program in programs {
             let started = program
@@ -60,8 +74,16 @@ impl Team {
         &self.running
     }
 
-    /// Sends a signal to all of them.
-    pub(super) fn signal(&self, signal: Signal) {
+    /// Asks all of them, by a signal, to write a checkpoint and end.
+    pub(super) fn ask(&mut self, signal: Signal) {
+        self.signal(signal);
+        self.asked.get_or_insert_with(|| Asked {
+            at: Instant::now(),
+            say_after: NOTICE,
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
         self.running.iter().for_each(|rank| rank.signal(signal));
     }
 
@@ -104,42 +126,88 @@ impl Team {
         self.failure.is_some()
     }
 
-    /// Ends those that do not end by themselves after a failure.
+    /// Tells if all are to end, and [`Team::press`] has to be called from time to time.
+    pub(super) fn is_ending(&self) -> bool {
+        self.has_failed() || self.asked.is_some()
+    }
+
+    /// Ends those that do not end by themselves: after a failure, or when they were asked to.
     pub(super) fn press(&mut self) {
-        let Some(failure) = &mut self.failure else {
-            return;
-        };
-        let passed = failure.at.elapsed();
-        if passed < NOTICE {
-            return;
-        }
-        if !std::mem::replace(&mut failure.is_told, true) {
-            self.running
-                .iter()
-                .for_each(|rank| rank.signal(Signal::TERM));
-        }
-        for rank in &self.running {
-            if rank.is_stopped() || passed > NOTICE + CHECKPOINT {
-                tracing::warn!("{} does not end; killing it", rank.name());
-                rank.signal(Signal::KILL);
+        if let Some(failure) = &mut self.failure
+            && failure.at.elapsed() >= NOTICE
+        {
+            let passed = failure.at.elapsed();
+            if !std::mem::replace(&mut failure.is_told, true) {
+                self.signal(Signal::TERM);
             }
+            self.kill_if(|rank| rank.is_stopped() || passed > NOTICE + CHECKPOINT);
+        }
+        if let Some(asked) = &mut self.asked
+            && asked.at.elapsed() >= asked.say_after
+        {
+            let passed = asked.at.elapsed();
+            asked.say_after *= 2;
+            for rank in &self.running {
+                let is = match rank.is_stopped() {
+                    true => "is stopped by a signal: it goes on after SIGCONT",
+                    false => "has not ended",
+                };
+                let (name, id, seconds) = (rank.name(), rank.id(), passed.as_secs());
+                tracing::warn!("{name} ({id}) {is}; it was asked to {seconds} s ago");
+            }
+            self.kill_if(|_| passed > FAREWELL);
+        }
+    }
+
+    fn kill_if(&self, condition: impl Fn(&Child) -> bool) {
+        for rank in self.running.iter().filter(|rank| condition(rank)) {
+            tracing::warn!("{} does not end; killing it", rank.name());
+            rank.signal(Signal::KILL);
         }
     }
 
     /// Asks all of them for a checkpoint, and waits for their ends.
     pub(super) fn end(&mut self) {
-        self.signal(Signal::TERM);
-        self.wait();
+        self.ask(Signal::TERM);
+        while matches!(self.look(), Ok(())) && !self.running.is_empty() {
+            self.press();
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Kills all of them.
     pub(super) fn kill(&mut self) {
         self.signal(Signal::KILL);
-        self.wait();
-    }
-
-    fn wait(&mut self) {
-        self.running.iter_mut().for_each(Child::wait);
+        self.running.iter_mut().for_each(Child::kill);
         self.running.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_that_does_not_end_when_it_is_asked_is_killed_after_a_while() {
+        let mut deaf = Program::new("bash".into(), "-c");
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("deaf");
+        let text = format!(
+            "trap '' TERM; touch {}; while :; do sleep 0.05; done",
+            mark.display()
+        );
+        deaf.args([&text, "bash"]);
+        let mut team = Team::start(&[deaf], &Events::deaf()).unwrap();
+        while !mark.exists() {
+            std::thread::sleep(LOOK);
+        }
+        team.ask(Signal::TERM);
+        team.press();
+        team.look().unwrap();
+        assert_eq!((team.is_ending(), team.code()), (true, None));
+        let long_ago = Instant::now().checked_sub(FAREWELL + LOOK).unwrap();
+        team.asked.as_mut().unwrap().at = long_ago;
+        team.end();
+        assert_eq!(team.code(), Some(128 + 9));
     }
 }
