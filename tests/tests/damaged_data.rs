@@ -1,10 +1,11 @@
-//! Promise: shards that cannot be read cost samples, which are named, and never the process.
+//! Promise: what cannot be read of shards costs samples, which are named, and what cannot be read of weights is an error
+//! that names the file. No process is lost by either.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use shardtool::Dataset;
-use tests::{Site, program, run};
+use tests::{Running, Site, program, run, run_ok};
 
 /// A page of a shard, and the samples that have bytes in it.
 struct Page {
@@ -37,17 +38,22 @@ impl Page {
     }
 }
 
-/// Runs a program beside a copy of the site's shards in `full/`, which is a full file system in memory, where the page
-/// is a hole: whoever maps the file and touches it is sent SIGBUS, as by a bad sector. None, loudly, where a user may
-/// not mount anything.
-fn with_hole(site: &Site, page: &Page, name: &str, arguments: &[String]) -> Option<Output> {
+/// Runs a program beside a copy of one of the site's directories in `full/`, which is a full file system in memory,
+/// where a page of a file is a hole: whoever maps the file and touches it is sent SIGBUS, as by a bad sector. None,
+/// loudly, where a user may not mount anything.
+fn with_hole(
+    site: &Site,
+    (directory, file, offset): (&str, &str, u64),
+    name: &str,
+    arguments: &[String],
+) -> Option<Output> {
     const SCRIPT: &str = "set -e
         mkdir -p full
-        mount -t tmpfs -o size=32m tmpfs full
-        cp -r shards full/
-        fallocate --punch-hole --offset $1 --length 4096 full/shards/$2
+        mount -t tmpfs -o size=256m tmpfs full
+        cp -r $1 full/
+        fallocate --punch-hole --offset $3 --length 4096 full/$1/$2
         cat /dev/zero > full/filler 2> /dev/null || true
-        shift 2
+        shift 3
         exec \"$@\"";
     let unshare = |script: &str, more: &[&str]| {
         let mut command = Command::new("unshare");
@@ -60,12 +66,8 @@ fn with_hole(site: &Site, page: &Page, name: &str, arguments: &[String]) -> Opti
         eprintln!("SKIPPED: no user and mount namespaces here, so no bad page is tried");
         return None;
     }
-    let (offset, shard) = (
-        page.offset.to_string(),
-        page.shard.file_name().expect("a file"),
-    );
-    let mut command = unshare(SCRIPT, &[&offset]);
-    command.arg(shard).arg(program(name)).args(arguments);
+    let mut command = unshare(SCRIPT, &[directory, file, &offset.to_string()]);
+    command.arg(program(name)).args(arguments);
     Some(command.output().expect("unshare has just run"))
 }
 
@@ -106,7 +108,9 @@ fn a_page_that_cannot_be_had_costs_its_samples() {
             .collect::<Vec<_>>()
     };
 
-    let Some(verified) = with_hole(&site, &page, "shardtool", &text(&["verify", "full/shards"]))
+    let shard = page.shard.file_name().expect("a file").to_string_lossy();
+    let hole = ("shards", &*shard, page.offset);
+    let Some(verified) = with_hole(&site, hole, "shardtool", &text(&["verify", "full/shards"]))
     else {
         return;
     };
@@ -119,7 +123,7 @@ fn a_page_that_cannot_be_had_costs_its_samples() {
 
     let extract = text(&["extract", "full/shards", "--sample", "7", "--out", "7.jpg"]);
     let (_, stderr) = ended(
-        &with_hole(&site, &page, "shardtool", &extract).expect("as before"),
+        &with_hole(&site, hole, "shardtool", &extract).expect("as before"),
         2,
     );
     assert!(stderr.contains(&told(&page, 7)), "{stderr}");
@@ -132,7 +136,7 @@ fn a_page_that_cannot_be_had_costs_its_samples() {
         .expect("--shards");
     launch[shards] = "full/shards".to_owned();
     let (_, stderr) = ended(
-        &with_hole(&site, &page, "trainer", &launch).expect("as before"),
+        &with_hole(&site, hole, "trainer", &launch).expect("as before"),
         0,
     );
     assert_eq!(
@@ -146,6 +150,55 @@ fn a_page_that_cannot_be_had_costs_its_samples() {
             line.is_some_and(|line| line.contains("replaced by another")),
             "{stderr}"
         );
+    }
+}
+
+#[test]
+fn a_page_of_weights_that_cannot_be_had_is_an_error() {
+    let site = Site::new(8);
+    let arguments = site.launch_arguments("run");
+    Running::start("trainer", &arguments, &site.path("log")).wait_ok();
+    std::fs::create_dir(site.path("weights")).expect("a new directory");
+    let official = site.path("weights/official.pth.tar");
+    let export = [
+        "export",
+        &site.path("run"),
+        "--to",
+        "official",
+        "--out",
+        &official,
+    ];
+    run_ok("trainer", &export);
+    let newest = std::fs::read_dir(site.path("run/checkpoints")).expect("checkpoints");
+    let newest = newest.flatten().map(|entry| entry.path()).max();
+    let newest = newest.expect("one of them");
+    std::fs::rename(newest, site.path("weights/newest")).expect("the same file system");
+
+    let (out, config) = (site.path("out"), site.path("config.yaml"));
+    for (file, arguments) in [
+        (
+            "newest/encoder.safetensors",
+            ["export", "full/weights/newest", "--to", "hf", "--out", &out].as_slice(),
+        ),
+        (
+            "official.pth.tar",
+            &[
+                "import",
+                "full/weights/official.pth.tar",
+                "--config",
+                &config,
+                "--out",
+                &out,
+            ],
+        ),
+    ] {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let Some(output) = with_hole(&site, ("weights", file, 4096), "trainer", &arguments) else {
+            return;
+        };
+        let (_, stderr) = ended(&output, 2);
+        assert!(stderr.contains(&format!("full/weights/{file}")), "{stderr}");
+        assert!(stderr.contains("a page of it cannot be read"), "{stderr}");
     }
 }
 

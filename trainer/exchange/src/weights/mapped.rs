@@ -2,15 +2,18 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 use safetensors::tensor::{SafeTensors, TensorView};
 use shardtool::regular;
 
 use super::{Data, Tensors};
 use crate::Error;
+
+/// Bytes that are read at a time.
+const PIECE: usize = 1 << 20;
 
 /// A file mapped into memory.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Maps the file `path`.
+    /// Maps the file `path`, once all of it could be read: a page that cannot be is an error then, and no SIGBUS later.
     ///
     /// # Errors
     /// What the system says, or that it is no [regular] file.
@@ -29,6 +32,15 @@ impl Mapped {
         // SAFETY: the map is read only. Another process that shortens the file meanwhile would end this one by SIGBUS;
         // nobody changes a finished checkpoint, and no way of reading 10 GB without copying them knows better.
         let map = unsafe { Mmap::map(&file) }?;
+        match map.advise(Advice::PopulateRead) {
+            // Linux before 5.14.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                io::copy(&mut BufReader::with_capacity(PIECE, &file), &mut io::sink())?;
+            }
+            populated => populated.map_err(|cause| {
+                io::Error::other(format!("a page of it cannot be read ({cause})"))
+            })?,
+        }
         Ok(Mapped {
             map,
             path: path.to_owned(),
