@@ -1,4 +1,4 @@
-//! Promise: what cannot be read of shards costs samples, which are named, and what cannot be read of weights is an error
+//! Promise: what cannot be read of shards costs samples, which are named; what cannot be read of weights is an error
 //! that names the file. No process is lost by either.
 
 use std::path::{Path, PathBuf};
