@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use memmap2::{Advice, Mmap};
 use safetensors::tensor::{SafeTensors, TensorView};
-use shardtool::regular;
+use shardtool::{memory, regular};
 
 use super::{Data, Tensors};
 use crate::Error;
@@ -23,7 +24,8 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Maps the file `path`, once all of it could be read: a page that cannot be is an error then, and no SIGBUS later.
+    /// Maps the file `path`. If there is memory for all of it, it is read at once, so that a page that cannot be read
+    /// is an error here, and no SIGBUS later.
     ///
     /// # Errors
     /// What the system says, or that it is no [regular] file.
@@ -32,14 +34,9 @@ impl Mapped {
         // SAFETY: the map is read only. Another process that shortens the file meanwhile would end this one by SIGBUS;
         // nobody changes a finished checkpoint, and no way of reading 10 GB without copying them knows better.
         let map = unsafe { Mmap::map(&file) }?;
-        match map.advise(Advice::PopulateRead) {
-            // Linux before 5.14.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                io::copy(&mut BufReader::with_capacity(PIECE, &file), &mut io::sink())?;
-            }
-            populated => populated.map_err(|cause| {
-                io::Error::other(format!("a page of it cannot be read ({cause})"))
-            })?,
+        // Hostile files may be terabytes of nothing.
+        if memory::available().is_none_or(|there| map.len() as u64 <= there.bytes) {
+            read_all(&file, &map)?;
         }
         Ok(Mapped {
             map,
@@ -80,5 +77,21 @@ impl Mapped {
             name: name.to_owned(),
             cause,
         })
+    }
+}
+
+/// Has the system read all pages of a mapped file.
+fn read_all(file: &File, map: &Mmap) -> io::Result<()> {
+    match map.advise(Advice::PopulateRead) {
+        // Linux before 5.14.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            let mut file = BufReader::with_capacity(PIECE, file);
+            io::copy(&mut file, &mut io::sink()).map(drop)
+        }
+        Err(cause) => {
+            let reason = format!("a page of it cannot be read ({cause})");
+            Err(io::Error::other(reason))
+        }
+        Ok(()) => Ok(()),
     }
 }
