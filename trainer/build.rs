@@ -108,6 +108,7 @@ fn compile_shim(root: &Path) {
             "csrc/shim.cpp",
             "csrc/recompute.cpp",
             "csrc/device.cpp",
+            "csrc/linear.cpp",
             "csrc/distributed.cpp",
         ])
         .compile("ijepa_shim");

@@ -26,6 +26,7 @@ use crate::method::transformer::{
     Block, LayerNorm, Linear, Parameters, Scope, replace_positions, zeroed,
 };
 use crate::method::{parameters, positions, state_dict};
+use crate::torch::shim;
 
 /// Encodes the patches of an image, all of them (the target encoder) or those a mask keeps (the context encoder).
 pub struct Encoder {
@@ -236,7 +237,7 @@ impl Encoder {
     /// Projects patches to tokens: (B, n, 3·p²) to (B, n, D).
     fn embed(&self, patches: &Tensor) -> Result<Tensor, Error> {
         let Linear { weight, bias } = &self.patch_embed;
-        Ok(patches.f_linear(&weight.f_flatten(1, -1)?, Some(bias))?)
+        shim::linear(patches, &weight.f_flatten(1, -1)?, bias)
     }
 
     /// Copies `state`, under official names without a network's, into the encoder.
