@@ -1,6 +1,7 @@
 //! Files that are not JPEG, decoded by the `image` crate and its kin.
 
 mod depth;
+mod gif;
 mod png;
 mod tiff;
 
@@ -63,10 +64,11 @@ pub fn decode(
     let decoder = reader.into_decoder().map_err(wrong)?;
     let picture = picture(decoder, room).map_err(|reason| format!("{kind}: {reason}"))?;
     Ok(Other {
-        flaw: match &completed {
-            Some(_) => Some("ends without its IEND chunk".to_owned()),
-            None if kind == "PNG" => png::bomb(bytes),
-            None => None,
+        flaw: match (&completed, kind) {
+            (Some(_), _) => Some("ends without its IEND chunk".to_owned()),
+            (None, "PNG") => png::wrong_checksum(bytes).or_else(|| png::bomb(bytes)),
+            (None, "GIF") => gif::uncovered(bytes),
+            _ => None,
         },
         ..picture
     })

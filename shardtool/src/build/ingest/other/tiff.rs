@@ -1,4 +1,5 @@
-//! TIFF files of more than 8 bits a sample, which the `image` crate refuses or makes black or white.
+//! TIFF files that the `image` crate refuses or gets wrong: of more than 8 bits a sample, which it makes black or
+//! white, and with colours that are multiplied by their alpha, which it leaves dark.
 
 use std::io::Cursor;
 
@@ -10,7 +11,7 @@ use super::super::size::check_size;
 use super::{MAX_ALLOCATION, Other, depth, pixels_and_more};
 use crate::build::budget::Taken;
 
-/// Decodes a file's first image, if its samples have more than 8 bits; else gives nothing.
+/// Decodes a file's first image, if it is of such a kind; else gives nothing.
 pub fn decode(
     bytes: &[u8],
     room: &dyn Fn(u64) -> Result<Taken, String>,
@@ -32,7 +33,12 @@ pub fn decode(
     {
         return Err("fill order 2: not read".to_owned());
     }
+    let extra: Option<Vec<u16>> = decoder
+        .find_tag_unsigned_vec(Tag::ExtraSamples)
+        .map_err(wrong)?;
+    let is_multiplied = extra.is_some_and(|kinds| kinds.first() == Some(&1));
     let channels = match decoder.colortype().map_err(wrong)? {
+        ColorType::RGBA(8) if is_multiplied => 4,
         ColorType::Gray(9..) => 1,
         ColorType::GrayA(9..) => 2,
         ColorType::RGB(9..) => 3,
@@ -41,11 +47,18 @@ pub fn decode(
     };
     let layout = decoder.image_buffer_layout().map_err(wrong)?;
     if layout.planes > 1 {
-        return Err("more than 8 bits a sample, a plane for each channel: not read".to_owned());
+        let reason =
+            "more than 8 bits a sample or multiplied colours, a plane for each channel: not read";
+        return Err(reason.to_owned());
     }
+    let is_deep = !matches!(decoder.colortype(), Ok(ColorType::RGBA(8)));
     let _held = room(layout.complete_len as u64 * 3 + pixels_and_more(width, height))?;
     let orientation = decoder.find_tag_unsigned(Tag::Orientation).map_err(wrong)?;
     let (samples, how) = match decoder.read_image().map_err(wrong)? {
+        DecodingResult::U8(samples) => {
+            let how = "colours divided by their alpha";
+            (opaque(divided(samples), channels), how.to_owned())
+        }
         DecodingResult::U16(samples) => depth::integers(&opaque(samples, channels)),
         DecodingResult::U32(samples) => depth::integers(&opaque(samples, channels)),
         DecodingResult::I16(samples) => depth::integers(&opaque(samples, channels)),
@@ -69,8 +82,20 @@ pub fn decode(
             .filter(|value| (1..=8).contains(value))
             .unwrap_or(1),
         scaled: Some(how),
-        flaw: None,
+        flaw: (is_multiplied && is_deep && channels > 3)
+            .then(|| "its colours are multiplied by their alpha".to_owned()),
     }))
+}
+
+/// Divides colours by the alpha that they were multiplied with, as Pillow does.
+fn divided(mut samples: Vec<u8>) -> Vec<u8> {
+    for [colours @ .., alpha] in samples.as_chunks_mut::<4>().0 {
+        for colour in colours.iter_mut().filter(|_| *alpha > 0) {
+            let whole = u32::from(*colour) * 255 / u32::from(*alpha);
+            *colour = whole.min(255) as u8;
+        }
+    }
+    samples
 }
 
 /// Drops the last channel of those that have transparency.
@@ -108,6 +133,27 @@ mod tests {
             image.write_data(&[1, 2]).unwrap();
         }
         bytes.into_inner()
+    }
+
+    #[test]
+    fn multiplied_colours_are_divided() {
+        let file = |kind: u16| {
+            let mut bytes = Cursor::new(Vec::new());
+            let mut encoder = TiffEncoder::new(&mut bytes).unwrap();
+            let mut image = encoder.new_image::<colortype::RGBA8>(2, 1).unwrap();
+            let tags = image.encoder();
+            tags.write_tag(Tag::ExtraSamples, kind).unwrap();
+            image.write_data(&[100, 50, 0, 128, 9, 8, 7, 0]).unwrap();
+            bytes.into_inner()
+        };
+        let budget = Budget::new(1 << 20);
+        let decode = |bytes: &[u8]| decode(bytes, &|bytes| Ok(budget.take(bytes)));
+        let divided = decode(&file(1)).unwrap().unwrap();
+        assert_eq!(divided.pixels, [199, 99, 0, 9, 8, 7]);
+        assert!(
+            decode(&file(2)).unwrap().is_none(),
+            "they are not multiplied"
+        );
     }
 
     #[test]
