@@ -61,8 +61,15 @@ pub fn open(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
                 "its classes have other names than another file's",
             ));
         }
-        for column in &columns.unread {
-            let remark = format!("column \"{column}\" is not read");
+        let unread = columns.unread.iter();
+        let unread = unread.map(|column| format!("column \"{column}\" is not read"));
+        let further = columns.further.iter().map(|column| column.name.as_str());
+        let no_classes = further
+            .filter(|name| columns.label.is_none() && LABELS.contains(name))
+            .map(|name| {
+                format!("column \"{name}\" is of no whole numbers or names: no classes, but labels")
+            });
+        for remark in unread.chain(no_classes) {
             if !contents.remarks.contains(&remark) {
                 contents.remarks.push(remark);
             }

@@ -1,5 +1,5 @@
 use parquet::basic::Compression;
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
@@ -158,6 +158,23 @@ fn what_is_cut_short_is_refused() {
     for length in 0..whole.len() {
         assert!(opened(&[("train", &whole[..length])]).is_err(), "{length}");
     }
+}
+
+#[test]
+fn labels_that_are_no_classes_are_told() {
+    let schema = "message schema { optional binary bytes; optional double label; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    write::<ByteArrayType>(&mut group, &[ByteArray::from(image(1))], &[1]);
+    write::<DoubleType>(&mut group, &[0.5], &[1]);
+    group.close().unwrap();
+    let (_folder, part) = opened(&[("train", &writer.into_inner().unwrap())]).unwrap();
+    assert_eq!(part.contents.items[0].class, None);
+    let remark = "column \"label\" is of no whole numbers or names: no classes, but labels";
+    assert_eq!(part.contents.remarks, [remark]);
+    let labels = part.contents.labels.columns();
+    assert!(labels.iter().any(|column| column.name == "label"));
 }
 
 proptest! {
