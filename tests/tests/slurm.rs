@@ -272,6 +272,7 @@ fn faults_are_found_before_there_is_a_job() {
     assert_eq!(output.status.code(), Some(0));
     assert!(script.contains("--devices=cpu --ranks=2"), "{script}");
     assert!(script.contains("#SBATCH --nodes=2\n"), "{script}");
+    assert!(script.contains("    --max-restarts=3 \\\n"), "{script}");
     assert!(
         !Path::new(&logs).exists(),
         "nothing is written by --dry-run"

@@ -64,6 +64,9 @@ pub struct Args {
     /// How often a stopped run goes back into the queue
     #[arg(long, value_name = "N", default_value_t = 100)]
     max_requeues: u32,
+    /// Times that the ranks start again within the job, from the last checkpoint, when one died or failed
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    max_restarts: u32,
     /// Go back into the queue after a stop, and when a node fails: the default
     #[arg(long, overrides_with = "no_requeue")]
     requeue: bool,
@@ -183,6 +186,9 @@ impl Args {
             (DeviceKind::Cuda, None, gpus) => Devices::GpusPerNode(gpus.clone()),
         };
         let mut options = verbosity.arguments();
+        if self.max_restarts > 0 {
+            options.push(format!("--max-restarts={}", self.max_restarts));
+        }
         if let Some(shards) = &self.shards {
             options.push(option("--shards", literal(shards))?);
         }
