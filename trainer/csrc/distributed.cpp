@@ -38,7 +38,6 @@ static_assert(sizeof(ProcessGroupGloo) == 488 && sizeof(ProcessGroupGloo::Option
 
 // Buckets of PyTorch's DistributedDataParallel: a small first one, so that sending begins early.
 constexpr size_t first_bucket = size_t{1} << 20;
-constexpr size_t bucket = size_t{25} << 20;
 // Tensors that are broadcast together.
 constexpr size_t broadcast_buffer = size_t{250} << 20;
 
@@ -168,22 +167,25 @@ char* ijepa_group_broadcast(Group* group, at::Tensor* const* tensors, size_t cou
   });
 }
 
-// Makes a reducer of the parameters' gradients; all of them must require gradients.
+// Makes a reducer of the parameters' gradients; all of them must require gradients. It sends about `bucket_bytes` at a
+// time, or all at once after the backward pass if that is 0.
 char* ijepa_reducer_new(Group* group, at::Tensor* const* parameters, size_t count, bool as_bfloat16,
-                        c10d::Reducer** reducer) {
+                        size_t bucket_bytes, c10d::Reducer** reducer) {
   return guarded([&] {
+    const size_t bucket = bucket_bytes != 0 ? bucket_bytes : size_t{1} << 60;
+    const size_t first = bucket_bytes != 0 ? std::min(first_bucket, bucket) : bucket;
     const Tensors leaves = list(parameters, count);
     for (const at::Tensor& leaf : leaves) {
       if (!leaf.requires_grad()) throw std::invalid_argument("a parameter that needs no gradient cannot be reduced");
     }
     const std::vector<bool> sparse(count, false);
-    auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(leaves, {first_bucket, bucket}, sparse));
+    auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(leaves, {first, bucket}, sparse));
     // The last layers' gradients are there first.
     std::reverse(buckets.begin(), buckets.end());
     auto made = std::make_unique<c10d::Reducer>(
         leaves, std::move(buckets), group->processes, sparse, static_cast<int64_t>(bucket),
         /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/true,
-        /*param_names=*/std::unordered_map<size_t, std::string>{}, static_cast<int64_t>(first_bucket),
+        /*param_names=*/std::unordered_map<size_t, std::string>{}, static_cast<int64_t>(first),
         /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false,
         /*bucket_bytes_cap_list=*/std::vector<int64_t>{});
     made->register_comm_hook(std::make_unique<Sum>(group->processes, as_bfloat16));

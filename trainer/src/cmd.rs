@@ -25,7 +25,7 @@ use shardtool::program::{Results, Verbosity, arguments};
 use trainer::config::{self, Config, MAX_THREADS, default_threads};
 use trainer::run::Resume;
 use trainer::stop;
-use trainer::torch::threads;
+use trainer::torch::environment;
 
 /// I-JEPA pretraining on libtorch.
 #[derive(Parser)]
@@ -148,9 +148,9 @@ fn set_threads(threads: Option<usize>, local_world: u32) -> Result<()> {
 pub fn run(cli: Cli, out: &mut Results) -> Result<u8> {
     let is_stopped_softly = matches!(cli.command, Command::Launch(_) | Command::Train(_));
     if is_stopped_softly || matches!(cli.command, Command::Bench(_) | Command::Eval(_)) {
-        // Where it cannot be had, training is slower in company and the same otherwise.
-        threads::spin_shortly()
-            .unwrap_or_else(|error| tracing::debug!("OpenMP's threads spin long: {error}"));
+        // Where it cannot be had, training is slower in company, takes more memory, and is the same otherwise.
+        environment::complete()
+            .unwrap_or_else(|error| tracing::debug!("libraries are as they come: {error}"));
     }
     if !is_stopped_softly {
         stop::release();

@@ -2,5 +2,5 @@
 
 pub mod cuda;
 pub mod device;
+pub mod environment;
 pub mod shim;
-pub mod threads;

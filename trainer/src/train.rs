@@ -184,7 +184,8 @@ impl Run {
         let whole = ijepa.state().into_iter().chain(optimizer.state());
         ranks.take_over(&whole.map(|(_, tensor)| tensor).collect::<Vec<_>>())?;
         let as_bfloat16 = config.trainer.compress_gradients == Compression::Bf16;
-        ranks.sum_gradients_of(&ijepa.trained(), as_bfloat16)?;
+        let bucket_bytes = usize::from(config.trainer.bucket_mb) << 20;
+        ranks.sum_gradients_of(&ijepa.trained(), as_bfloat16, bucket_bytes)?;
         let total_steps = config.total_steps(epoch_len);
         let signs_every = if is_first {
             config.trainer.signs_every

@@ -30,6 +30,9 @@ pub struct Trainer {
     pub peer_patience: u64,
     /// Form in which gradients go from rank to rank: `bf16` halves the bytes, and rounds each sum on its way.
     pub compress_gradients: Compression,
+    /// MiB of gradients that go from rank to rank at a time, while the backward pass goes on, as PyTorch's
+    /// `bucket_cap_mb`; 0 for all of them after it.
+    pub bucket_mb: u16,
     /// Compute each block a second time in the backward pass instead of keeping it: much less memory, longer steps.
     ///
     /// This changes no result where operators repeat themselves, as they do on a CPU.
@@ -81,6 +84,7 @@ impl Default for Trainer {
             loader_patience: 300,
             peer_patience: 300,
             compress_gradients: Compression::None,
+            bucket_mb: 25,
             activation_checkpointing: false,
             tf32: false,
             on_nonfinite: OnNonfinite::Stop,
@@ -107,6 +111,7 @@ impl Trainer {
     /// stopped at one may have to go on by skipping it.
     pub const FREE_ON_RESUME: &[&str] = &[
         "activation_checkpointing",
+        "bucket_mb",
         "log_every",
         "loader_patience",
         "max_skipped",

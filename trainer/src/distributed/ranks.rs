@@ -175,7 +175,8 @@ impl Ranks {
         told.map_err(|cause| self.lost(cause))
     }
 
-    /// Has the gradients of these parameters summed over all ranks from now on; all of them require gradients.
+    /// Has the gradients of these parameters summed over all ranks from now on; all of them require gradients. See
+    /// [`Reducer::new`] for the rest.
     ///
     /// # Errors
     /// From libtorch.
@@ -183,9 +184,11 @@ impl Ranks {
         &mut self,
         parameters: impl IntoIterator<Item = &'a Tensor>,
         as_bfloat16: bool,
+        bucket_bytes: usize,
     ) -> Result<(), Error> {
         if let Some(peers) = &mut self.peers {
-            peers.reducer = Some(Reducer::new(&peers.group, parameters, as_bfloat16)?);
+            let reducer = Reducer::new(&peers.group, parameters, as_bfloat16, bucket_bytes)?;
+            peers.reducer = Some(reducer);
         }
         Ok(())
     }

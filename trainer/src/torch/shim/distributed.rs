@@ -72,6 +72,7 @@ unsafe extern "C" {
         parameters: *const Handle,
         count: usize,
         as_bfloat16: bool,
+        bucket_bytes: usize,
         reducer: *mut Raw,
     ) -> *mut c_char;
     fn ijepa_reducer_drop(reducer: Raw);
@@ -317,7 +318,8 @@ pub struct Reducer(Raw);
 impl Reducer {
     /// Makes one for these parameters, in the same order on every rank; all of them require gradients.
     ///
-    /// With `as_bfloat16`, sums are rounded to bfloat16 on their way.
+    /// With `as_bfloat16`, sums are rounded to bfloat16 on their way. About `bucket_bytes` are sent at a time, while
+    /// the backward pass goes on; if that is 0, all after it.
     ///
     /// # Errors
     /// From libtorch.
@@ -325,6 +327,7 @@ impl Reducer {
         group: &Group,
         parameters: impl IntoIterator<Item = &'a Tensor>,
         as_bfloat16: bool,
+        bucket_bytes: usize,
     ) -> Result<Reducer, Error> {
         let parameters = handles(parameters);
         let mut reducer = null_mut();
@@ -335,6 +338,7 @@ impl Reducer {
                 parameters.as_ptr(),
                 parameters.len(),
                 as_bfloat16,
+                bucket_bytes,
                 &mut reducer,
             ))?;
         }

@@ -25,7 +25,7 @@ use crate::cmd::bench::report::Subject;
 use crate::cmd::bench::step::median;
 use trainer::config::Config;
 use trainer::torch::device::Bfloat16;
-use trainer::torch::threads;
+use trainer::torch::environment;
 
 /// The program that measures a variant of the official code.
 const CHILD: &str = include_str!("../../../../benches/official/child.py");
@@ -223,7 +223,7 @@ impl Entrants<'_> {
             work["variant"] = json!(variant);
             let mut command = python_command(how.python);
             command.arg(self.program).arg(work.to_string());
-            threads::as_by_itself(&mut command);
+            environment::as_by_itself(&mut command);
             command
         } else {
             let mut command = Command::new(std::env::current_exe()?);
