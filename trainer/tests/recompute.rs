@@ -60,6 +60,32 @@ fn gradients_are_the_same_bit_for_bit() {
     }
 }
 
+/// Autocast keeps the copies of weights that it casts. One made in a part's first pass, without gradients, must not
+/// serve where they are wanted: libtorch 2.11 sees to that itself.
+#[test]
+fn a_part_can_be_used_both_ways_under_one_autocast() {
+    let values = (Tensor::arange(16, (Kind::Float, Device::Cpu)) * 0.37).sin();
+    let gradient = |recompute: bool| {
+        let weight = values.view([4, 4]).copy().set_requires_grad(true);
+        let input = (values.view([4, 4]) * 2.0).set_requires_grad(true);
+        let sum = {
+            let _mixed = Autocast::bfloat16(&input).unwrap();
+            let one = if recompute {
+                let inner = weight.shallow_clone();
+                // SAFETY: a tensor that is only read.
+                unsafe { recomputed(&input, &[&weight], move |x| Ok(x.matmul(&inner))) }.unwrap()
+            } else {
+                input.matmul(&weight)
+            };
+            (one + input.matmul(&weight) * 2.0).sum(Kind::Float)
+        };
+        sum.f_backward().unwrap();
+        weight.grad()
+    };
+    let (one, other) = (gradient(true), gradient(false));
+    assert!(one.allclose(&other, 1e-2, 1e-2, false), "{one} {other}");
+}
+
 /// Counts how often it is called, and when it goes.
 struct Counter(Arc<AtomicUsize>, Arc<AtomicUsize>);
 
