@@ -15,7 +15,7 @@ use crate::Error;
 
 /// Tensors of its own, on the host. Made once for a run and filled again for each checkpoint: it doubles what the run
 /// needs of host memory on a CPU, and needs as much as the networks and moments (16 bytes per trained parameter, 4 per
-/// parameter of the target encoder) beside a GPU.
+/// parameter of the target encoder) beside a GPU; libtorch rounds each page-locked tensor up to a power of two there.
 #[derive(Debug)]
 pub struct Snapshot {
     parts: Vec<(&'static str, Vec<Copied>)>,
@@ -115,8 +115,12 @@ impl View for &Copied {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        // SAFETY: a contiguous CPU tensor owns `data_len` bytes at its data pointer, for as long as it lives. Nothing
-        // writes to them meanwhile: `take` needs the snapshot mutably, and no other handle to this memory exists.
+        // A tensor without elements has no memory: its pointer is null.
+        if self.data_len() == 0 {
+            return Cow::Borrowed(&[]);
+        }
+        // SAFETY: a contiguous CPU tensor with elements owns `data_len` bytes at its data pointer, for as long as it
+        // lives. Nothing writes to them meanwhile: `take` needs the snapshot mutably, and no other handle exists.
         Cow::Borrowed(unsafe {
             std::slice::from_raw_parts(self.tensor.data_ptr().cast::<u8>(), self.data_len())
         })
