@@ -138,6 +138,7 @@ impl LoaderConfig {
         self.data.check()?;
         self.mask.check(&self.data.crop_size)?;
         self.loader.check()?;
+        self.loader.mask_law.check(&self.mask)?;
         if let Some(batch) = self.global_batch {
             check::between("optimization.global_batch", batch, 1, u64::from(u32::MAX))?;
         }

@@ -17,10 +17,13 @@
 //!   says it is for the images of one GPU: blocks of equal size stack into one tensor, and drawing it for the step
 //!   rather than for the group gives all ranks equal work.
 //!
+//! Three more laws are those that the paper compares with its own, in `partition`.
+//!
 //! A context that keeps too few patches is drawn again; after each 20 failures the last target not yet given up may be
 //! overlapped. Since every reachable block is larger than `min_keep` ([`MaskSampler::new`] makes sure), that ends.
 
 mod blocks;
+mod partition;
 
 use crate::config::{LoaderConfig, MaskLaw};
 use crate::error::Error;
@@ -84,14 +87,25 @@ impl MaskSampler {
         let sizes = SizeSampler::new(config, (height, width));
         let target = sizes.target_limits();
         let context = sizes.context_limits();
-        for (kind, scale_key, limits) in [
-            ("target", "mask.pred_mask_scale", &target),
-            ("context", "mask.enc_mask_scale", &context),
-        ] {
+        let law = config.loader.mask_law;
+        let of_targets = ("target", "mask.pred_mask_scale", &target);
+        let of_contexts = ("context", "mask.enc_mask_scale", &context);
+        let decisive = match law {
+            MaskLaw::Released | MaskLaw::Unbiased => vec![of_targets, of_contexts],
+            MaskLaw::Block | MaskLaw::Random => vec![of_targets],
+            MaskLaw::Rasterized => vec![("context", "loader.mask_law", &context)],
+        };
+        for (kind, scale_key, limits) in decisive {
             refuse_endless(kind, scale_key, limits, mask.min_keep, (height, width))?;
         }
+        let context_limit = match law {
+            MaskLaw::Block | MaskLaw::Random => {
+                partition::context_limit(mask, (height, width), &target)?
+            }
+            _ => context.largest_area,
+        };
         Ok(MaskSampler {
-            law: config.loader.mask_law,
+            law,
             height,
             width,
             min_keep: mask.min_keep,
@@ -100,7 +114,7 @@ impl MaskSampler {
             allow_overlap: mask.allow_overlap,
             sizes,
             limits: MaskLimits {
-                context: context.largest_area,
+                context: context_limit,
                 target: target.largest_area,
             },
             positions: Stream::new(seed, Purpose::BlockPosition, 0),
@@ -127,6 +141,16 @@ impl MaskSampler {
 
     /// Draws the masks of the `images` positions from `first` of a step's global batch.
     pub fn draw(&self, step: u64, first: u32, images: usize) -> GroupMasks {
+        match self.law {
+            MaskLaw::Released | MaskLaw::Unbiased => self.draw_blocks(step, first, images),
+            MaskLaw::Block | MaskLaw::Random | MaskLaw::Rasterized => {
+                self.draw_partition(step, first, images)
+            }
+        }
+    }
+
+    /// Draws target blocks, and context blocks without what those cover.
+    fn draw_blocks(&self, step: u64, first: u32, images: usize) -> GroupMasks {
         let (target, context) = self.block_sizes(step);
         let target_len = target.area();
         let mut targets: Vec<Vec<i64>> = (0..self.targets)
@@ -168,16 +192,15 @@ impl MaskSampler {
                 let mut start = 0;
                 for (image, &end) in ends.iter().enumerate() {
                     let patches = &patches[start..end];
-                    match self.law {
-                        MaskLaw::Released => cut.extend_from_slice(&patches[..context_len]),
-                        MaskLaw::Unbiased => {
-                            keep_some(
-                                patches,
-                                context_len,
-                                &mut stream.at(step, first + image as u32),
-                                &mut cut,
-                            );
-                        }
+                    if self.law == MaskLaw::Released {
+                        cut.extend_from_slice(&patches[..context_len]);
+                    } else {
+                        keep_some(
+                            patches,
+                            context_len,
+                            &mut stream.at(step, first + image as u32),
+                            &mut cut,
+                        );
                     }
                     start = end;
                 }
@@ -228,10 +251,7 @@ impl MaskSampler {
 
     fn place(&self, size: BlockSize, draws: &mut Draws) -> Block {
         // The released code draws below grid - block and so leaves out the last row and column.
-        let spare = match self.law {
-            MaskLaw::Released => 0,
-            MaskLaw::Unbiased => 1,
-        };
+        let spare = usize::from(self.law != MaskLaw::Released);
         let top = draws.below((self.height - size.height + spare) as u32) as usize;
         let left = draws.below((self.width - size.width + spare) as u32) as usize;
         Block { top, left, size }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::between;
+use super::check::{between, fault};
+use super::mask::Mask;
 use crate::error::Error;
 
 /// The most `workers`: each is a thread of the system, which has no more for long.
@@ -92,6 +93,41 @@ pub enum MaskLaw {
     /// The law that the paper's text describes: any position, scale and shape independent, and a random subset of the
     /// context kept where it is truncated.
     Unbiased,
+    /// One block hidden, and all the rest seen: "block" of the paper's table 6, with `pred_mask_scale: [0.6, 0.6]`.
+    Block,
+    /// As many patches hidden as in a block of `block`, but anywhere: "random" of the paper's table 6.
+    Random,
+    /// A quarter of the grid seen, another one for each image, and the other three hidden: "rasterized" of table 6.
+    Rasterized,
+}
+
+impl MaskLaw {
+    /// Returns how many targets an image has under this law, where that is no matter of `mask.num_pred_masks`.
+    fn targets(self) -> Option<usize> {
+        match self {
+            MaskLaw::Released | MaskLaw::Unbiased => None,
+            MaskLaw::Block | MaskLaw::Random => Some(1),
+            MaskLaw::Rasterized => Some(3),
+        }
+    }
+
+    /// Refuses numbers of masks that this law does not have.
+    pub(super) fn check(self, mask: &Mask) -> Result<(), Error> {
+        let Some(targets) = self.targets() else {
+            return Ok(());
+        };
+        for (key, value, only) in [
+            ("mask.num_pred_masks", mask.num_pred_masks, targets),
+            ("mask.num_enc_masks", mask.num_enc_masks, 1),
+        ] {
+            if value != only {
+                let law = format!("{self:?}").to_lowercase();
+                let problem = format!("must be {only} under loader.mask_law: {law}");
+                return Err(fault(key, value, problem));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How exactly `dct` images are decoded. Both ways are deterministic; other codecs have one way only.

@@ -61,7 +61,7 @@ impl SizeLimits {
     }
 }
 
-/// Draws block sizes by one law or the other.
+/// Draws block sizes by one of the laws.
 #[derive(Clone, Debug)]
 pub(super) struct SizeSampler {
     law: MaskLaw,
@@ -104,7 +104,8 @@ impl SizeSampler {
                 let context = released(self.grid, uniform(), self.context_scale, CONTEXT_ASPECT).1;
                 (target, context)
             }
-            MaskLaw::Unbiased => {
+            MaskLaw::Rasterized => (self.quarter(), self.quarter()),
+            MaskLaw::Unbiased | MaskLaw::Block | MaskLaw::Random => {
                 let mut draws = self.stream.at(step, 0);
                 let scale = draws.uniform_in(self.target_scale);
                 let aspect = draws.uniform_in(self.target_aspect);
@@ -130,7 +131,18 @@ impl SizeSampler {
             MaskLaw::Released => SizeLimits::of(reachable(RELEASED_BITS, |drawn| {
                 released(self.grid, released_uniform(drawn), scale, aspect)
             })),
-            MaskLaw::Unbiased => unbiased_limits(self.grid, scale, aspect),
+            MaskLaw::Rasterized => SizeLimits::of(vec![(self.quarter(), 1.0)]),
+            MaskLaw::Unbiased | MaskLaw::Block | MaskLaw::Random => {
+                unbiased_limits(self.grid, scale, aspect)
+            }
+        }
+    }
+
+    /// Returns a quarter of the grid; of an odd one, the middle row and column are in none.
+    fn quarter(&self) -> BlockSize {
+        BlockSize {
+            height: self.grid.0 / 2,
+            width: self.grid.1 / 2,
         }
     }
 }

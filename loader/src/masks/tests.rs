@@ -1,3 +1,4 @@
+mod partition;
 mod statistics;
 
 use super::blocks::SizeSampler;

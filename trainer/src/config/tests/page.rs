@@ -270,8 +270,14 @@ fn choices_are_read_and_texts_are_for_users() {
                 .map_or(&[][..], |(_, variants)| variants)
             {
                 let set = format!("{key}={}", choice.name);
-                let config =
-                    parse(OFFICIAL, &[&set]).unwrap_or_else(|error| panic!("{set}: {error}"));
+                // Some laws have numbers of masks of their own.
+                let targets = match choice.name.as_str() {
+                    "block" | "random" => "mask.num_pred_masks=1",
+                    "rasterized" => "mask.num_pred_masks=3",
+                    _ => "mask.num_pred_masks=4",
+                };
+                let config = parse(OFFICIAL, &[&set, targets])
+                    .unwrap_or_else(|error| panic!("{set}: {error}"));
                 assert_eq!(
                     config.resolved()[section][&field.name],
                     choice.name.as_str()
