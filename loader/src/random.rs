@@ -29,6 +29,10 @@ pub enum Purpose {
     Colour = 8,
     /// Blur of a crop.
     Blur = 9,
+    /// The trainer's stochastic positions of hidden patches.
+    Positions = 10,
+    /// The trainer's directions in which features are compared with a normal distribution.
+    Directions = 11,
 }
 
 /// All draws of one purpose under one seed.

@@ -96,6 +96,19 @@ fn any_number_of_ranks_trains_the_same_to_rounding() {
 }
 
 #[test]
+fn options_of_the_method_draw_the_same_on_any_number_of_ranks() {
+    let site = Site::new(48);
+    let options = ["normality=0.5", "visible_loss=0.5", "position_noise=0.25"];
+    let options = options.map(|option| format!("method.{option}"));
+    let sets = Vec::from_iter(options.iter().flat_map(|option| ["--set", option]));
+    for (run, ranks) in [("one", 1), ("three", 3)] {
+        let arguments = launch(&site, run, ranks, &sets);
+        Running::start("trainer", &arguments, &site.path(&format!("{run}.log"))).wait_ok();
+    }
+    assert_same(&site, "three", &site.exact_losses("one"));
+}
+
+#[test]
 fn a_rank_that_dies_or_hangs_is_named_and_all_go_on_from_the_last_step() {
     let site = Site::new(48);
     let expected = one_rank(&site);

@@ -6,7 +6,8 @@
 //! | [`ijepa`] | the three networks together: target, prediction, loss |
 //! | [`encoder`], [`predictor`] | the networks, made of the transformer's parts |
 //! | [`model`], [`parameters`] | their sizes, and the list of their parameters |
-//! | [`regularizer`] | terms that can be added to the loss, off by default |
+//! | [`regularizer`], [`visible`] | terms that can be added to the loss, off by default |
+//! | [`noise`] | random numbers of such options |
 //! | [`init`], [`optimizer`], [`schedule`] | fresh weights, and how they are moved |
 //! | [`hooks`] | intermediate results, for who compares them |
 
@@ -19,9 +20,11 @@ pub mod gather;
 pub mod hooks;
 pub mod ijepa;
 pub mod init;
+pub mod noise;
 pub mod optimizer;
 pub mod predictor;
 pub mod regularizer;
 pub mod schedule;
+pub mod visible;
 
 pub use exchange::{model, parameters};

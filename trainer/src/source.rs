@@ -68,6 +68,11 @@ pub trait GroupSource {
     /// Returns the number of groups of a step that this rank takes.
     fn groups(&self) -> u64;
 
+    /// Returns the number of this rank's first group among those of all ranks.
+    fn first_group(&self) -> u64 {
+        0
+    }
+
     /// Returns the number of groups of a step that all ranks take together.
     fn all_groups(&self) -> u64 {
         self.groups()
@@ -259,6 +264,10 @@ impl GroupSource for LoaderSource {
 
     fn groups(&self) -> u64 {
         self.groups.end - self.groups.start
+    }
+
+    fn first_group(&self) -> u64 {
+        self.groups.start
     }
 
     fn all_groups(&self) -> u64 {

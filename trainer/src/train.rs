@@ -11,6 +11,7 @@
 mod error;
 mod nonfinite;
 mod online;
+mod options;
 mod signs;
 mod state;
 mod stats;
@@ -33,9 +34,10 @@ use crate::distributed::{self, Ranks};
 use crate::method::hooks::NoHooks;
 use crate::method::ijepa::{self, IJepa};
 use crate::method::model::ModelConfig;
+use crate::method::noise::Noise;
 use crate::method::optimizer::Optimizer;
-use crate::method::regularizer;
 use crate::method::schedule::{Rates, Schedule};
+use crate::method::visible::Patches;
 use crate::run::Keeper;
 use crate::source::{Group, GroupSource};
 use crate::stop::Stop;
@@ -113,6 +115,8 @@ pub struct Run {
     pub crop_size: CropSize,
     /// Options of the method.
     pub method: Method,
+    /// Seed of what options draw.
+    pub seed: u64,
     /// What to do about a step that is not finite.
     pub on_nonfinite: OnNonfinite,
     /// Such steps that may be skipped in a row.
@@ -205,6 +209,7 @@ impl Run {
             skipped: state.skipped,
             crop_size: config.loader.data.crop_size.clone(),
             method: config.method.clone(),
+            seed: config.trainer.seed,
             on_nonfinite: config.trainer.on_nonfinite,
             max_skipped: config.trainer.max_skipped,
             identity: Identity {
@@ -296,17 +301,18 @@ impl Run {
                 return Ok(None);
             };
             self.fit_to_crops()?;
+            let noise = self.noise(source.first_group() + number); // drawn by options alone
             let (h, z, prediction, loss) = {
                 let _mixed = self.mixed_precision(&group)?;
                 let h = self.target(&group)?; // no gradient
                 let z = self.context(&group)?;
-                let prediction = self.predict(&z, &group)?;
-                let loss = ijepa::loss(&prediction, &h)?;
+                let prediction = self.predict(&z, &group, noise)?;
+                let loss = ijepa::loss(&prediction.hidden, &h.hidden)?;
                 (h, z, prediction, loss)
             };
-            self.see(&group, groups, [&h, &z, &prediction]);
-            self.online.see(&group, &h);
-            let (loss, added) = self.regularize(loss, &z)?; // an option: the official loss as it is
+            self.see(&group, groups, [&h.hidden, &z, &prediction.hidden]);
+            self.online.see(&group, &h.hidden);
+            let (loss, added) = self.add_options(loss, &group, [&h, &prediction], &z, noise)?;
             drop((h, z, prediction)); // the backward pass keeps what it needs
             let is_last = number + 1 == groups;
             stats.is_ready();
@@ -362,16 +368,19 @@ impl Run {
     }
 
     /// Returns the target encoder's representations of the target blocks, without gradients.
-    fn target(&mut self, group: &Group) -> Result<Tensor, Error> {
+    fn target(&mut self, group: &Group) -> Result<Patches, Error> {
         let Group {
             images,
             context,
             targets,
             ..
         } = group;
-        let target = || {
-            self.ijepa
+        let target = || match self.method.visible_loss > 0.0 {
+            true => self.ijepa.target_all(images, context, targets),
+            false => self
+                .ijepa
                 .target(images, targets, context.len(), &mut NoHooks)
+                .map(Patches::hidden),
         };
         Ok(self.clock.phase(Phase::Target, target)?)
     }
@@ -386,24 +395,21 @@ impl Run {
     }
 
     /// Returns what the predictor makes of the representations `z` of what is visible.
-    fn predict(&mut self, z: &Tensor, group: &Group) -> Result<Tensor, Error> {
+    fn predict(&mut self, z: &Tensor, group: &Group, noise: Noise) -> Result<Patches, Error> {
         let Group {
             context, targets, ..
         } = group;
-        let predict = || self.ijepa.predict(z, context, targets, &mut NoHooks);
+        let predict = || {
+            let noise = options::position_noise(&self.method, z, group, noise)?;
+            match self.method.visible_loss > 0.0 {
+                true => self.ijepa.predict_all(z, context, targets, noise.as_ref()),
+                false => self
+                    .ijepa
+                    .predict(z, context, targets, noise.as_ref(), &mut NoHooks)
+                    .map(Patches::hidden),
+            }
+        };
         Ok(self.clock.phase(Phase::Predict, predict)?)
-    }
-
-    /// Adds to a group's loss what the options of the method ask for, in float32; returns the sum, and what was added.
-    fn regularize(&self, loss: Tensor, z: &Tensor) -> Result<(Tensor, Option<Tensor>), Error> {
-        let weight = self.method.variance_covariance;
-        if weight == 0.0 {
-            return Ok((loss, None));
-        }
-        let term = regularizer::variance_covariance(z)?;
-        let term = term.f_mul_scalar(weight).map_err(crate::Error::from)?;
-        let loss = loss.f_add(&term).map_err(crate::Error::from)?;
-        Ok((loss, Some(term)))
     }
 
     /// Adds the gradients of a group's share of the loss, the mean over `groups`; the last of this rank's groups adds

@@ -13,6 +13,18 @@ pub struct Method {
     /// 0.001 keeps short runs on small data from collapsing; see
     /// [`variance_covariance`](crate::method::regularizer::variance_covariance).
     pub variance_covariance: f64,
+    /// Weight of a term that makes the context encoder's patches normally distributed (SIGReg of LeJEPA); 0 for none.
+    ///
+    /// See [`normality`](crate::method::regularizer::normality).
+    pub normality: f64,
+    /// Weight of a loss on what the predictor says of visible patches (V-JEPA 2.1); 0 for none.
+    ///
+    /// It rises from 0 between a tenth and two tenths of the run; see [`visible`](crate::method::visible).
+    pub visible_loss: f64,
+    /// Deviation of the noise in the positions of hidden patches (StoP, where it is 0.25); 0 for exact positions.
+    ///
+    /// See [`Predictor::forward`](crate::method::predictor::Predictor::forward).
+    pub position_noise: f64,
 }
 
 impl Method {
@@ -20,10 +32,16 @@ impl Method {
     pub const FREE_ON_RESUME: &[&str] = &[];
 
     pub(super) fn check(&self) -> Result<(), Error> {
-        let weight = self.variance_covariance;
-        if !weight.is_finite() || weight < 0.0 {
-            let reason = format!("{weight} is not a number of 0 or more");
-            return Err(Error::value("method.variance_covariance", reason));
+        for (key, value) in [
+            ("method.variance_covariance", self.variance_covariance),
+            ("method.normality", self.normality),
+            ("method.visible_loss", self.visible_loss),
+            ("method.position_noise", self.position_noise),
+        ] {
+            if !value.is_finite() || value < 0.0 {
+                let reason = format!("{value} is not a number of 0 or more");
+                return Err(Error::value(key, reason));
+            }
         }
         Ok(())
     }

@@ -293,7 +293,10 @@ impl<'a> Search<'a> {
         let mut said = Vec::new();
         for cell in &mask.hidden {
             let target = [repeated(cell, images)?];
-            said.push(self.ijepa.predict(&z, &context, &target, &mut NoHooks)?);
+            said.push(
+                self.ijepa
+                    .predict(&z, &context, &target, None, &mut NoHooks)?,
+            );
         }
         Ok(Tensor::f_cat(&said, 1)?.f_to_kind(Kind::Float)?)
     }

@@ -19,6 +19,7 @@ use crate::method::hooks::{Hooks, NoHooks, Prefixed};
 use crate::method::model::ModelConfig;
 use crate::method::parameters::{self, ParameterGroup};
 use crate::method::predictor::Predictor;
+use crate::method::visible::Patches;
 use crate::method::{init, optimizer, positions, state_dict};
 use crate::torch::shim;
 
@@ -142,6 +143,30 @@ impl IJepa {
         tch::no_grad(target).during(|| pass("the target encoder's forward pass", images))
     }
 
+    /// Returns the target encoder's representations of the target blocks, and of the visible patches, (contexts · B, C,
+    /// D): see [`visible`](crate::method::visible).
+    ///
+    /// # Errors
+    /// Those of [`IJepa::target`].
+    pub fn target_all(
+        &self,
+        images: &Tensor,
+        context: &[Tensor],
+        targets: &[Tensor],
+    ) -> Result<Patches, Error> {
+        let target = || {
+            let all = Keep::All;
+            let h = self.target_encoder.forward(images, all, &mut NoHooks)?; // (B, N, D)
+            let (b, _, _) = h.size3()?;
+            let h = normalise(&h)?;
+            Ok::<_, Error>(Patches {
+                hidden: repeat_for_contexts(&apply_masks(&h, targets)?, b, context.len())?,
+                visible: Some(apply_masks(&h, context)?),
+            })
+        };
+        tch::no_grad(target).during(|| pass("the target encoder's forward pass", images))
+    }
+
     /// Computes the targets from the encodings of whole images.
     fn target_whole(
         &self,
@@ -210,7 +235,8 @@ impl IJepa {
 
     /// Returns what the predictor says of the target blocks, having seen the context encoder's representations `z`.
     ///
-    /// Paper, section 3, "Prediction"; official code: the second half of `forward_context` of `src/train.py`.
+    /// Paper, section 3, "Prediction"; official code: the second half of `forward_context` of `src/train.py`. For
+    /// `noise` see [`Predictor::forward`].
     ///
     /// # Errors
     /// [`Error::NoMasks`] without a mask, [`Error::OutOfMemory`] and [`Error::Torch`] from the device.
@@ -219,15 +245,30 @@ impl IJepa {
         z: &Tensor,
         context: &[Tensor],
         targets: &[Tensor],
+        noise: Option<&Tensor>,
         hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
         let mut under = Prefixed::new("predictor", hooks);
         self.predictor
-            .forward(z, context, targets, &mut under)
-            .during(|| {
-                let images = context.first().map_or(0, |mask| mask.size()[0]);
-                format!("the predictor's forward pass over a group of {images} images")
-            })
+            .forward(z, context, targets, noise, &mut under)
+            .during(|| prediction_of(context))
+    }
+
+    /// Returns what the predictor says of the target blocks and of the visible patches: see
+    /// [`visible`](crate::method::visible).
+    ///
+    /// # Errors
+    /// Those of [`IJepa::predict`].
+    pub fn predict_all(
+        &self,
+        z: &Tensor,
+        context: &[Tensor],
+        targets: &[Tensor],
+        noise: Option<&Tensor>,
+    ) -> Result<Patches, Error> {
+        self.predictor
+            .forward_all(z, context, targets, noise)
+            .during(|| prediction_of(context))
     }
 
     /// Returns the loss of one batch: target, prediction and the distance between them.
@@ -243,7 +284,7 @@ impl IJepa {
     ) -> Result<Tensor, Error> {
         let h = self.target(images, targets, context.len(), hooks)?;
         let z = self.context(images, context, hooks)?;
-        let prediction = self.predict(&z, context, targets, hooks)?;
+        let prediction = self.predict(&z, context, targets, None, hooks)?;
         let loss = loss(&prediction, &h)?;
         hooks.record(format_args!("loss"), &loss);
         Ok(loss)
@@ -361,6 +402,12 @@ fn pass(what: &str, images: &Tensor) -> String {
         }
         _ => what.to_owned(),
     }
+}
+
+/// Says what is predicted over a group of images.
+fn prediction_of(context: &[Tensor]) -> String {
+    let images = context.first().map_or(0, |mask| mask.size()[0]);
+    format!("the predictor's forward pass over a group of {images} images")
 }
 
 /// Returns the distance of prediction and target: smooth L1 (beta 1), averaged over everything.

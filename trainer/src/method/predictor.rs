@@ -13,6 +13,7 @@ use crate::method::parameters;
 use crate::method::transformer::{
     Block, LayerNorm, Linear, Parameters, Scope, replace_positions, zeroed,
 };
+use crate::method::visible::Patches;
 
 /// Guesses the encodings of target patches from those of context patches.
 pub struct Predictor {
@@ -58,6 +59,10 @@ impl Predictor {
     /// The result, (B, T, D), has one row per (target mask, context mask, image), the image running fastest. Calls the
     /// hooks `block{i}` and `out`.
     ///
+    /// `noise` of the same form makes positions stochastic, an option: it is mapped as `z` is, without the bias, and
+    /// added to the positions of hidden patches. Paper: A. Bar et al., "Stochastic positional embeddings improve masked
+    /// image modeling" (2024), section 3; official code: `src/deit.py` of amirbar/StoP.
+    ///
     /// # Errors
     /// [`Error::NoMasks`] without a mask, [`Error::OutOfMemory`] and [`Error::Torch`] from the device.
     pub fn forward(
@@ -65,26 +70,11 @@ impl Predictor {
         z: &Tensor,
         context: &[Tensor],
         targets: &[Tensor],
+        noise: Option<&Tensor>,
         hooks: &mut dyn Hooks,
     ) -> Result<Tensor, Error> {
-        if context.is_empty() {
-            return Err(Error::NoMasks("context"));
-        }
-        if targets.is_empty() {
-            return Err(Error::NoMasks("target"));
-        }
-        let (rows, visible, _) = z.size3()?;
-        let images = rows / context.len() as i64;
-        let positions = self.predictor_pos_embed.f_expand([images, -1, -1], false)?; // (B, N, P)
-        let mut x = self.predictor_embed.forward(z)?; // (B, C, P)
-        // In place: under autocast the sum stays bfloat16 here, and becomes float32 only beside the mask tokens.
-        let x = x.f_add_(&apply_masks(&positions, context)?)?;
-
-        let hidden = apply_masks(&positions, targets)?;
-        let hidden = repeat_for_contexts(&hidden, images, context.len())?;
-        let hidden = self.mask_token.f_add(&hidden)?; // (B, T, P)
-        let x = x.f_repeat([targets.len() as i64, 1, 1])?;
-        let mut x = Tensor::f_cat(&[x, hidden], 1)?; // (B, C + T, P)
+        let (_, visible, _) = z.size3()?;
+        let mut x = self.tokens(z, context, targets, noise)?; // (B, C + T, P)
         let guesses = |x: &Tensor| -> Result<Tensor, Error> {
             let (_, all, _) = x.size3()?;
             Ok(x.f_narrow(1, visible, all - visible)?) // (B, T, P)
@@ -106,6 +96,64 @@ impl Predictor {
             .forward(&self.predictor_norm.forward(&x)?)?; // (B, T, D)
         hooks.record(format_args!("out"), &x);
         Ok(x)
+    }
+
+    /// Says something of visible patches as well, which the official predictor does not: see
+    /// [`visible`](crate::method::visible).
+    ///
+    /// # Errors
+    /// Those of [`Predictor::forward`].
+    pub fn forward_all(
+        &self,
+        z: &Tensor,
+        context: &[Tensor],
+        targets: &[Tensor],
+        noise: Option<&Tensor>,
+    ) -> Result<Patches, Error> {
+        let (_, visible, _) = z.size3()?;
+        let mut x = self.tokens(z, context, targets, noise)?; // (B, C + T, P)
+        for block in &self.predictor_blocks {
+            x = block.forward(&x)?;
+        }
+        let x = self
+            .predictor_proj
+            .forward(&self.predictor_norm.forward(&x)?)?; // (B, C + T, D)
+        let (_, all, _) = x.size3()?;
+        Ok(Patches {
+            hidden: x.f_narrow(1, visible, all - visible)?,
+            visible: Some(x.f_narrow(1, 0, visible)?),
+        })
+    }
+
+    /// Returns the tokens that the blocks look at: those of the visible patches, then those of the hidden ones.
+    fn tokens(
+        &self,
+        z: &Tensor,
+        context: &[Tensor],
+        targets: &[Tensor],
+        noise: Option<&Tensor>,
+    ) -> Result<Tensor, Error> {
+        if context.is_empty() {
+            return Err(Error::NoMasks("context"));
+        }
+        if targets.is_empty() {
+            return Err(Error::NoMasks("target"));
+        }
+        let (rows, _, _) = z.size3()?;
+        let images = rows / context.len() as i64;
+        let positions = self.predictor_pos_embed.f_expand([images, -1, -1], false)?; // (B, N, P)
+        let mut x = self.predictor_embed.forward(z)?; // (B, C, P)
+        // In place: under autocast the sum stays bfloat16 here, and becomes float32 only beside the mask tokens.
+        let x = x.f_add_(&apply_masks(&positions, context)?)?;
+
+        let hidden = apply_masks(&positions, targets)?;
+        let hidden = repeat_for_contexts(&hidden, images, context.len())?;
+        let mut hidden = self.mask_token.f_add(&hidden)?; // (B, T, P)
+        if let Some(noise) = noise {
+            hidden = hidden.f_add(&self.predictor_embed.forward_without_bias(noise)?)?;
+        }
+        let x = x.f_repeat([targets.len() as i64, 1, 1])?;
+        Ok(Tensor::f_cat(&[x, hidden], 1)?) // (B, C + T, P)
     }
 
     /// Turns activation checkpointing on or off: see

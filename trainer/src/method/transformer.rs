@@ -106,6 +106,10 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         shim::linear(x, &self.weight, &self.bias)
     }
+
+    pub fn forward_without_bias(&self, x: &Tensor) -> Result<Tensor, Error> {
+        Ok(x.f_linear(&self.weight, None::<&Tensor>)?)
+    }
 }
 
 /// Layer norm over the last dimension, with gain and bias.

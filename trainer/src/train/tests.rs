@@ -19,6 +19,7 @@ use crate::source;
 mod checkpoints;
 mod crops;
 mod nonfinite;
+mod options;
 mod signs;
 
 const TEXT: &str = "

@@ -13,6 +13,7 @@ use trainer::torch::shim::Autocast;
 
 mod memory;
 mod optimizer;
+mod options;
 mod parameters;
 mod positions;
 
@@ -183,7 +184,9 @@ fn initial_weights_follow_the_law_and_the_seed() {
 /// Returns what is predicted of `targets` from what `context` shows.
 fn predict(ijepa: &IJepa, images: &Tensor, context: &[Tensor], targets: &[Tensor]) -> Tensor {
     let z = ijepa.context(images, context, &mut NoHooks).unwrap();
-    ijepa.predict(&z, context, targets, &mut NoHooks).unwrap()
+    ijepa
+        .predict(&z, context, targets, None, &mut NoHooks)
+        .unwrap()
 }
 
 #[test]
