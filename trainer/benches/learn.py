@@ -40,6 +40,8 @@ class Recipe:
 
 
 PLAIN = "method.variance_covariance=0"
+# What table 6 of the paper hides as one block, or anywhere.
+HIDDEN = ("mask.num_pred_masks=1", "mask.pred_mask_scale=[0.6, 0.6]")
 RECIPES = [
     Recipe("with the term, β 0.001", every_seed=True, at=(1 / 6, 1 / 2, 1.0)),
     Recipe("plain I-JEPA", (PLAIN,), every_seed=True, at=(1 / 6, 1 / 2, 1.0)),
@@ -48,6 +50,15 @@ RECIPES = [
     Recipe("plain, released masks", (PLAIN, "loader.mask_law=released")),
     Recipe("β 0.001, released masks", ("loader.mask_law=released",)),
     Recipe("β 0.01", ("method.variance_covariance=0.01",)),
+    # Each option of the method by itself, and the masks of the paper's table 6.
+    Recipe("option, normality 0.01", (PLAIN, "method.normality=0.01")),
+    Recipe("option, normality 0.1", (PLAIN, "method.normality=0.1")),
+    Recipe("option, normality 1", (PLAIN, "method.normality=1")),
+    Recipe("option, visible loss 0.5", (PLAIN, "method.visible_loss=0.5")),
+    Recipe("option, position noise 0.25", (PLAIN, "method.position_noise=0.25")),
+    Recipe("option, masks: block", (PLAIN, "loader.mask_law=block", *HIDDEN)),
+    Recipe("option, masks: random", (PLAIN, "loader.mask_law=random", *HIDDEN)),
+    Recipe("option, masks: rasterized", (PLAIN, "loader.mask_law=rasterized", "mask.num_pred_masks=3")),
 ]
 # What is measured, and how a report says it.
 COLUMNS = {
