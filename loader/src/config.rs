@@ -21,6 +21,7 @@ mod shards;
 mod yaml;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::Error;
 
@@ -58,6 +59,8 @@ pub struct LoaderConfig {
     pub global_batch: Option<u64>,
     /// `meta.copy_data`: serve from a copy of the shards on local storage, see [`crate::storage`].
     pub copy_data: bool,
+    /// The samples that evaluation and probing show, ascending, where not all. No key: `loader run --only` reads them.
+    pub only: Option<Arc<[u64]>>,
     /// Where all this was read.
     pub origin: Origin,
 }
@@ -94,6 +97,7 @@ impl LoaderConfig {
             loader: file.section("loader")?,
             global_batch: file.value("optimization.global_batch")?,
             copy_data: file.value("meta.copy_data")?.unwrap_or(false),
+            only: None,
             origin: file.origin().clone(),
         };
         config.check().map_err(|error| file.origin().place(error))?;

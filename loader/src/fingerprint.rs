@@ -4,7 +4,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{CropSize, Fidelity, LoaderConfig, MaskLaw};
-use crate::sampler::{EVALUATION_VERSION, Plan, SAMPLING_VERSION};
+use crate::sampler::{EVALUATION_VERSION, PROBING_VERSION, Plan, SAMPLING_VERSION};
 
 impl LoaderConfig {
     /// Returns the hash by which two programs find that they show the same under a plan.
@@ -12,6 +12,7 @@ impl LoaderConfig {
         match plan {
             Plan::Pretraining => self.sampling_hash(),
             Plan::Evaluation => self.evaluation_hash(),
+            Plan::Probing => self.probing_hash(),
         }
     }
 
@@ -85,6 +86,9 @@ impl LoaderConfig {
             eval_resize: u32,
             split: &'a str,
             fidelity: Fidelity,
+            // Left out where it changes nothing.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            only: Option<&'a [u64]>,
         }
         let canonical = serde_json::to_vec(&Evaluation {
             evaluation_version: EVALUATION_VERSION,
@@ -93,6 +97,34 @@ impl LoaderConfig {
             eval_resize: self.eval_resize(),
             split: &self.loader.split,
             fidelity: self.loader.fidelity,
+            only: self.only.as_deref(),
+        })
+        .expect("plain numbers and strings always serialise");
+        xxh3_64(&canonical)
+    }
+
+    /// Returns a hash of everything that decides which pixels probing shows, given the shards.
+    fn probing_hash(&self) -> u64 {
+        #[derive(Serialize)]
+        struct Probing<'a> {
+            probing_version: u32,
+            batch_size: u64,
+            crop_scale: [f64; 2],
+            crop_size: u32,
+            seed: u64,
+            split: &'a str,
+            fidelity: Fidelity,
+            only: Option<&'a [u64]>,
+        }
+        let canonical = serde_json::to_vec(&Probing {
+            probing_version: PROBING_VERSION,
+            batch_size: self.data.batch_size,
+            crop_scale: self.data.crop_scale,
+            crop_size: self.eval_crop(),
+            seed: self.loader.seed,
+            split: &self.loader.split,
+            fidelity: self.loader.fidelity,
+            only: self.only.as_deref(),
         })
         .expect("plain numbers and strings always serialise");
         xxh3_64(&canonical)

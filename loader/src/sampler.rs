@@ -1,10 +1,13 @@
 //! What a step sees, by the plan of the run.
 //!
-//! There are two plans: [`PretrainingSampler`], every epoch shuffled, random crops, masks; and [`EvaluationSampler`],
-//! every sample once, in order, its centre, without masks. [`Sampler`] is either, as the pipeline asks it.
+//! There are three plans: [`PretrainingSampler`], every epoch shuffled, random crops, masks; [`EvaluationSampler`],
+//! every sample once, in order, its centre, without masks; and [`ProbingSampler`], shuffled random crops without masks.
+//! [`Sampler`] is one of them, as the pipeline asks it.
 
 mod evaluation;
 mod pretraining;
+mod probing;
+mod subset;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +22,8 @@ use crate::masks::GroupMasks;
 
 pub use evaluation::{EVALUATION_VERSION, EvaluationSampler};
 pub use pretraining::{PretrainingSampler, SAMPLING_VERSION};
+pub use probing::{PROBING_VERSION, ProbingSampler};
+pub use subset::read_samples;
 
 /// The purpose for which samples are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +34,8 @@ pub enum Plan {
     Pretraining,
     /// Each once, in order, its centre, without masks.
     Evaluation,
+    /// Shuffled, randomly cropped and mirrored, without masks.
+    Probing,
 }
 
 impl fmt::Display for Plan {
@@ -36,17 +43,20 @@ impl fmt::Display for Plan {
         f.write_str(match self {
             Plan::Pretraining => "pretraining",
             Plan::Evaluation => "evaluation",
+            Plan::Probing => "probing",
         })
     }
 }
 
-/// The sampler of either plan.
+/// The sampler of any plan.
 #[derive(Clone, Debug)]
 pub enum Sampler {
     /// Of pretraining.
     Pretraining(Arc<PretrainingSampler>),
     /// Of evaluation.
     Evaluation(EvaluationSampler),
+    /// Of probing.
+    Probing(Arc<ProbingSampler>),
 }
 
 /// The part of an image that becomes a crop, and how.
@@ -70,7 +80,7 @@ impl Sampler {
     /// Makes the sampler of a plan and a configuration over a split of `samples` samples, for `world` ranks.
     ///
     /// # Errors
-    /// Those of [`PretrainingSampler::new`] and [`EvaluationSampler::new`].
+    /// Those of [`PretrainingSampler::new`], [`EvaluationSampler::new`] and [`ProbingSampler::new`].
     pub fn new(
         plan: Plan,
         config: &LoaderConfig,
@@ -83,6 +93,7 @@ impl Sampler {
                 Sampler::Pretraining(Arc::new(sampler))
             }
             Plan::Evaluation => Sampler::Evaluation(EvaluationSampler::new(config, samples)?),
+            Plan::Probing => Sampler::Probing(Arc::new(ProbingSampler::new(config, samples)?)),
         })
     }
 
@@ -91,6 +102,7 @@ impl Sampler {
         match self {
             Sampler::Pretraining(sampler) => sampler.epoch_len(),
             Sampler::Evaluation(sampler) => sampler.epoch_len(),
+            Sampler::Probing(sampler) => sampler.epoch_len(),
         }
     }
 
@@ -99,13 +111,14 @@ impl Sampler {
         match self {
             Sampler::Pretraining(sampler) => sampler.crop_size(step),
             Sampler::Evaluation(sampler) => sampler.crop_size(),
+            Sampler::Probing(sampler) => sampler.crop_size(),
         }
     }
 
-    /// Returns the step behind the last; pretraining goes on without an end.
+    /// Returns the step behind the last; pretraining and probing go on without an end.
     pub fn end(&self) -> u64 {
         match self {
-            Sampler::Pretraining(_) => u64::MAX,
+            Sampler::Pretraining(_) | Sampler::Probing(_) => u64::MAX,
             Sampler::Evaluation(sampler) => sampler.epoch_len(),
         }
     }
@@ -114,7 +127,7 @@ impl Sampler {
     pub fn groups(&self) -> u64 {
         match self {
             Sampler::Pretraining(sampler) => sampler.groups(),
-            Sampler::Evaluation(_) => 1,
+            Sampler::Evaluation(_) | Sampler::Probing(_) => 1,
         }
     }
 
@@ -123,6 +136,7 @@ impl Sampler {
         match self {
             Sampler::Pretraining(sampler) => Some(sampler.sample_id(step, position)),
             Sampler::Evaluation(sampler) => sampler.sample_id(step, position),
+            Sampler::Probing(sampler) => sampler.sample_id(step, position),
         }
     }
 
@@ -131,7 +145,7 @@ impl Sampler {
     pub fn replacement(&self, step: u64, position: u64, attempt: u32) -> Option<u64> {
         match self {
             Sampler::Pretraining(sampler) => Some(sampler.replacement(step, position, attempt)),
-            Sampler::Evaluation(_) => None,
+            Sampler::Evaluation(_) | Sampler::Probing(_) => None,
         }
     }
 
@@ -154,6 +168,11 @@ impl Sampler {
                 surround: true,
                 mirror: false,
             },
+            Sampler::Probing(sampler) => Placement {
+                area: sampler.area(step, position, source, stored),
+                surround: false,
+                mirror: sampler.flip(step, position),
+            },
         }
     }
 
@@ -161,15 +180,15 @@ impl Sampler {
     pub fn augmentation(&self, step: u64, position: u64) -> Augmentation {
         match self {
             Sampler::Pretraining(sampler) => sampler.augmentation(step, position),
-            Sampler::Evaluation(_) => Augmentation::default(),
+            Sampler::Evaluation(_) | Sampler::Probing(_) => Augmentation::default(),
         }
     }
 
-    /// Returns the masks of a group of a step, of which evaluation has none.
+    /// Returns the masks of a group of a step, of which pretraining alone has any.
     pub fn masks(&self, step: u64, group: u64) -> GroupMasks {
         match self {
             Sampler::Pretraining(sampler) => sampler.masks(step, group),
-            Sampler::Evaluation(_) => GroupMasks::default(),
+            Sampler::Evaluation(_) | Sampler::Probing(_) => GroupMasks::default(),
         }
     }
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use loader::config::LoaderConfig;
 use loader::link::{self, NamedSocket, default_socket_path};
 use loader::memory;
 use loader::pipeline::{OpenSplit, Pipeline};
-use loader::sampler::{Plan, Sampler};
+use loader::sampler::{Plan, Sampler, read_samples};
 use loader::serve::{Listener, ServeOptions, serve};
 use loader::storage;
 use shardtool::program::arguments;
@@ -39,6 +39,12 @@ pub struct Args {
     /// Serve an evaluation instead: every sample of the split once, in order, resized, its centre, without masks
     #[arg(long)]
     evaluation: bool,
+    /// Serve what probes learn from instead: shuffled, randomly cropped (data.crop_scale) and mirrored, without masks
+    #[arg(long, conflicts_with = "evaluation")]
+    probing: bool,
+    /// With --evaluation or --probing: file of the sample numbers that are shown alone, a line each, ascending
+    #[arg(long, value_name = "FILE", value_parser = arguments::path())]
+    only: Option<PathBuf>,
     /// Keep serving when the last trainer has left
     #[arg(long)]
     stay: bool,
@@ -54,14 +60,22 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     // First of all, before this process opens a descriptor that could have the same number by mistake.
     let channel = args.socket_fd.map(link::inherit).transpose()?;
     let statistics = Duration::try_from_secs_f64(args.statistics).context("--statistics")?;
-    let config = LoaderConfig::load(&args.config, &args.sets, args.shards.as_deref())?;
+    let mut config = LoaderConfig::load(&args.config, &args.sets, args.shards.as_deref())?;
     let source = OpenSplit::open_shards(&storage::shards_dir(&config)?, &config.loader.split)?;
     let samples = source.split().len();
     // What the configuration alone gets wrong is said now, not when a trainer asks.
-    let plan = match args.evaluation {
-        true => Plan::Evaluation,
-        false => Plan::Pretraining,
+    let plan = match (args.evaluation, args.probing) {
+        (true, _) => Plan::Evaluation,
+        (_, true) => Plan::Probing,
+        _ => Plan::Pretraining,
     };
+    if let Some(list) = &args.only {
+        ensure!(
+            plan != Plan::Pretraining,
+            "--only is of --evaluation and --probing: pretraining shows all samples"
+        );
+        config.only = Some(read_samples(list)?);
+    }
     let sampler = Sampler::new(plan, &config, samples, 1)?;
     memory::check(1, sampler.geometry(&config).total_len()?)?;
     let (listener, place) = match channel {

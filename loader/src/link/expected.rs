@@ -32,7 +32,7 @@ impl Sampler {
     pub fn geometry(&self, config: &LoaderConfig) -> Geometry {
         match self {
             Sampler::Pretraining(sampler) => geometry(config, sampler),
-            Sampler::Evaluation(_) => Geometry {
+            Sampler::Evaluation(_) | Sampler::Probing(_) => Geometry {
                 slots: config.loader.slots,
                 images_per_slot: config.data.batch_size as usize,
                 channels: 3,

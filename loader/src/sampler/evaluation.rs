@@ -1,4 +1,4 @@
-//! The sampler of evaluation: every sample of a split once, in order, its centre, without masks.
+//! The sampler of evaluation: every sample of a split once, in order, its centre, without masks; or those of a list.
 //!
 //! A step is one group of `data.batch_size` consecutive samples; the places behind the last sample stay empty, and so
 //! does the place of a damaged sample: an evaluation shows no image twice. The image is what torchvision's
@@ -8,6 +8,7 @@
 
 use shardtool::planes::Area;
 
+use super::subset::Subset;
 use crate::config::LoaderConfig;
 use crate::error::Error;
 
@@ -15,9 +16,9 @@ use crate::error::Error;
 pub const EVALUATION_VERSION: u32 = 1;
 
 /// Answers every question about what an evaluation shows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EvaluationSampler {
-    samples: u64,
+    shown: Subset,
     batch_size: u64,
     resize: u32,
     crop: u32,
@@ -27,7 +28,7 @@ impl EvaluationSampler {
     /// Makes the sampler of a configuration over a split of `samples` samples.
     ///
     /// # Errors
-    /// If the resized image would be smaller than the crop, or the split has no samples.
+    /// If the resized image would be smaller than the crop, or there is no sample to show.
     pub fn new(config: &LoaderConfig, samples: u64) -> Result<EvaluationSampler, Error> {
         let batch_size = config.data.batch_size;
         let (resize, crop) = (config.eval_resize(), config.eval_crop());
@@ -39,15 +40,8 @@ impl EvaluationSampler {
             };
             return Err(config.origin.place(fault));
         }
-        if samples == 0 {
-            return Err(Error::Value {
-                key: "loader.split".to_owned(),
-                value: config.loader.split.clone(),
-                problem: "has no samples".to_owned(),
-            });
-        }
         Ok(EvaluationSampler {
-            samples,
+            shown: Subset::of(config, samples)?,
             batch_size,
             resize,
             crop,
@@ -61,13 +55,13 @@ impl EvaluationSampler {
 
     /// Returns the steps after which every sample has been shown: groups, the last of which may be partial.
     pub fn epoch_len(&self) -> u64 {
-        self.samples.div_ceil(self.batch_size)
+        self.shown.len().div_ceil(self.batch_size)
     }
 
     /// Returns the sample at a position of a step; none behind the last.
     pub fn sample_id(&self, step: u64, position: u64) -> Option<u64> {
-        let id = step.checked_mul(self.batch_size)?.checked_add(position)?;
-        (id < self.samples).then_some(id)
+        self.shown
+            .at(step.checked_mul(self.batch_size)?.checked_add(position)?)
     }
 
     /// Returns the part of an image that is shown, on its stored grid.

@@ -84,7 +84,7 @@ impl Server {
         let global_batch = match self.plan {
             // Where the configuration does not say, the run does: it keeps its own on another number of ranks.
             Plan::Pretraining => *config.global_batch.get_or_insert(hello.global_batch),
-            Plan::Evaluation => config.data.batch_size,
+            Plan::Evaluation | Plan::Probing => config.data.batch_size,
         };
         let served = Served {
             plan: self.plan,
