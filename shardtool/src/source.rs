@@ -5,6 +5,7 @@
 //! files. [`mod@crate::build`] knows no more than the [`Source`]. No source decodes an image, and none writes to the
 //! disk.
 
+mod clevr;
 mod error;
 mod folder;
 mod imagenet;

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::clevr;
 use super::kind::{self, Kind};
 use super::layout::{self, ANNOTATIONS, Found, Tree};
 use super::{Error, Files, LABELS_FILE, Labels, Note, Options, Part, SourceFile};
@@ -15,7 +16,7 @@ use crate::Escaped;
 /// Lists a folder.
 ///
 /// # Errors
-/// If it is no folder, cannot be listed, or has a faulty `labels.csv`.
+/// If it is no folder, cannot be listed, or has a faulty `labels.csv` or faulty scenes of CLEVR.
 pub fn open(root: &Path, options: &Options) -> Result<Part, Error> {
     if !root.is_dir() {
         return Err(Error::NotAFolder(root.to_owned()));
@@ -36,6 +37,9 @@ pub fn open(root: &Path, options: &Options) -> Result<Part, Error> {
         .to_string_lossy()
         .into_owned();
     contents.labels = Labels::read(&root.join(LABELS_FILE))?;
+    if contents.labels.is_empty() {
+        contents.labels = clevr::labels(root)?;
+    }
     Ok(Part {
         contents,
         files: Box::new(Folder {

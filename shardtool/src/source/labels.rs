@@ -55,6 +55,9 @@ pub enum LabelFault {
     /// A line of a list is not a JSON object.
     #[error("not a JSON object: {0}")]
     Json(String),
+    /// CLEVR's scenes are not made as they should be.
+    #[error("not CLEVR's scenes: {0}")]
+    Scenes(String),
     /// A list has no column of paths.
     #[error("no column is called {PATH_COLUMN:?}")]
     NoPaths,
@@ -88,6 +91,11 @@ impl Labels {
         Labels::of_folder(path, &bytes, "")
     }
 
+    /// Tells if there are neither columns nor lines.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.rows.is_empty()
+    }
+
     /// Makes labels of the bytes of a file, whose paths are those below `folder`: empty, or with a slash at the end.
     pub(super) fn of_folder(path: &Path, bytes: &[u8], folder: &str) -> Result<Labels, Error> {
         let mut labels = Labels::parse(bytes).map_err(|(line, fault)| Error::Labels {
@@ -119,10 +127,10 @@ impl Labels {
 
     /// Adds the labels of another part of the source. An error says why they do not go together.
     pub(super) fn join(&mut self, other: Labels) -> Result<(), String> {
-        if other.names.is_empty() && other.rows.is_empty() {
+        if other.is_empty() {
             return Ok(());
         }
-        if self.names.is_empty() && self.rows.is_empty() {
+        if self.is_empty() {
             *self = other;
             return Ok(());
         }
