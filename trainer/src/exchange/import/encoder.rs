@@ -75,7 +75,8 @@ pub fn read_encoder(
     which: Which,
     heads: Option<i64>,
 ) -> Result<EncoderWeights, Error> {
-    let (files, path, options) = opened(source, heads)?;
+    let encoders = ["encoder", "target_encoder"];
+    let (files, path, options) = opened(source, &encoders, heads)?;
     let mut given = files.read(source, &options)?;
     given.complete_encoders();
     let (name, tensors) = match which {
@@ -102,7 +103,8 @@ pub fn read_encoder(
 /// # Errors
 /// [`Error::NoPredictor`], or what else is wrong with the source.
 pub fn read_networks(source: &Path, heads: Option<i64>) -> Result<NetworksWeights, Error> {
-    let (files, path, options) = opened(source, heads)?;
+    let networks = ["encoder", "target_encoder", "predictor"];
+    let (files, path, options) = opened(source, &networks, heads)?;
     let weights = super::alone(source, files.read(source, &options)?)?;
     let predictor = weights
         .predictor
@@ -124,10 +126,14 @@ pub fn read_networks(source: &Path, heads: Option<i64>) -> Result<NetworksWeight
     })
 }
 
-/// Opens a source, and returns it with the path of what it is, and how to read it: as weights alone. Moments are of no
-/// use here, and are read only by who goes on from them.
-fn opened(source: &Path, heads: Option<i64>) -> Result<(Files, PathBuf, Options), Error> {
-    let files = Files::open(source)?;
+/// Opens parts of a source, and returns it with the path of what it is, and how to read it: as weights alone. Moments
+/// are of no use here, and are read only by who goes on from them.
+fn opened(
+    source: &Path,
+    parts: &[&str],
+    heads: Option<i64>,
+) -> Result<(Files, PathBuf, Options), Error> {
+    let files = Files::open_parts(source, parts)?;
     let path = match &files {
         Files::Ours(..) => checkpoint::find(source)?,
         _ => source.to_owned(),

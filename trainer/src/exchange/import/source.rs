@@ -43,12 +43,17 @@ pub(super) struct Given<'a> {
 impl Files {
     /// Opens the file or directory `source`.
     pub fn open(source: &Path) -> Result<Files, Error> {
+        Files::open_parts(source, &["encoder", "target_encoder", "predictor"])
+    }
+
+    /// Opens `source`; of a checkpoint of ours these parts alone, so that others may be gone.
+    pub fn open_parts(source: &Path, wanted: &[&str]) -> Result<Files, Error> {
         if source.is_dir() {
             if Directory::is_one(source) {
                 return Ok(Files::HuggingFace(Directory::open(source)?));
             }
             return match checkpoint::find(source) {
-                Ok(path) => Files::ours(&path),
+                Ok(path) => Files::ours(&path, wanted),
                 Err(checkpoint::Error::Missing { path }) => Err(Error::NoModel { path }),
                 Err(cause) => Err(cause.into()),
             };
@@ -71,13 +76,14 @@ impl Files {
         })
     }
 
-    fn ours(path: &Path) -> Result<Files, Error> {
+    fn ours(path: &Path, wanted: &[&str]) -> Result<Files, Error> {
         let state = checkpoint::read_state(path)?;
         let part = |name: &str| {
             let there = state
                 .files
                 .keys()
                 .any(|file| file.starts_with(&format!("{name}.")));
+            let there = there && wanted.contains(&name);
             there.then(|| checkpoint::map_part(path, name)).transpose()
         };
         let parts = [
