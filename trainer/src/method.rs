@@ -13,7 +13,7 @@
 
 pub(crate) mod positions;
 mod state_dict;
-mod transformer;
+pub(crate) mod transformer;
 
 pub mod encoder;
 pub mod gather;

@@ -6,6 +6,7 @@ mod history;
 mod kept;
 mod report;
 mod shown;
+mod streamed;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,9 @@ use shardtool::program::{self, Results, Verbosity};
 use shardtool::{Dataset, Escaped, Split, exit, regular};
 use tch::Device;
 use trainer::config::Config;
-use trainer::evaluate::{Column, Error, Features, Table, knn, linear, lowshot};
+use trainer::evaluate::attentive::Attentive;
+use trainer::evaluate::linear::Augmented;
+use trainer::evaluate::{Column, Error, Features, FineTuned, Score, Table, knn, linear, lowshot};
 use trainer::exchange::export::Which;
 use trainer::exchange::import::read_encoder;
 use trainer::method::encoder::Encoder;
@@ -26,11 +29,15 @@ use args::{Setting, What, WhichEncoder};
 use kept::Splits;
 use report::{Data, Images, Probed, Report, Weights};
 use shown::Shown;
+use streamed::Streamed;
 
 pub use args::Args;
 
 /// Bytes of the longest list of labelled images that is read.
 const MAX_LIST: u64 = 1 << 28;
+
+/// Where VTAB parts the distances of CLEVR's closest objects; 0 and 100 are beyond all of them.
+const DISTANCES: [f64; 5] = [8.0, 8.5, 9.0, 9.5, 10.0];
 
 /// What to do where there is nothing to tell apart.
 const NO_CLASSES: &str =
@@ -49,9 +56,28 @@ pub fn run(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<u8> 
 
 fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()> {
     args.check()?;
-    if args.what == What::Hidden {
-        return hidden::run(args, verbosity, out);
+    match args.what {
+        What::Hidden => hidden::run(args, verbosity, out),
+        What::Tasks => {
+            let mut tasks = Vec::new();
+            for task in args.tasks() {
+                let (report, weights) = probed(&task, verbosity)?;
+                task.said(&report, &weights, out)?;
+                writeln!(out)?;
+                tasks.push(report);
+            }
+            args.write_json(&tasks)
+        }
+        _ => {
+            let (report, weights) = probed(args, verbosity)?;
+            args.write_json(&report)?;
+            args.said(&report, &weights, out)
+        }
     }
+}
+
+/// Probes an encoder, and returns what it found with the path of the weights.
+fn probed(args: &Args, verbosity: &Verbosity) -> Result<(Report, PathBuf)> {
     let device = device::parse(&args.device)?;
     let (which, encoder_name) = match args.encoder {
         WhichEncoder::Target => (Which::Target, "target"),
@@ -106,8 +132,22 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         let split = dataset.split(split).context("the split is gone")?;
         Ok(column.label(table, split)?)
     };
-    let train = labelled(train_split)?;
-    let val = labelled(&args.val)?;
+    let streamed = match args.is_streamed() {
+        true => {
+            let column = column.as_ref().map(|(_, column)| column);
+            Some(Streamed::of(&splits.shown, args, train_split, column)?)
+        }
+        false => None,
+    };
+    // Where all images come from a loader each epoch, no features are kept.
+    let tables = match args.needs_tables() {
+        true => Some((labelled(train_split)?, labelled(&args.val)?)),
+        false => None,
+    };
+    let images = |of_streamed: fn(&Streamed<'_>) -> i64, of_tables: fn(&(Table, Table)) -> i64| {
+        let streamed = streamed.as_ref().map(of_streamed);
+        tables.as_ref().map(of_tables).or(streamed).unwrap_or(0)
+    };
     let mut report = Report {
         version: report::VERSION,
         weights: Weights {
@@ -121,11 +161,11 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
             shards: format!("{:016x}", manifest.checksum()),
             train: Images {
                 split: train_split.clone(),
-                images: train.len(),
+                images: images(|of| of.train.samples().count() as i64, |of| of.0.len()),
             },
             val: Images {
                 split: args.val.clone(),
-                images: val.len(),
+                images: images(|of| of.val.samples().count() as i64, |of| of.1.len()),
             },
             label: args.label.clone(),
             classes,
@@ -136,12 +176,16 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
         dtype: splits.dtype(),
         features: Vec::new(),
         temperature: knn::TEMPERATURE,
-        linear: args.is_asked(What::Linear).then(|| args.settings()),
+        linear: args.is_asked(What::Linear).then(|| args.linear()),
+        augmented: args.augment,
+        attentive: (args.what == What::Attentive).then(|| args.attentive()),
+        fine_tuned: args.fine_tune.then(|| args.fine_tuned(weights.model.depth)),
+        crop_scale: args.is_streamed().then(|| args.crop_scale()).transpose()?,
         results: Vec::new(),
     };
     if args.what == What::Features {
         report.features = vec![splits.path(train_split), splits.path(&args.val)];
-    } else {
+    } else if let Some((train, val)) = tables {
         let train = checked(train, train_split, classes)?;
         let val = checked(val, &args.val, classes)?;
         if train.is_of_one_class()? {
@@ -150,7 +194,7 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
                 Escaped::new(train_split)
             );
         }
-        let labelled = args.labelled(&train, train_split, config)?;
+        let labelled = args.labelled(&train, train_split, classes, config)?;
         for (name, of_layers) in args.kinds() {
             let (train, val) = match of_layers == layers {
                 true => (train.view(), val.view()),
@@ -163,18 +207,111 @@ fn evaluate(args: &Args, verbosity: &Verbosity, out: &mut Results) -> Result<()>
             }
             report.results.push(probed);
         }
+        if let (Some(streamed), Some(settings), Some(rows)) =
+            (&streamed, &report.fine_tuned, &labelled)
+        {
+            let samples = train.samples_of(rows)?;
+            let encoder = splits.features.into_encoder();
+            let score = args.fine_tune(encoder, streamed, settings, &samples, classes, bfloat16)?;
+            report.results[0].fine_tuned = Some(score);
+            return Ok((report, weights.path));
+        }
+    } else {
+        report.results = args
+            .kinds()
+            .iter()
+            .map(|(features, _)| Probed {
+                features,
+                ..Probed::default()
+            })
+            .collect();
     }
-    args.write_json(&report)?;
-    write!(out, "{report}")?;
-    if !args.untrained && !report.results.is_empty() {
-        history::keep(&weights.path, &report.scores());
+    if let Some(streamed) = &streamed {
+        for (probed, (_, layers)) in report.results.iter_mut().zip(args.kinds()) {
+            if let Some(settings) = report.linear.as_ref().filter(|_| args.augment) {
+                let kind = (layers, args.pooling);
+                let at_once = streamed.at_once();
+                let features = &splits.features;
+                let mut heads =
+                    Augmented::new(features, kind, classes, settings, at_once, bfloat16)?;
+                probed.linear = Some(streamed.grid("linear", &mut heads, settings)?);
+            }
+            if let Some(settings) = &report.attentive {
+                let at_once = streamed.at_once();
+                let features = &splits.features;
+                let mut heads = Attentive::new(features, classes, settings, at_once, bfloat16)?;
+                probed.attentive = Some(streamed.grid("attentive", &mut heads, settings)?);
+            }
+        }
     }
-    Ok(())
+    Ok((report, weights.path))
 }
 
 impl Args {
+    /// Returns the tasks of CLEVR, each as linear probes of a label column.
+    fn tasks(&self) -> [Args; 2] {
+        [("count", &[][..]), ("distance", &DISTANCES)].map(|(label, bounds)| Args {
+            what: What::Linear,
+            label: Some(label.to_owned()),
+            bounds: bounds.to_vec(),
+            ..self.clone()
+        })
+    }
+
+    /// Writes the report to standard output, and its scores to the run's.
+    fn said(&self, report: &Report, weights: &Path, out: &mut Results) -> Result<()> {
+        write!(out, "{report}")?;
+        if !self.untrained && !report.results.is_empty() {
+            history::keep(weights, &report.scores());
+        }
+        Ok(())
+    }
+
+    /// Trains an encoder on the labelled samples, and counts right answers.
+    fn fine_tune(
+        &self,
+        mut encoder: Encoder,
+        streamed: &Streamed<'_>,
+        settings: &linear::Settings,
+        samples: &[u64],
+        classes: i64,
+        bfloat16: bool,
+    ) -> Result<Option<Score>> {
+        let side = streamed.crop_size();
+        // Positions of a size that was not trained with are the fixed ones of its grid.
+        if encoder.config().image_size != side {
+            encoder.resize(side)?;
+        }
+        let rates = (settings.lrs[0], settings.weight_decays[0]);
+        let mut tuned = FineTuned::new(encoder, classes, rates, streamed.at_once(), bfloat16)?;
+        let what = "fine-tuning";
+        streamed.teach(what, &mut tuned, samples, settings)?;
+        let scores = streamed.ask(what, &tuned, &streamed.val, None)?;
+        Ok(scores.into_iter().next().flatten())
+    }
+
+    /// Tells if images come from a loader each epoch.
+    fn is_streamed(&self) -> bool {
+        self.what == What::Attentive || self.augment || self.fine_tune
+    }
+
+    /// Tells if features of all images are computed once.
+    fn needs_tables(&self) -> bool {
+        match self.what {
+            What::Attentive => false,
+            What::Linear => !self.augment,
+            _ => true,
+        }
+    }
+
     /// Returns the rows of `train` that are labelled, where low-shot probes are asked for.
-    fn labelled(&self, train: &Table, split: &str, config: &Config) -> Result<Option<Vec<i64>>> {
+    fn labelled(
+        &self,
+        train: &Table,
+        split: &str,
+        classes: i64,
+        config: &Config,
+    ) -> Result<Option<Vec<i64>>> {
         if !self.is_asked(What::Lowshot) {
             return Ok(None);
         }
@@ -187,8 +324,22 @@ impl Args {
             let samples = lowshot::listed(split, &list).with_context(name)?;
             return Ok(Some(lowshot::rows_of(train, &samples)?));
         }
-        let rows = |each: u32| lowshot::of_each_class(train, each as usize, self.seed);
-        Ok(self.per_class.map(rows).transpose()?)
+        let Some(each) = self.per_class else {
+            return Ok(None);
+        };
+        let (fewer, none) = lowshot::short_of(train, each as usize, classes)?;
+        if fewer + none > 0 {
+            tracing::warn!(
+                "--per-class {each}: {fewer} of {classes} classes have fewer images in {:?}, of which all are taken, and \
+                 {none} have none",
+                Escaped::new(split)
+            );
+        }
+        Ok(Some(lowshot::of_each_class(
+            train,
+            each as usize,
+            self.seed,
+        )?))
     }
 
     /// Returns the label column that stands for the class, if one does, and the data set that has it.
@@ -219,11 +370,12 @@ impl Args {
             false => Vec::new(),
         };
         let mut grid = None;
-        if self.is_asked(What::Linear) {
+        if self.is_asked(What::Linear) && !self.augment {
+            let settings = self.linear();
             let template = "{wide_bar:.cyan/238} linear, epoch {pos}/{len}  {eta_precise} to go";
-            let bar = program::progress_bar(Some(self.epochs), template);
+            let bar = program::progress_bar(Some(settings.epochs), template);
             let progress = &mut |epoch| bar.set_position(epoch);
-            let trained = linear::probe(train, val, classes, &self.settings(), device, progress);
+            let trained = linear::probe(train, val, classes, &settings, device, progress);
             bar.finish_and_clear();
             grid = Some(trained?);
         }
@@ -231,7 +383,7 @@ impl Args {
             features,
             knn,
             linear: grid,
-            lowshot: None,
+            ..Probed::default()
         })
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use shardtool::dataset::LabelColumn;
 use shardtool::format::{Label, LabelType};
-use shardtool::{Dataset, Split};
+use shardtool::{Dataset, Sample, Split};
 use tch::Tensor;
 
 use super::{Error, Table};
@@ -19,7 +19,8 @@ const MAX_CLASSES: usize = 10_000;
 #[derive(Clone, Debug)]
 pub struct Column {
     name: String,
-    /// Bounds between the classes of numbers with fractions, ascending.
+    /// Bounds between the classes of numbers with fractions, ascending. A number at a bound is of the class below it,
+    /// as VTAB has it.
     bounds: Vec<f64>,
     /// What each class stands for, in order.
     values: Vec<Value>,
@@ -91,21 +92,26 @@ impl Column {
         }
     }
 
+    /// Returns the class of a sample; -1 where it has no value.
+    pub fn class(&self, sample: &Sample<'_>) -> i64 {
+        match sample.label(&self.name) {
+            Some(Label::Float(number)) if !number.is_nan() => {
+                self.bounds.partition_point(|bound| *bound < number) as i64
+            }
+            Some(label) => value(label)
+                .and_then(|value| self.values.binary_search(&value).ok())
+                .map_or(-1, |class| class as i64),
+            None => -1,
+        }
+    }
+
     /// Gives a table the classes of the column: -1 where a sample has no value.
     ///
     /// # Errors
     /// From libtorch.
     pub fn label(&self, table: Table, split: &Split) -> Result<Table, Error> {
         let samples = Vec::<i64>::try_from(&table.samples).map_err(crate::Error::from)?;
-        let class = |sample: &i64| match split.sample(*sample as u64).label(&self.name) {
-            Some(Label::Float(number)) if !number.is_nan() => {
-                self.bounds.partition_point(|bound| *bound <= number) as i64
-            }
-            Some(label) => value(label)
-                .and_then(|value| self.values.binary_search(&value).ok())
-                .map_or(-1, |class| class as i64),
-            None => -1,
-        };
+        let class = |sample: &i64| self.class(&split.sample(*sample as u64));
         let labels: Vec<i64> = samples.iter().map(class).collect();
         Ok(Table {
             labels: Tensor::f_from_slice(&labels).map_err(crate::Error::from)?,
@@ -185,11 +191,11 @@ mod tests {
             .into_iter()
             .map(|value| Some(value?.parse().unwrap()))
             .collect();
-        let bound = numbers.iter().flatten().copied().fold(f64::MIN, f64::max);
+        let bound = numbers.iter().flatten().copied().fold(f64::MAX, f64::min);
         let (found, count) = classes("distance", &[bound]).unwrap();
         assert_eq!(count, 2);
         for (number, class) in numbers.iter().zip(found) {
-            let expected = number.map_or(-1, |number| i64::from(number >= bound));
+            let expected = number.map_or(-1, |number| i64::from(number > bound));
             assert_eq!(class, expected, "{number:?} at {bound}");
         }
     }

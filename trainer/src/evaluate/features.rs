@@ -112,6 +112,16 @@ impl Features {
         &self.encoder
     }
 
+    /// Returns the encoder, which may learn again.
+    pub fn into_encoder(self) -> Encoder {
+        self.encoder
+    }
+
+    /// Returns the device that the encoder is on.
+    pub fn device(&self) -> Device {
+        self.encoder.parameters()[0].1.device()
+    }
+
     /// Returns the encoding of every patch: bytes (B, 3, height, width) to (B, N, D), patches row by row.
     ///
     /// Height and width are any multiples of the patch size. See [`Encoder::features`].
@@ -157,8 +167,31 @@ impl Features {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::method::init;
+    use crate::method::model::ModelConfig;
+
+    /// A fresh encoder of images of 16 pixels, the same each time.
+    pub fn encoder() -> Encoder {
+        let model = ModelConfig {
+            image_size: 16,
+            patch_size: 4,
+            embed_dim: 24,
+            depth: 2,
+            heads: 2,
+            mlp_dim: 48,
+            predictor_dim: 16,
+            predictor_depth: 1,
+        };
+        let encoder = Encoder::new(&model, Device::Cpu).unwrap();
+        init::initialise(encoder.parameters(), 3).unwrap();
+        encoder
+    }
+
+    pub fn features() -> Features {
+        Features::of(encoder()).unwrap()
+    }
 
     #[test]
     fn each_pooling_keeps_what_it_says() {

@@ -3,6 +3,7 @@
 //! A head is a batch norm without gain and bias, then a linear layer. Features do not change from epoch to epoch, so
 //! the norm's statistics are those of all training images.
 
+mod augmented;
 mod heads;
 
 use loader::order::Order;
@@ -11,6 +12,7 @@ use tch::Device;
 
 use super::{Error, Score, Table};
 
+pub use augmented::Augmented;
 pub(super) use heads::Heads;
 
 /// Most images of the held-out part.
@@ -64,6 +66,60 @@ impl Grid {
     pub fn chosen(&self) -> Option<&Head> {
         self.heads.get(self.best?)
     }
+
+    /// Puts together what heads of every rate with every decay are worth: on so many held-out images, of which there
+    /// may be none, and on `val`.
+    pub fn of(
+        settings: &Settings,
+        trained_on: i64,
+        (held_out_images, on_held): (i64, Vec<Option<Score>>),
+        on_val: Vec<Option<Score>>,
+    ) -> Grid {
+        let rates = settings
+            .lrs
+            .iter()
+            .flat_map(|&lr| settings.weight_decays.iter().map(move |&decay| (lr, decay)));
+        let heads = rates.zip(on_held.into_iter().zip(on_val));
+        let heads: Vec<Head> = heads
+            .map(|((lr, weight_decay), (held_out, val))| Head {
+                lr,
+                weight_decay,
+                held_out,
+                val,
+            })
+            .collect();
+        let by = |head: &Head| match held_out_images {
+            0 => head.val,
+            _ => head.held_out,
+        };
+        let finite = heads.iter().enumerate();
+        let finite = finite.filter_map(|(at, head)| Some((at, by(head)?.top1)));
+        // The first of equals: the smallest rate.
+        let best = finite.rev().max_by(|one, other| one.1.total_cmp(&other.1));
+        Grid {
+            best: best.map(|(at, _)| at),
+            heads,
+            trained_on,
+            held_out_images,
+        }
+    }
+}
+
+impl Settings {
+    /// Parts so many labelled images into those held out, and those to learn from: places among them, shuffled.
+    pub fn parted(&self, images: i64) -> (Vec<i64>, Vec<i64>) {
+        let order = Order::new(self.seed, u64::MAX, images as u64);
+        let order = (0..images as u64).map(|index| order.sample(index) as i64);
+        let mut held: Vec<i64> = order.collect();
+        let share = (images as f64 * self.held_out) as i64;
+        let fit = held.split_off(share.clamp(0, HELD_OUT).min(images - 1) as usize);
+        (held, fit)
+    }
+}
+
+/// Returns the share of a rate after a share of the steps: half a cosine.
+pub(super) fn cosine(done: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * done).cos())
 }
 
 /// Trains the grid on `train` and counts right answers on `val`. `progress` is told the number of epochs done.
@@ -78,14 +134,8 @@ pub fn probe(
     device: Device,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Grid, Error> {
-    let order = Order::new(settings.seed, u64::MAX, train.len() as u64);
-    let order = (0..train.len() as u64).map(|index| order.sample(index) as i64);
-    let order: Vec<i64> = order.collect();
-    let share = (train.len() as f64 * settings.held_out) as i64;
-    let held_out = share.clamp(0, HELD_OUT).min(train.len() - 1);
-    let (held, fit) = order.split_at(held_out as usize);
-
-    let mut heads = Heads::new(train, fit, classes, settings, device)?;
+    let (held, fit) = settings.parted(train.len());
+    let mut heads = Heads::new(train, &fit, classes, settings, device)?;
     let batch = (settings.batch as usize).min(fit.len());
     let steps = fit.len() / batch;
     for epoch in 0..settings.epochs {
@@ -95,8 +145,7 @@ pub fn probe(
                 (step * batch..(step + 1) * batch).map(|at| fit[order.sample(at as u64) as usize]);
             let done = (epoch * steps as u64 + step as u64) as f64;
             let share = done / (settings.epochs * steps as u64) as f64;
-            let rate = 0.5 * (1.0 + (std::f64::consts::PI * share).cos());
-            heads.step(train, &rows.collect::<Vec<_>>(), rate)?;
+            heads.step(train, &rows.collect::<Vec<_>>(), cosine(share))?;
         }
         progress(epoch + 1);
     }
@@ -105,35 +154,10 @@ pub fn probe(
     let on_val = heads.scores(val, &all)?;
     let on_held = match held.is_empty() {
         true => vec![None; on_val.len()],
-        false => heads.scores(train, held)?,
+        false => heads.scores(train, &held)?,
     };
-    let grid = settings
-        .lrs
-        .iter()
-        .flat_map(|&lr| settings.weight_decays.iter().map(move |&decay| (lr, decay)));
-    let heads = grid.zip(on_held.into_iter().zip(on_val));
-    let heads: Vec<Head> = heads
-        .map(|((lr, weight_decay), (held_out, val))| Head {
-            lr,
-            weight_decay,
-            held_out,
-            val,
-        })
-        .collect();
-    let by = |head: &Head| match held.is_empty() {
-        true => head.val,
-        false => head.held_out,
-    };
-    let finite = heads.iter().enumerate();
-    let finite = finite.filter_map(|(at, head)| Some((at, by(head)?.top1)));
-    // The first of equals: the smallest rate.
-    let best = finite.rev().max_by(|one, other| one.1.total_cmp(&other.1));
-    Ok(Grid {
-        best: best.map(|(at, _)| at),
-        heads,
-        trained_on: fit.len() as i64,
-        held_out_images: held.len() as i64,
-    })
+    let held = (held.len() as i64, on_held);
+    Ok(Grid::of(settings, fit.len() as i64, held, on_val))
 }
 
 #[cfg(test)]

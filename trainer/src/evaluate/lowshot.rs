@@ -2,7 +2,8 @@
 //!
 //! Which images are labelled a list says, as that of ImageNet's official 1 % does, or a number for each class. The
 //! weight of the L2 penalty is chosen on a fifth of them, and the regression with that weight is fitted once more to
-//! all. Features are normalised over all training images, which takes no labels. The encoder is not fine-tuned.
+//! all. Features are normalised over all training images, which takes no labels. The encoder is not trained:
+//! [`super::FineTuned`] does so.
 
 use std::collections::HashMap;
 
@@ -101,6 +102,20 @@ pub fn of_each_class(table: &Table, each: usize, seed: u64) -> Result<Vec<i64>, 
         .collect();
     rows.sort_unstable();
     Ok(rows)
+}
+
+/// Returns how many of `classes` classes have an image, but fewer than `each`, and how many have none.
+///
+/// # Errors
+/// From libtorch.
+pub fn short_of(table: &Table, each: usize, classes: i64) -> Result<(usize, usize), Error> {
+    let labels = Vec::<i64>::try_from(&table.labels).map_err(crate::Error::from)?;
+    let mut counts: HashMap<i64, usize> = HashMap::new();
+    for label in labels {
+        *counts.entry(label).or_default() += 1;
+    }
+    let fewer = counts.values().filter(|&&count| count < each).count();
+    Ok((fewer, classes as usize - counts.len()))
 }
 
 /// Fits logistic regressions to the `labelled` rows of `train`, and counts right answers on `val`.
@@ -233,6 +248,8 @@ mod tests {
         assert_eq!(classes, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]);
         assert_ne!(of_each_class(&table, 3, 6).unwrap(), rows);
         assert_eq!(of_each_class(&table, 99, 6).unwrap().len(), 60);
+        assert_eq!(short_of(&table, 15, 4).unwrap(), (0, 0));
+        assert_eq!(short_of(&table, 16, 7).unwrap(), (4, 3));
     }
 
     #[test]

@@ -11,13 +11,13 @@ use super::{Error, Features, Pooling, Table};
 use crate::source::GroupSource;
 use crate::torch::shim::Autocast;
 
-/// Returns what is told a loader of an evaluation that sends `groups` groups.
-pub fn hello(config: &LoaderConfig, manifest: &Manifest, groups: u64) -> Hello {
+/// Returns what is told a loader that sends `groups` groups under `plan`.
+pub fn hello(plan: Plan, config: &LoaderConfig, manifest: &Manifest, groups: u64) -> Hello {
     Hello {
         protocol: PROTOCOL,
         pid: std::process::id(),
-        plan: Plan::Evaluation,
-        sampling_hash: config.plan_hash(Plan::Evaluation),
+        plan,
+        sampling_hash: config.plan_hash(plan),
         manifest_checksum: manifest.checksum(),
         rank: 0,
         world: 1,

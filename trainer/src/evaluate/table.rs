@@ -143,6 +143,21 @@ impl Table {
         Ok(rows().map_err(crate::Error::from)?.unwrap_or(self))
     }
 
+    /// Returns the samples that rows are of, in ascending order.
+    ///
+    /// # Errors
+    /// From libtorch.
+    pub fn samples_of(&self, rows: &[i64]) -> Result<Vec<u64>, Error> {
+        let samples = || -> Result<Vec<i64>, tch::TchError> {
+            let rows = Tensor::f_from_slice(rows)?;
+            Vec::try_from(self.samples.f_index_select(0, &rows)?)
+        };
+        let samples = samples().map_err(crate::Error::from)?.into_iter();
+        let mut samples: Vec<u64> = samples.map(i64::cast_unsigned).collect();
+        samples.sort_unstable();
+        Ok(samples)
+    }
+
     /// Writes the table, whole and on disk when this returns.
     ///
     /// # Errors

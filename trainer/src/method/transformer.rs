@@ -133,14 +133,14 @@ impl LayerNorm {
 }
 
 /// Self-attention of all tokens with all.
-struct Attention {
+pub(crate) struct Attention {
     qkv: Linear,
     proj: Linear,
     heads: i64,
 }
 
 impl Attention {
-    fn new(scope: Scope<'_>, heads: i64) -> Result<Self, Error> {
+    pub fn new(scope: Scope<'_>, heads: i64) -> Result<Self, Error> {
         Ok(Self {
             qkv: Linear::new(scope.at("qkv"))?,
             proj: Linear::new(scope.at("proj"))?,
@@ -156,7 +156,7 @@ impl Attention {
     }
 
     /// Lets the tokens `queries` (B, Q, D) alone look at all of `x` (B, N, D): (B, Q, D).
-    fn forward_for(&self, queries: &Tensor, x: &Tensor) -> Result<Tensor, Error> {
+    pub fn forward_for(&self, queries: &Tensor, x: &Tensor) -> Result<Tensor, Error> {
         let (_, _, d) = x.size3()?;
         let part = |first: i64, count: i64| -> Result<Linear, Error> {
             Ok(Linear {
@@ -192,20 +192,20 @@ impl Attention {
 }
 
 /// Two layers, token by token.
-struct Mlp {
+pub(crate) struct Mlp {
     fc1: Linear,
     fc2: Linear,
 }
 
 impl Mlp {
-    fn new(scope: Scope<'_>) -> Result<Self, Error> {
+    pub fn new(scope: Scope<'_>) -> Result<Self, Error> {
         Ok(Self {
             fc1: Linear::new(scope.at("fc1"))?,
             fc2: Linear::new(scope.at("fc2"))?,
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         // "none": the exact GELU, by the error function.
         self.fc2.forward(&self.fc1.forward(x)?.f_gelu("none")?)
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use shardtool::program::arguments;
 use shardtool::{Escaped, Manifest, disk};
@@ -14,7 +14,7 @@ use trainer::run::PARAMS;
 use crate::cmd::{Overrides, set_threads};
 
 /// Evaluate an encoder by its frozen features: nearest neighbours and linear probes
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub struct Args {
     /// What to do
     pub what: What,
@@ -77,30 +77,31 @@ pub struct Args {
     #[arg(long, value_name = "K", value_delimiter = ',', default_value = "10,20",
         value_parser = clap::value_parser!(i64).range(1..=1000))]
     pub k: Vec<i64>,
-    /// Linear probes: passes over the training images
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
-    pub epochs: u64,
-    /// Linear probes: images of a step
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
-    pub batch: u64,
-    /// Linear probes: rates of the grid
-    #[arg(
-        long,
-        value_name = "RATE",
-        value_delimiter = ',',
-        default_value = "0.001,0.003,0.01,0.03,0.1,0.3"
-    )]
+    /// Passes over the training images [default: 50; 28 with --augment, 20 for attentive probes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub epochs: Option<u64>,
+    /// Images of a step [default: 256; 512 with --fine-tune]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub batch: Option<u64>,
+    /// Rates of the grid [default: 0.001,0.003,0.01,0.03,0.1,0.3; 0.0001,0.0003,0.001,0.003 for attentive probes;
+    /// 0.00003 alone with --fine-tune]
+    #[arg(long, value_name = "RATE", value_delimiter = ',')]
     pub lr: Vec<f64>,
-    /// Linear probes: weight decays of the grid
-    #[arg(
-        long,
-        value_name = "DECAY",
-        value_delimiter = ',',
-        default_value = "0,0.0005"
-    )]
+    /// Weight decays of the grid [default: 0,0.0005; 0.001 for attentive probes; with --fine-tune 0.4 for encoders of
+    /// 32 blocks and more, else 0.05]
+    #[arg(long, value_name = "DECAY", value_delimiter = ',')]
     pub weight_decay: Vec<f64>,
-    /// Linear probes: share of the training images, 0 to 0.5 and at most 50,000 of them, that is held out to choose a
-    /// head by; 0 chooses the best on --val
+    /// Linear probes: features of random crops, half of them mirrored, computed each epoch
+    #[arg(long)]
+    pub augment: bool,
+    /// Low-shot probes: train the whole encoder on the labelled images too
+    #[arg(long)]
+    pub fine_tune: bool,
+    /// Range of a random crop's share of the image [default: 0.08,1, as torchvision's RandomResizedCrop]
+    #[arg(long, value_name = "LEAST,MOST", value_delimiter = ',')]
+    pub crop_scale: Vec<f64>,
+    /// Linear and attentive probes: share of the training images, 0 to 0.5 and at most 50,000 of them, that is held out
+    /// to choose a head by; 0 chooses the best on --val
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub held_out: f64,
     /// Low-shot probes: file that names the labelled images of --train, a line each, as those of ImageNet's 1 % do
@@ -128,11 +129,15 @@ pub enum What {
     Knn,
     /// Train linear probes
     Linear,
+    /// Train attentive probes: a learnt query looks at the patches, whose encodings are computed each epoch
+    Attentive,
     /// Fit regressions to a few labelled images: --lowshot LIST or --per-class N
     Lowshot,
+    /// Train linear probes to tell CLEVR's numbers of objects and their distances, label columns `count` and `distance`
+    Tasks,
     /// Look for hidden blocks by what the predictor says of them, without labels
     Hidden,
-    /// All of these but hidden blocks; low-shot probes if their images are named
+    /// All of these but attentive probes, tasks and hidden blocks; low-shot probes if their images are named
     All,
 }
 
@@ -184,6 +189,33 @@ impl Args {
             self.what != What::Lowshot || self.lowshot.is_some() || self.per_class.is_some(),
             "which images are labelled is said by --lowshot LIST or --per-class N"
         );
+        ensure!(
+            !self.augment || self.is_asked(What::Linear) || self.what == What::Tasks,
+            "--augment is of linear probes; attentive ones and --fine-tune see random crops anyway"
+        );
+        ensure!(
+            self.what != What::Tasks || self.label.is_none(),
+            "the tasks have label columns of their own; --label COLUMN goes with `trainer eval linear`"
+        );
+        ensure!(
+            !self.fine_tune || self.what == What::Lowshot,
+            "--fine-tune is of `trainer eval lowshot`"
+        );
+        ensure!(
+            !self.fine_tune || (self.lr.len() <= 1 && self.weight_decay.len() <= 1),
+            "--fine-tune trains one encoder: one --lr and one --weight-decay"
+        );
+        let streams = self.augment || self.fine_tune || self.what == What::Attentive;
+        ensure!(
+            streams || self.crop_scale.is_empty(),
+            "--crop-scale is of attentive probes, --augment and --fine-tune"
+        );
+        ensure!(
+            self.what != What::Attentive
+                || (self.features == Kind::Last && self.pooling == Pooling::Mean),
+            "attentive probes look at the patches of the last block: --features and --pooling are of the others"
+        );
+        self.crop_scale()?;
         if self.what == What::Hidden {
             ensure!(
                 self.label.is_none()
@@ -302,13 +334,45 @@ impl Args {
         dtype.map_or(device.is_cuda(), |dtype| dtype == "bfloat16")
     }
 
+    /// Returns the range of a random crop's share of the image.
+    pub fn crop_scale(&self) -> Result<[f64; 2]> {
+        match self.crop_scale[..] {
+            [] => Ok([0.08, 1.0]),
+            [least, most] if 0.0 < least && least <= most && most <= 1.0 => Ok([least, most]),
+            _ => bail!("--crop-scale: two shares of an image, as in 0.08,1"),
+        }
+    }
+
     /// Returns how linear probes are trained.
-    pub fn settings(&self) -> linear::Settings {
+    pub fn linear(&self) -> linear::Settings {
+        // With crops: as long as VISSL's linear probes of ImageNet, which the paper's are.
+        let epochs = if self.augment { 28 } else { 50 };
+        let rates = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3];
+        self.settings(epochs, 256, &rates, &[0.0, 0.0005])
+    }
+
+    /// Returns how attentive probes are trained: as long as V-JEPA's of ImageNet, at rates about theirs.
+    pub fn attentive(&self) -> linear::Settings {
+        self.settings(20, 256, &[0.0001, 0.0003, 0.001, 0.003], &[0.001])
+    }
+
+    /// Returns how an encoder of so many blocks is trained on a few labels: as in the paper, appendix A.2.
+    pub fn fine_tuned(&self, depth: i64) -> linear::Settings {
+        let decay = if depth < 32 { 0.05 } else { 0.4 };
+        self.settings(50, 512, &[3e-5], &[decay])
+    }
+
+    /// Returns settings with these where no others are asked for.
+    fn settings(&self, epochs: u64, batch: u64, lrs: &[f64], decays: &[f64]) -> linear::Settings {
+        let or = |given: &[f64], usual: &[f64]| match given {
+            [] => usual.to_vec(),
+            given => given.to_vec(),
+        };
         linear::Settings {
-            epochs: self.epochs,
-            batch: self.batch,
-            lrs: self.lr.clone(),
-            weight_decays: self.weight_decay.clone(),
+            epochs: self.epochs.unwrap_or(epochs),
+            batch: self.batch.unwrap_or(batch),
+            lrs: or(&self.lr, lrs),
+            weight_decays: or(&self.weight_decay, decays),
             held_out: self.held_out,
             seed: self.seed,
         }

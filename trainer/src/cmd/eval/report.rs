@@ -27,8 +27,19 @@ pub struct Report {
     pub features: Vec<PathBuf>,
     /// Divisor of a neighbour's cosine in its vote.
     pub temperature: f64,
-    /// How heads were trained.
+    /// How linear heads were trained.
     pub linear: Option<Settings>,
+    /// Their images were random crops.
+    pub augmented: bool,
+    /// How attentive heads were trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attentive: Option<Settings>,
+    /// How the encoder was trained on the labelled images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fine_tuned: Option<Settings>,
+    /// Range of the crops' shares of their images, where there are random ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop_scale: Option<[f64; 2]>,
     pub results: Vec<Probed>,
 }
 
@@ -69,13 +80,18 @@ pub struct Images {
 }
 
 /// What the probes of features of one kind found.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct Probed {
     /// `last` or `last4`.
     pub features: &'static str,
     pub knn: Vec<Neighbours>,
     pub linear: Option<Grid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attentive: Option<Grid>,
     pub lowshot: Option<LowShot>,
+    /// Of the encoder that went on learning with the labelled images: none where its weights are not finite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fine_tuned: Option<Option<Score>>,
 }
 
 impl fmt::Display for Report {
@@ -119,7 +135,7 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "\n{:<10}{:<10}{:>9}{:>9}",
+            "\n{:<10}{:<15}{:>7}{:>9}",
             "features", "probe", "top-1 %", "top-5 %"
         )?;
         let mut row = |features: &str, probe: &str, score: Option<Score>, note: &str| {
@@ -127,25 +143,33 @@ impl fmt::Display for Report {
                 score.map_or("-".to_owned(), |score| format!("{:.2}", get(score)))
             };
             let (top1, top5) = (of(|score| score.top1), of(|score| score.top5));
-            writeln!(f, "{features:<10}{probe:<10}{top1:>9}{top5:>9}{note}")
+            writeln!(f, "{features:<10}{probe:<15}{top1:>7}{top5:>9}{note}")
         };
         for Probed {
             features,
             knn,
             linear,
+            attentive,
             lowshot,
+            fine_tuned,
         } in &self.results
         {
             for Neighbours { k, score } in knn {
                 row(features, &format!("{k}-nn"), Some(*score), "")?;
             }
-            if let Some(grid) = linear {
+            let augmented = if self.augmented {
+                "linear, crops"
+            } else {
+                "linear"
+            };
+            for (name, grid) in [(augmented, linear), ("attentive", attentive)] {
+                let Some(grid) = grid else { continue };
                 let chosen = grid.chosen();
                 let note = chosen.map_or(
                     "  no rate of the grid gave finite weights".to_owned(),
                     |head| format!("  rate {}, weight decay {}", head.lr, head.weight_decay),
                 );
-                row(features, "linear", chosen.and_then(|head| head.val), &note)?;
+                row(features, name, chosen.and_then(|head| head.val), &note)?;
             }
             if let Some(found) = lowshot {
                 let (images, penalty) = (found.images, found.penalty);
@@ -156,10 +180,21 @@ impl fmt::Display for Report {
                 let note = format!("  {images} labelled images; penalty {penalty}, {how}");
                 row(features, "low-shot", found.val, &note)?;
             }
+            if let (Some(score), Some(settings)) = (fine_tuned, &self.fine_tuned) {
+                let (epochs, lr, decay) =
+                    (settings.epochs, settings.lrs[0], settings.weight_decays[0]);
+                let note = format!("  {epochs} epochs; rate {lr}, weight decay {decay}");
+                row(features, "fine-tuned", *score, &note)?;
+            }
         }
         for probed in &self.results {
-            if let (Some(grid), Some(settings)) = (&probed.linear, &self.linear) {
-                self.grid(f, probed.features, grid, settings)?;
+            for (name, grid, settings) in [
+                ("linear", &probed.linear, &self.linear),
+                ("attentive", &probed.attentive, &self.attentive),
+            ] {
+                if let (Some(grid), Some(settings)) = (grid, settings) {
+                    self.grid(f, name, probed.features, grid, settings)?;
+                }
             }
         }
         Ok(())
@@ -193,8 +228,15 @@ impl Report {
             for Neighbours { k, score } in &probed.knn {
                 keep(&format!("{k}-nn"), Some(*score));
             }
-            let linear = probed.linear.as_ref().and_then(Grid::chosen);
-            keep("linear", linear.and_then(|head| head.val));
+            let of = |grid: &Option<Grid>| grid.as_ref().and_then(Grid::chosen)?.val;
+            let linear = if self.augmented {
+                "augmented linear"
+            } else {
+                "linear"
+            };
+            keep(linear, of(&probed.linear));
+            keep("attentive", of(&probed.attentive));
+            keep("fine-tuned low-shot", probed.fine_tuned.flatten());
             keep(
                 "low-shot",
                 probed.lowshot.as_ref().and_then(|found| found.val),
@@ -203,10 +245,11 @@ impl Report {
         scores
     }
 
-    /// Writes the grid of the linear probes of one kind of features.
+    /// Writes the grid of the probes of one kind on features of one kind.
     fn grid(
         &self,
         f: &mut fmt::Formatter<'_>,
+        name: &str,
         features: &str,
         grid: &Grid,
         settings: &Settings,
@@ -227,7 +270,7 @@ impl Report {
         };
         writeln!(
             f,
-            "\nlinear probes of `{features}`, top-1 % {shown}, by rate and weight decay; {chosen}"
+            "\n{name} probes of `{features}`, top-1 % {shown}, by rate and weight decay; {chosen}"
         )?;
         write!(f, "{:<10}", "rate")?;
         for decay in &settings.weight_decays {

@@ -40,8 +40,18 @@ impl Heads {
         settings: &Settings,
         device: Device,
     ) -> Result<Heads, crate::Error> {
-        let width = train.features.size()[1];
-        let (mean, variance) = moments(&train.features, fit)?;
+        let moments = moments(&train.features, fit)?;
+        Heads::with_moments(moments, classes, settings, device)
+    }
+
+    /// Makes heads of features whose mean and variance (1, D) are known.
+    pub(in crate::evaluate) fn with_moments(
+        (mean, variance): (Tensor, Tensor),
+        classes: i64,
+        settings: &Settings,
+        device: Device,
+    ) -> Result<Heads, crate::Error> {
+        let width = mean.size()[1];
         let (lrs, decays) = (&settings.lrs, &settings.weight_decays);
         let heads = (lrs.len() * decays.len()) as i64;
         let columns = |each: Vec<f32>| -> Result<Tensor, tch::TchError> {
@@ -84,11 +94,26 @@ impl Heads {
             .features
             .f_index_select(0, &rows)?
             .f_to_device(device)?;
-        let x = x.f_sub(&self.mean)?.f_mul(&self.scale)?;
         Ok((
-            x,
+            self.normalised(&x)?,
             table.labels.f_index_select(0, &rows)?.f_to_device(device)?,
         ))
+    }
+
+    /// Brings features (B, D) to the mean and variance that the heads expect.
+    pub(in crate::evaluate) fn normalised(&self, x: &Tensor) -> Result<Tensor, crate::Error> {
+        Ok(x.f_sub(&self.mean)?.f_mul(&self.scale)?)
+    }
+
+    /// Takes up another mean and variance (1, D).
+    pub(in crate::evaluate) fn set_moments(
+        &mut self,
+        mean: &Tensor,
+        variance: &Tensor,
+    ) -> Result<(), crate::Error> {
+        self.mean = mean.shallow_clone();
+        self.scale = variance.f_add_scalar(EPS)?.f_rsqrt()?;
+        Ok(())
     }
 
     /// Moves all heads by one step on these rows, at `share` of their rates.
@@ -98,7 +123,18 @@ impl Heads {
         rows: &[i64],
         share: f64,
     ) -> Result<(), crate::Error> {
-        let (of_weight, of_bias) = self.gradient(train, rows)?;
+        let (x, labels) = self.rows(train, rows)?;
+        self.learn(&x, &labels, share)
+    }
+
+    /// Moves all heads by one step on normalised features (B, D) and their classes (B), at `share` of their rates.
+    pub(in crate::evaluate) fn learn(
+        &mut self,
+        x: &Tensor,
+        labels: &Tensor,
+        share: f64,
+    ) -> Result<(), crate::Error> {
+        let (of_weight, of_bias) = self.gradient(x, labels)?;
         let rates = self.rates.f_mul_scalar(-share)?;
         for (parameter, velocity, gradient) in [
             (&mut self.weight, &mut self.velocity, of_weight),
@@ -110,14 +146,13 @@ impl Heads {
         Ok(())
     }
 
-    /// Returns the gradients of weights and biases on these rows, decay included.
-    fn gradient(&self, train: &Table, rows: &[i64]) -> Result<(Tensor, Tensor), crate::Error> {
-        let (x, labels) = self.rows(train, rows)?;
-        let images = rows.len() as i64;
+    /// Returns the gradients of weights and biases on normalised features, decay included.
+    fn gradient(&self, x: &Tensor, labels: &Tensor) -> Result<(Tensor, Tensor), crate::Error> {
+        let images = x.size()[0];
         let right = labels
             .f_view([-1, 1, 1])?
             .f_expand([-1, self.heads, 1], false)?;
-        let mut gradient = self.logits(&x)?.f_softmax(-1, Kind::Float)?; // (B, H, C)
+        let mut gradient = self.logits(x)?.f_softmax(-1, Kind::Float)?; // (B, H, C)
         let ones = right.f_ones_like()?.f_to_kind(Kind::Float)?.f_neg()?;
         let gradient = gradient.f_scatter_add_(2, &right, &ones)?;
         let gradient = gradient.f_div_scalar(images)?.f_view([images, -1])?; // (B, H·C)
@@ -134,7 +169,8 @@ impl Heads {
         train: &Table,
         rows: &[i64],
     ) -> Result<Vec<(f64, f64)>, crate::Error> {
-        let (gradient, _) = self.gradient(train, rows)?;
+        let (x, labels) = self.rows(train, rows)?;
+        let (gradient, _) = self.gradient(&x, &labels)?;
         let norm = |tensor: &Tensor, head: i64| {
             let of = tensor.f_narrow(1, head * self.classes, self.classes)?;
             f64::try_from(&of.f_norm()?)
@@ -145,7 +181,7 @@ impl Heads {
     }
 
     /// Returns what the heads make of normalised features: (B, D) to (B, H, C).
-    fn logits(&self, x: &Tensor) -> Result<Tensor, crate::Error> {
+    pub(in crate::evaluate) fn logits(&self, x: &Tensor) -> Result<Tensor, crate::Error> {
         let logits = x.f_matmul(&self.weight)?.f_add(&self.bias)?;
         Ok(logits.f_view([x.size()[0], self.heads, self.classes])?)
     }
