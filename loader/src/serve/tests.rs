@@ -218,7 +218,8 @@ fn a_launcher_connects_its_children_and_connects_them_again() {
     let mut feed = again();
     assert_eq!(take(&mut feed, 2), first);
     drop(to_loader);
-    let error = (0..5)
+    // On a busy machine some groups come before it has noticed.
+    let error = (0..100_000)
         .find_map(|_| feed.next().map(|group| feed.release(group)).err())
         .unwrap();
     assert!(
