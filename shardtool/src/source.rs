@@ -96,6 +96,8 @@ pub struct Contents {
     pub remarks: Vec<String>,
     /// When the newest of the files was changed last.
     pub newest: Option<SystemTime>,
+    /// Checksum of all bytes of the part, where they have no date: those of a pipe.
+    pub checksum: Option<u64>,
     /// Whether the part's own order is meant (records), not one of names.
     pub is_ordered: bool,
     /// Whether the part can be read in its own order only, or at a price beyond reason in another.
@@ -151,7 +153,7 @@ pub struct Listing {
     pub newest: Option<SystemTime>,
     /// The order of the samples.
     pub order: Order,
-    /// Checksum of all that is known before a file is read: splits, paths, sizes, classes, labels.
+    /// Checksum of all that is known before a file is read: splits, paths, sizes, classes, labels, the bytes of a pipe.
     pub identity: u64,
 }
 

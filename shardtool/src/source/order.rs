@@ -44,6 +44,7 @@ pub fn arrange(place: &Path, parts: Vec<Contents>, order: Option<Order>) -> Resu
         identity: 0,
     };
     let mut labels = Vec::new();
+    let mut checksums = Vec::new();
     let mut splits: Vec<(String, Vec<SourceFile>)> = Vec::new();
     for (number, part) in (0..).zip(parts) {
         for item in part.items {
@@ -62,6 +63,7 @@ pub fn arrange(place: &Path, parts: Vec<Contents>, order: Option<Order>) -> Resu
             }
         }
         labels.push(part.labels);
+        checksums.extend(part.checksum);
         listing.ignored.extend(part.ignored);
         listing.left_out.extend(part.left_out);
         listing.remarks.extend(part.remarks);
@@ -81,13 +83,16 @@ pub fn arrange(place: &Path, parts: Vec<Contents>, order: Option<Order>) -> Resu
         name: listing.record.name.clone(),
         ..record(&listing.splits, &listing.labels)
     };
-    listing.identity = identity(&listing);
+    listing.identity = identity(&listing, &checksums);
     Ok(listing)
 }
 
-/// Returns the checksum of all that a listing says.
-fn identity(listing: &Listing) -> u64 {
+/// Returns the checksum of all that a listing says, and of what parts without a date hold.
+fn identity(listing: &Listing, checksums: &[u64]) -> u64 {
     let mut identity = Xxh3::new();
+    for checksum in checksums {
+        identity.update(&checksum.to_le_bytes());
+    }
     for class in &listing.classes {
         identity.update(format!("{class}\n").as_bytes());
     }

@@ -40,10 +40,14 @@ pub fn open(path: &Path, options: &Options) -> Result<Part, Error> {
 pub fn open_all(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
     let mut tree = Tree::default();
     let mut labels = Labels::default();
+    let mut checksum = None;
     let mut archives: Vec<Box<dyn Container>> = Vec::new();
     for (container, path) in (0..).zip(paths) {
         let archive = if path == Path::new(STDIN) {
-            Box::new(stdin::open(&options.scratch)?)
+            let stdin = stdin::open(&options.scratch)?;
+            tree.newest = tree.newest.max(stdin.changed);
+            checksum = stdin.checksum;
+            Box::new(stdin.file)
         } else {
             let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
             tree.newest = tree.newest.max(Some(folder::changed(&meta)));
@@ -83,6 +87,7 @@ pub fn open_all(paths: &[PathBuf], options: &Options) -> Result<Part, Error> {
         .collect::<Vec<_>>()
         .join("+");
     contents.labels = labels;
+    contents.checksum = checksum;
     contents.is_sequential = archives.iter().any(|archive| archive.is_sequential());
     Ok(Part {
         contents,

@@ -20,6 +20,14 @@ fn archive() -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
+/// The same archive with other pixels, of equal sizes.
+fn edited(archive: &[u8]) -> Vec<u8> {
+    let mut edited = archive.to_vec();
+    let at = edited.windows(2).rposition(|pair| pair == [0xff, 0xd9]);
+    edited[at.expect("the end of a JPEG") - 5] ^= 1;
+    edited
+}
+
 /// Builds from standard input.
 fn build(root: &Path, out: &str, stdin: Stdio, bytes: &[u8]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shardtool"));
@@ -85,6 +93,40 @@ fn files_in(root: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+#[test]
+fn up_to_date_is_what_has_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let bytes = archive();
+    let other = edited(&bytes);
+    let again = |bytes: &[u8]| {
+        let output = build(root, "out", Stdio::piped(), bytes);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    assert_eq!(again(&bytes).0, Some(0));
+    let (code, said) = again(&bytes);
+    assert!(code == Some(0) && said.contains("up to date"), "{said}");
+    let (code, said) = again(&other);
+    assert!(code == Some(2) && said.contains("--force"), "{said}");
+
+    // A file has a date.
+    write(root, "x.tar", &bytes);
+    let redirected = || {
+        let stdin = File::open(root.join("x.tar")).unwrap();
+        let output = build(root, "file", Stdio::from(stdin), &[]);
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    assert_eq!(redirected().0, Some(0));
+    assert_eq!(redirected().0, Some(0));
+    write(root, "x.tar", &other);
+    let (code, said) = redirected();
+    assert!(code == Some(2) && said.contains("--force"), "{said}");
 }
 
 #[test]

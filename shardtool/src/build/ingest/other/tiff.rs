@@ -37,7 +37,8 @@ pub fn decode(
         .find_tag_unsigned_vec(Tag::ExtraSamples)
         .map_err(wrong)?;
     let is_multiplied = extra.is_some_and(|kinds| kinds.first() == Some(&1));
-    let channels = match decoder.colortype().map_err(wrong)? {
+    let colours = decoder.colortype().map_err(wrong)?;
+    let channels = match colours {
         ColorType::RGBA(8) if is_multiplied => 4,
         ColorType::Gray(9..) => 1,
         ColorType::GrayA(9..) => 2,
@@ -51,7 +52,6 @@ pub fn decode(
             "more than 8 bits a sample or multiplied colours, a plane for each channel: not read";
         return Err(reason.to_owned());
     }
-    let is_deep = !matches!(decoder.colortype(), Ok(ColorType::RGBA(8)));
     let _held = room(layout.complete_len as u64 * 3 + pixels_and_more(width, height))?;
     let orientation = decoder.find_tag_unsigned(Tag::Orientation).map_err(wrong)?;
     let (samples, how) = match decoder.read_image().map_err(wrong)? {
@@ -82,7 +82,7 @@ pub fn decode(
             .filter(|value| (1..=8).contains(value))
             .unwrap_or(1),
         scaled: Some(how),
-        flaw: (is_multiplied && is_deep && channels > 3)
+        flaw: (is_multiplied && channels > 3 && colours != ColorType::RGBA(8))
             .then(|| "its colours are multiplied by their alpha".to_owned()),
     }))
 }
