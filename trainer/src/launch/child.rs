@@ -214,12 +214,17 @@ impl Child {
         Pid::from_raw(self.process.id().cast_signed())
     }
 
-    /// Kills it and waits for its end, which only a disk or a driver that does not answer can hold up.
-    pub(super) fn kill(&mut self) {
+    /// Kills it and waits for its end; false if it cannot be killed, as while a disk does not answer it.
+    pub(super) fn kill(&mut self) -> bool {
+        if self.ends_within(Duration::ZERO) {
+            return true; // and its number may be another's by now
+        }
         self.signal(Signal::KILL);
-        if !self.ends_within(LEAVE) {
+        let is_dead = self.ends_within(LEAVE);
+        if !is_dead {
             tracing::warn!("{} ({}) cannot be killed", self.name, self.id());
         }
+        is_dead
     }
 
     fn ends_within(&mut self, limit: Duration) -> bool {

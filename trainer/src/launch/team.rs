@@ -159,10 +159,17 @@ impl Team {
         }
     }
 
-    fn kill_if(&self, condition: impl Fn(&Child) -> bool) {
-        for rank in self.running.iter().filter(|rank| condition(rank)) {
-            tracing::warn!("{} does not end; killing it", rank.name());
-            rank.signal(Signal::KILL);
+    /// Kills some of them. One that cannot even be killed is left, as if it had been.
+    fn kill_if(&mut self, condition: impl Fn(&Child) -> bool) {
+        for mut rank in std::mem::take(&mut self.running) {
+            if condition(&rank) {
+                tracing::warn!("{} does not end; killing it", rank.name());
+                if !rank.kill() {
+                    self.codes.push(128 + Signal::KILL.as_raw() as u8);
+                    continue;
+                }
+            }
+            self.running.push(rank);
         }
     }
 
@@ -178,8 +185,9 @@ impl Team {
     /// Kills all of them.
     pub(super) fn kill(&mut self) {
         self.signal(Signal::KILL);
-        self.running.iter_mut().for_each(Child::kill);
-        self.running.clear();
+        for mut rank in std::mem::take(&mut self.running) {
+            rank.kill();
+        }
     }
 }
 

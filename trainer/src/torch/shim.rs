@@ -9,7 +9,7 @@ mod linear;
 mod recompute;
 
 pub use device::{Attention, allow_cudnn_attention, allow_tf32, device_memory};
-pub use linear::{LINEAR, linear, takes_onednn};
+pub use linear::{linear, takes_onednn};
 pub use recompute::recomputed;
 
 use std::ffi::{CStr, c_char, c_int, c_void};

@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
 
+use shardtool::Escaped;
 use tch::Tensor;
 
 use super::{Handle, handle, outcome};
@@ -19,7 +20,7 @@ unsafe extern "C" {
 }
 
 /// The environment variable that chooses the library of float32 layers on the CPU: `mkl` or `onednn`.
-pub const LINEAR: &str = "TRAINER_LINEAR";
+const LINEAR: &str = "TRAINER_LINEAR";
 
 /// Returns `x` (…, in) times `weight` (out, in) transposed, plus `bias` (out): (…, out).
 ///
@@ -54,7 +55,12 @@ pub fn takes_onednn() -> bool {
     *CHOICE.get_or_init(|| match std::env::var(LINEAR).as_deref() {
         Ok("mkl") => false,
         Ok("onednn") => true,
-        _ => vendor().is_some_and(|name| &name != b"GenuineIntel"),
+        other => {
+            if let Ok(other) = other {
+                tracing::warn!("{LINEAR}={}: neither mkl nor onednn", Escaped::new(other));
+            }
+            vendor().is_some_and(|name| &name != b"GenuineIntel")
+        }
     })
 }
 
