@@ -45,33 +45,6 @@ pub fn bomb(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// Says so if the compressed pixels of a file lack the checksum that they should have: whoever wrote them made a
-/// mistake, or they were changed since. Decoders that do not look at it read such a file.
-pub fn wrong_checksum(bytes: &[u8]) -> Option<String> {
-    let pixels = chunks(bytes).filter(|(kind, _)| kind == b"IDAT");
-    let pixels = pixels.filter_map(|(_, data)| bytes.get(data));
-    let compressed = Pieces(pixels, &[]);
-    let inflated = std::io::copy(&mut ZlibDecoder::new(compressed), &mut std::io::sink());
-    inflated
-        .err()
-        .map(|_| "its compressed pixels have not the checksum that they should".to_owned())
-}
-
-/// Pieces of bytes as one stream.
-struct Pieces<'a, I: Iterator<Item = &'a [u8]>>(I, &'a [u8]);
-
-impl<'a, I: Iterator<Item = &'a [u8]>> Read for Pieces<'a, I> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while self.1.is_empty() {
-            match self.0.next() {
-                Some(piece) => self.1 = piece,
-                None => return Ok(0),
-            }
-        }
-        self.1.read(buffer)
-    }
-}
-
 /// Returns the kinds of a file's chunks, and where their data are; the last may end behind the file.
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], std::ops::Range<usize>)> {
     let mut at = 8usize;
@@ -87,19 +60,6 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], std::ops::Range<usize>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn compressed_pixels_have_a_checksum_of_their_own() {
-        let mut file = std::io::Cursor::new(Vec::new());
-        let image = image::RgbImage::from_fn(300, 200, |x, y| image::Rgb([x as u8, y as u8, 7]));
-        image.write_to(&mut file, image::ImageFormat::Png).unwrap();
-        let mut file = file.into_inner();
-        assert_eq!(wrong_checksum(&file), None);
-        let last = chunks(&file).filter(|(kind, _)| kind == b"IDAT").last();
-        let (_, data) = last.unwrap();
-        file[data.end - 1] ^= 1;
-        assert!(wrong_checksum(&file).is_some());
-    }
 
     #[test]
     fn only_the_end_may_be_missing() {
